@@ -1,0 +1,35 @@
+"""Classification losses, written once against the Python array API standard, for any array."""
+
+from arrayloss._activations import log_sigmoid, log_softmax, logsumexp, sigmoid, softmax
+from arrayloss._gradients import grad, value_and_grad
+from arrayloss._losses import (
+    binary_cross_entropy,
+    binary_cross_entropy_with_logits,
+    cross_entropy,
+    nll_loss,
+    sigmoid_focal_loss,
+    softmax_focal_loss,
+)
+from arrayloss._reductions import Hardest, Mean, Sum
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Hardest",
+    "Mean",
+    "Sum",
+    "__version__",
+    "binary_cross_entropy",
+    "binary_cross_entropy_with_logits",
+    "cross_entropy",
+    "grad",
+    "log_sigmoid",
+    "log_softmax",
+    "logsumexp",
+    "nll_loss",
+    "sigmoid",
+    "sigmoid_focal_loss",
+    "softmax",
+    "softmax_focal_loss",
+    "value_and_grad",
+]

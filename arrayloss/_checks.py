@@ -1,0 +1,113 @@
+"""What the arguments must be, said to whoever got them wrong."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from arrayloss._libraries import Library, library_of
+from arrayloss._modes import Array
+
+
+def library(logits: Array, name: str = "logits", **others: Array | None) -> Library:
+    """The library that all of the arrays share; raises where they do not."""
+    ours = _library(name, logits)
+    if not is_real(ours, logits):
+        raise TypeError(
+            f"{name} must be an array of real floating-point numbers, not of {logits.dtype}; "
+            f"cast it first, for example to float32"
+        )
+    device = ours.device(logits)
+    for other, array in others.items():
+        if array is None:
+            continue
+        if not ours.owns(array):
+            raise TypeError(
+                f"{name} is an array of {ours.name} and {other} one of {_library(other, array).name}; "
+                f"pass arrays of one library"
+            )
+        at = ours.device(array)
+        if at is not None and device is not None and at != device:
+            raise ValueError(f"{name} is on device {device} and {other} on {at}; move them to one device")
+    return ours
+
+
+def is_real(library: Library, x: Array) -> bool:
+    """Whether `x` is of real floating-point numbers."""
+    try:
+        return bool(library.xp.isdtype(x.dtype, "real floating"))
+    except TypeError:
+        # NumPy's isdtype refuses the dtypes of ml_dtypes (bfloat16), which NumPy's own functions don't know either.
+        return False
+
+
+def _library(name: str, x: Any) -> Library:
+    library = library_of(x)
+    if library is None:
+        raise TypeError(
+            f"{name} must be an array (of NumPy, PyTorch, JAX, CuPy, or any other library of the array API "
+            f"standard), not {'None' if x is None else f'a {type(x).__name__}'}"
+        )
+    return library
+
+
+def class_axis(axis: int, ndim: int) -> int:
+    """`axis` counted from the front."""
+    if isinstance(axis, bool) or not isinstance(axis, int):
+        raise TypeError(f"axis must be an int, not a {type(axis).__name__}")
+    if ndim == 0:
+        raise ValueError("logits must have at least one dimension, the class axis; these are 0-dimensional")
+    if not -ndim <= axis < ndim:
+        raise ValueError(f"axis {axis} is out of range: the logits have {ndim} dimensions, so {-ndim} to {ndim - 1}")
+    return axis % ndim
+
+
+def fraction(name: str, value: float) -> float:
+    """A number in [0, 1]."""
+    number = real(name, value)
+    if not 0 <= number <= 1:
+        raise ValueError(f"{name} must be between 0 and 1, not {value!r}")
+    return number
+
+
+def real(name: str, value: float) -> float:
+    """A Python number."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(f"{name} must be a Python number, not a {type(value).__name__}")
+    return value
+
+
+def focusing(gamma: float) -> float:
+    """gamma >= 0; a whole one as an int, since x ** 2 is a product where x ** 2.0 may be a pow."""
+    number = real("gamma", gamma)
+    if not 0 <= number < float("inf"):
+        raise ValueError(f"gamma must be a finite number of at least 0, not {gamma!r}")
+    return int(number) if number == int(number) else number
+
+
+def same_shape(name: str, shape: tuple[int, ...], expected: tuple[int, ...], logits: tuple[int, ...], why: str) -> None:
+    if tuple(shape) != tuple(expected):
+        raise ValueError(
+            f"{name} has shape {tuple(shape)} and the logits have shape {tuple(logits)}: {why}, so {name} must have "
+            f"shape {tuple(expected)}; nothing is broadcast here"
+        )
+
+
+def broadcastable(name: str, shape: tuple[int, ...], to: tuple[int, ...]) -> None:
+    padded = (1,) * (len(to) - len(shape)) + tuple(shape)
+    if len(shape) > len(to) or any(n not in (1, m) for n, m in zip(padded, to, strict=True)):
+        raise ValueError(
+            f"{name} has shape {tuple(shape)}, which does not broadcast to that of the samples, {tuple(to)}"
+        )
+
+
+def given(name: str, x: Any) -> Any:
+    """`x`, which may not be left out."""
+    if x is None:
+        raise TypeError(f"{name} must be an array, not None")
+    return x
+
+
+def within(name: str, library: Library, x: Array) -> None:
+    """Every element in [0, 1]; `x` can be looked at."""
+    if bool(library.xp.any((x < 0) | (x > 1))):
+        raise ValueError(f"{name} must be between 0 and 1, not {x}")

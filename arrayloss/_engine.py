@@ -1,0 +1,479 @@
+"""The one way that every loss goes, read from top to bottom as the data does.
+
+Check the inputs; bring them to the canonical shape; give each sample its coefficient; run the kernel; reduce; give
+back the shape. A public loss says only which kernel, and hands over its arguments.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+from arrayloss import _checks
+from arrayloss._kernels import (
+    AnswerWeights,
+    Assembled,
+    BinaryLoss,
+    ClassWeights,
+    Cost,
+    LabelLoss,
+    RowLink,
+    RowLoss,
+)
+from arrayloss._libraries import Library
+from arrayloss._modes import Array, Namespace
+from arrayloss._reductions import Hardest, Parts, Reduction, Samples, reduction_of, total
+from arrayloss._rows import whole
+
+A = TypeVar("A")
+
+
+@dataclass(frozen=True)
+class Problem(Generic[A]):
+    """A loss with all of its arguments, ready to be computed."""
+
+    library: Library
+    kernel: Any
+    arrays: tuple[Array | None, ...]
+    samples: Samples
+    reduction: Reduction | None
+    layout: Layout
+    dtype: Any
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How an array with a class axis becomes rows, and back: (outer, k, inner), or (rows, k) where inner is 1."""
+
+    shape: tuple[int, ...]
+    axis: int | None
+
+    @property
+    def samples(self) -> tuple[int, ...]:
+        """The shape without the class axis."""
+        return self.shape if self.axis is None else self.shape[: self.axis] + self.shape[self.axis + 1 :]
+
+    def canonical(self, xp: Namespace, x: Array, k: int = 1) -> Array:
+        """`x`, of `shape` (k classes) or of the samples' shape (k = 1), as rows."""
+        if self.axis is None:
+            outer, inner = math.prod(self.shape), 1
+        else:
+            outer, inner = math.prod(self.shape[: self.axis]), math.prod(self.shape[self.axis + 1 :])
+        shape = (outer, k) if inner == 1 else (outer, k, inner)
+        return x if x.shape == shape else xp.reshape(x, shape)
+
+    def original(self, xp: Namespace, x: Array, shape: tuple[int, ...]) -> Array:
+        return x if x.shape == shape else xp.reshape(x, shape)
+
+
+def _as(xp: Namespace, x: Array, dtype: Any) -> Array:
+    return x if x.dtype == dtype else xp.astype(x, dtype)
+
+
+def _index_dtype(xp: Namespace) -> Any:
+    # torch indexes with int64 only; JAX has no int64 unless asked to.
+    return xp.__array_namespace_info__().default_dtypes()["indexing"]
+
+
+def _compute_dtype(xp: Namespace, given: Any, wanted: Any) -> Any:
+    """float32 at least, and no less than the result is asked for."""
+    if wanted is not None and not xp.isdtype(wanted, "real floating"):
+        raise TypeError(f"dtype must be a real floating-point dtype of the logits' library, not {wanted!r}")
+    return xp.result_type(given, xp.float32, *(() if wanted is None else (wanted,)))
+
+
+def _weights(
+    library: Library, layout: Layout, dtype: Any, valid: Array | None, sample_weight: Array | None
+) -> Array | None:
+    """The weight of each sample in canonical shape, 0 where it doesn't count; None where all weigh 1."""
+    xp = library.xp
+    weight = None
+    if sample_weight is not None:
+        _checks.broadcastable("sample_weight", sample_weight.shape, layout.samples)
+        weight = _as(xp, sample_weight, dtype)
+        if weight.shape != layout.samples:
+            weight = xp.broadcast_to(weight, layout.samples)
+        weight = layout.canonical(xp, weight)
+    if valid is None:
+        return weight
+    if weight is None:
+        return xp.astype(valid, dtype)
+    return xp.where(valid, weight, xp.zeros_like(weight))
+
+
+def _where(xp: Namespace, layout: Layout, where: Array | None) -> Array | None:
+    if where is None:
+        return None
+    if not xp.isdtype(where.dtype, "bool"):
+        raise TypeError(f"where must be an array of bool, not of {where.dtype}")
+    _checks.broadcastable("where", where.shape, layout.samples)
+    if where.shape != layout.samples:
+        where = xp.broadcast_to(where, layout.samples)
+    return layout.canonical(xp, where)
+
+
+def _both(a: Array | None, b: Array | None) -> Array | None:
+    return b if a is None else a if b is None else a & b
+
+
+def _refuse(xp: Namespace, wrong: Array, labels: Array, layout: Layout, what: str, allowed: str) -> None:
+    """Raise for the first label that is out of range."""
+    wrong = xp.reshape(wrong, layout.samples)
+    labels = xp.reshape(labels, layout.samples)
+    if wrong.ndim == 0:
+        at, value = "", labels
+    else:
+        position = tuple(int(i[0]) for i in xp.nonzero(wrong))
+        at, value = f" at position {position}", labels[position]
+    raise ValueError(
+        f"{what} {value.item() if hasattr(value, 'item') else float(value)}{at} is out of range: {allowed}"
+    )
+
+
+def _poison(xp: Namespace, wrong: Array, weight: Array | None, dtype: Any) -> Array:
+    """The coefficients, nan where the label is out of range and the sample weighs anything."""
+    if weight is None:
+        weight = xp.ones_like(wrong, dtype=dtype)
+    return xp.where(wrong & (weight != 0), xp.full_like(weight, float("nan")), weight)
+
+
+def categorical(
+    link: RowLink,
+    cost: Cost,
+    logits: Array,
+    target: Array,
+    *,
+    name: str = "logits",
+    label_smoothing: float = 0.0,
+    alpha: Array | None = None,
+    axis: int,
+    class_weight: Array | None,
+    sample_weight: Array | None,
+    where: Array | None,
+    ignore_index: int,
+    reduction: str | Reduction,
+    dtype: Any,
+) -> Problem:
+    """A loss of rows of classes."""
+    library = _checks.library(
+        logits,
+        name,
+        target=_checks.given("target", target),
+        class_weight=class_weight,
+        alpha=alpha,
+        sample_weight=sample_weight,
+        where=where,
+    )
+    xp = library.xp
+    layout = Layout(tuple(logits.shape), _checks.class_axis(axis, logits.ndim))
+    smoothing = _checks.fraction("label_smoothing", label_smoothing)
+    reduced = reduction_of(reduction)
+    compute = _compute_dtype(xp, logits.dtype, dtype)
+    classes = layout.shape[layout.axis or 0]
+    if classes == 0:
+        raise ValueError(f"{name} of shape {layout.shape} have no classes along axis {axis}")
+    scale = None
+    for factor_name, factor in (("class_weight", class_weight), ("alpha", alpha)):
+        if factor is not None:
+            why = "one number a class"
+            _checks.same_shape(factor_name, factor.shape, (classes,), layout.shape, why)
+            factor = _as(xp, factor, compute)
+            if factor is not None and factor_name == "alpha" and library.looks(factor):
+                _checks.within("alpha", library, factor)
+            scale = factor if scale is None else scale * factor
+
+    is_label = xp.isdtype(target.dtype, "integral")
+    if not is_label and not xp.isdtype(target.dtype, "real floating"):
+        raise TypeError(f"target must be integer labels or floating-point probabilities, not {target.dtype}")
+    expected, why = (
+        (layout.samples, f"integer labels have no class axis (axis {axis})")
+        if is_label
+        else (layout.shape, "probabilities have one number for each logit")
+    )
+    _checks.same_shape("target", target.shape, expected, layout.shape, why)
+
+    x = layout.canonical(xp, logits, classes)
+    valid = _where(xp, layout, where)
+    if is_label:
+        labels = layout.canonical(xp, _as(xp, target, _index_dtype(xp)))
+        valid, wrong, labels = _sanitised(library, labels, valid, ignore_index, classes)
+        weight = _weights(library, layout, compute, valid, sample_weight)
+        if wrong is not None:
+            if library.looks(wrong, weight):
+                if weight is not None:
+                    wrong = wrong & (weight != 0)
+                if bool(xp.any(wrong)):
+                    given = layout.canonical(xp, target)
+                    allowed = f"the logits have {classes} classes, so labels must be in [0, {classes})"
+                    _refuse(xp, wrong, given, layout, "label", allowed)
+            else:
+                weight = _poison(xp, wrong, weight, compute)
+        if class_weight is not None:
+            of_label = library.gather(_as(xp, class_weight, compute), labels)
+            counted = of_label if weight is None else weight * of_label
+        else:
+            counted = weight
+        samples = Samples(xp, math.prod(layout.samples), valid, counted)
+        if not smoothing:
+            coefficient = counted
+            if alpha is not None:
+                of_label = library.gather(_as(xp, alpha, compute), labels)
+                coefficient = of_label if coefficient is None else coefficient * of_label
+            kernel: Any = LabelLoss(link, cost, compute)
+            return Problem(library, kernel, (x, coefficient, labels), samples, reduced, layout, dtype or logits.dtype)
+        # A label of class weight 0 weighs nothing, but its smoothed target may.
+        coefficient, assembled = weight, labels
+    else:
+        probabilities = layout.canonical(xp, target, classes)
+        coefficient = _weights(library, layout, compute, valid, sample_weight)
+        mass = _as(xp, probabilities, compute)
+        if class_weight is not None:
+            mass = mass * _per_class(xp, _as(xp, class_weight, compute), x.ndim)
+        mass = xp.sum(mass, axis=1, keepdims=True)
+        samples = Samples(
+            xp, math.prod(layout.samples), valid, mass if coefficient is None else _times(xp, coefficient, mass)
+        )
+        assembled = probabilities
+    weights = ClassWeights(smoothing, is_label, compute)
+    return Problem(
+        library,
+        *_assemble(
+            library,
+            RowLoss(link, cost, compute),
+            weights,
+            x,
+            coefficient,
+            (assembled, None if scale is None else _per_class(xp, scale, x.ndim)),
+        ),
+        samples,
+        reduced,
+        layout,
+        dtype or logits.dtype,
+    )
+
+
+def _per_class(xp: Namespace, values: Array, ndim: int) -> Array:
+    return xp.reshape(values, (1, -1) if ndim == 2 else (1, -1, 1))
+
+
+def _times(xp: Namespace, weight: Array, mass: Array) -> Array:
+    return xp.where(weight == 0, xp.zeros_like(mass), weight * mass)
+
+
+def _sanitised(
+    library: Library, labels: Array, valid: Array | None, ignore_index: int, classes: int
+) -> tuple[Array | None, Array | None, Array]:
+    """Which samples count, whose labels are out of range (None: none), and the labels, safe to index with."""
+    xp = library.xp
+    if library.looks(labels) and labels.shape[0]:
+        if int(xp.min(labels)) >= 0 and int(xp.max(labels)) < classes and not 0 <= ignore_index < classes:
+            return valid, None, labels
+    valid = _both(valid, labels != ignore_index)
+    inside = (labels >= 0) & (labels < classes)
+    return valid, valid & ~inside, xp.where(inside, labels, xp.zeros_like(labels))
+
+
+def _assemble(
+    library: Library,
+    loss: RowLoss | BinaryLoss,
+    weights: ClassWeights | AnswerWeights,
+    x: Array,
+    coefficient: Array | None,
+    target: tuple[Array | None, ...],
+) -> tuple[Any, tuple[Array | None, ...]]:
+    """The kernel and its inputs: target weights are made on the tape where it may want derivatives by them."""
+    xp = library.xp
+    if not library.differentiates(*target):
+        return Assembled(loss, weights), (x, coefficient, *target)
+    mode = library.mode(loss.dtype, x, *target)
+    made = whole(xp, lambda *rows: weights(mode, *rows), (x, *target))
+    return loss, (x, coefficient, *made)
+
+
+def binary(
+    link: Any,
+    cost: Cost,
+    logits: Array,
+    target: Array,
+    *,
+    name: str = "logits",
+    label_smoothing: float = 0.0,
+    pos_weight: Array | float | None = None,
+    alpha: Array | float | None = None,
+    sample_weight: Array | None,
+    where: Array | None,
+    ignore_index: int | None,
+    reduction: str | Reduction,
+    dtype: Any,
+) -> Problem:
+    """A loss of numbers on their own."""
+    factors = {"pos_weight": pos_weight, "alpha": alpha}
+    numbers = {k: _checks.real(k, v) for k, v in factors.items() if isinstance(v, (int, float))}
+    arrays = {k: v for k, v in factors.items() if v is not None and k not in numbers}
+    library = _checks.library(
+        logits,
+        name,
+        target=_checks.given("target", target),
+        sample_weight=sample_weight,
+        where=where,
+        **arrays,
+    )
+    xp = library.xp
+    layout = Layout(tuple(logits.shape), None)
+    smoothing = _checks.fraction("label_smoothing", label_smoothing)
+    reduced = reduction_of(reduction)
+    compute = _compute_dtype(xp, logits.dtype, dtype)
+    if not xp.isdtype(target.dtype, ("bool", "integral", "real floating")):
+        raise TypeError(f"target must be an array of bool, integers or floating-point numbers, not {target.dtype}")
+    _checks.same_shape("target", target.shape, layout.shape, layout.shape, "the loss is elementwise")
+
+    positive = negative = 1.0
+    at_one = at_zero = None
+    if "pos_weight" in numbers:
+        positive = numbers["pos_weight"]
+    elif "pos_weight" in arrays:
+        _checks.broadcastable("pos_weight", pos_weight.shape, layout.shape)  # type: ignore[union-attr]
+        at_one = _as(xp, pos_weight, compute)
+    if "alpha" in numbers:
+        a = _checks.fraction("alpha", numbers["alpha"])
+        positive, negative = positive * a, 1 - a
+    elif "alpha" in arrays:
+        if alpha.ndim != 0:  # type: ignore[union-attr]
+            raise ValueError(f"alpha must be a number or a 0-d array, not an array of shape {tuple(alpha.shape)}")  # type: ignore[union-attr]
+        if library.looks(alpha):
+            _checks.within("alpha", library, alpha)
+        a = _as(xp, alpha, compute)
+        at_one, at_zero = a if at_one is None else at_one * a, 1 - a
+    at_one, at_zero = (
+        f if f is None else layout.canonical(xp, xp.broadcast_to(f, layout.shape)) for f in (at_one, at_zero)
+    )
+
+    x = layout.canonical(xp, logits)
+    y = layout.canonical(xp, target)
+    valid = _where(xp, layout, where)
+    if ignore_index is not None:
+        valid = _both(valid, y != ignore_index)
+    wrong = None
+    if not xp.isdtype(y.dtype, "bool"):
+        whole_numbers = xp.isdtype(y.dtype, "integral")
+        looks = library.looks(y)
+        if not (looks and math.prod(layout.shape) and bool(xp.min(y) >= 0) and bool(xp.max(y) <= 1)):
+            wrong = (y < 0) | (y > 1)
+            if valid is not None:
+                wrong = wrong & valid
+            if valid is not None or not looks:
+                # What doesn't count must not reach the formulas either.
+                y = xp.where(wrong if valid is None else wrong | ~valid, xp.zeros_like(y), y)
+    weight = _weights(library, layout, compute, valid, sample_weight)
+    if wrong is not None:
+        if library.looks(wrong, weight):
+            if weight is not None:
+                wrong = wrong & (weight != 0)
+            if bool(xp.any(wrong)):
+                allowed = "a binary target must be 0 or 1" if whole_numbers else "a binary target must be in [0, 1]"
+                _refuse(xp, wrong, layout.canonical(xp, target), layout, "label", allowed)
+        else:
+            weight = _poison(xp, wrong, weight, compute)
+    samples = Samples(xp, math.prod(layout.samples), valid, weight)
+    return Problem(
+        library,
+        *_assemble(
+            library,
+            BinaryLoss(link, cost, compute),
+            AnswerWeights(smoothing, positive, negative, compute),
+            x,
+            weight,
+            (y, at_one, at_zero),
+        ),
+        samples,
+        reduced,
+        layout,
+        dtype or logits.dtype,
+    )
+
+
+def evaluate(problem: Problem) -> Array:
+    """The value, differentiable by the library's own autodiff."""
+    with problem.library.quiet():
+        losses = problem.library.apply(problem.kernel, problem.arrays)
+        return _reduced(problem, losses)
+
+
+def _reduced(problem: Problem, losses: Array) -> Array:
+    xp, reduction = problem.library.xp, problem.reduction
+    if reduction is None:
+        value = problem.layout.original(xp, losses, problem.layout.samples)
+    else:
+        share, denominator, empty = reduction.parts(problem.samples, losses)
+        if share is not None:
+            losses = xp.where(share == 0, xp.zeros_like(losses), losses * share)
+        value = _divided(xp, total(xp, losses), denominator, empty)
+    return _as(xp, value, problem.dtype)
+
+
+def _divided(xp: Namespace, value: Array, denominator: Array | float, empty: float) -> Array:
+    if isinstance(denominator, (int, float)):
+        return value / denominator if denominator else value * 0 + empty
+    denominator = _as(xp, denominator, value.dtype)
+    none = denominator == 0
+    quotient = value / xp.where(none, xp.ones_like(denominator), denominator)
+    return xp.where(none, xp.full_like(quotient, empty), quotient)
+
+
+def evaluate_with_gradient(problem: Problem, cotangent: Array | None) -> tuple[Array, Array]:
+    """The value and its derivative by the logits, in closed form: one pass, or two where the losses rank samples."""
+    library, layout = problem.library, problem.layout
+    xp = library.xp
+    x = problem.arrays[0]
+    with library.quiet():
+        if problem.reduction is None:
+            if cotangent is None:
+                raise TypeError('reduction="none" has a gradient only for a cotangent: pass cotangent=...')
+            _checks.library(cotangent, "cotangent", logits=x)
+            _checks.same_shape(
+                "cotangent", cotangent.shape, layout.samples, layout.shape, "there is one loss for each sample"
+            )
+            g = layout.canonical(xp, _as(xp, cotangent, problem.kernel.dtype))
+        else:
+            if cotangent is not None:
+                raise TypeError('cotangent= goes with reduction="none"; a reduced loss is one number')
+            losses = None
+            if isinstance(problem.reduction, Hardest):
+                losses = library.apply(problem.kernel, problem.arrays)
+            g = _cotangent(problem, problem.reduction.parts(problem.samples, losses))
+        losses, gradient = library.gradient(problem.kernel, problem.arrays, g)
+        return _reduced(problem, losses), layout.original(xp, gradient, layout.shape)
+
+
+def _cotangent(problem: Problem, parts: Parts) -> Array:
+    """The derivative of the reduced value by each sample's loss."""
+    xp = problem.library.xp
+    one = xp.ones_like(problem.arrays[0][:, :1], dtype=problem.kernel.dtype)
+    share = one if parts.share is None else parts.share
+    # An empty mean is a constant.
+    return _divided(xp, share, parts.denominator, 0.0)
+
+
+def function(kernel: Any, x: Array, axis: int | None, where: Array | None, keepdims: bool = True) -> Array:
+    """A function of one array: each element, or each row along `axis`."""
+    library = _checks.library(x, "x", where=where)
+    xp = library.xp
+    layout = Layout(tuple(x.shape), None if axis is None else _checks.class_axis(axis, x.ndim))
+    compute = _compute_dtype(xp, x.dtype, None)
+    classes = 1 if layout.axis is None else layout.shape[layout.axis]
+    if where is not None:
+        if not xp.isdtype(where.dtype, "bool"):
+            raise TypeError(f"where must be an array of bool, not of {where.dtype}")
+        _checks.broadcastable("where", where.shape, layout.shape)
+        out = xp.full_like(x, -float("inf"))
+        x = xp.where(where, x, out)
+    with library.quiet():
+        y = library.apply(kernel(compute), (layout.canonical(xp, x, classes),))
+        if kernel.keeps_classes:
+            shape = layout.shape
+        elif keepdims and layout.axis is not None:
+            shape = layout.shape[: layout.axis] + (1,) + layout.shape[layout.axis + 1 :]
+        else:
+            shape = layout.samples
+        return _as(xp, layout.original(xp, y, shape), x.dtype)

@@ -1,0 +1,98 @@
+"""A loss's value and its derivative by the logits, in closed form, on any library."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import wraps
+from typing import Any, ParamSpec, TypeVar
+
+from arrayloss import _engine
+
+P = ParamSpec("P")
+A = TypeVar("A")
+
+
+def loss(stated: Callable[P, _engine.Problem[A]]) -> Callable[P, A]:
+    """A public loss of the function that states its problem; `value_and_grad` has it stated once more."""
+
+    @wraps(stated)
+    def value(*args: P.args, **kwargs: P.kwargs) -> A:
+        return _engine.evaluate(stated(*args, **kwargs))
+
+    return value
+
+
+def value_and_grad(loss: Callable[..., A], /) -> Callable[..., tuple[A, A]]:
+    """A function for a loss's value and its derivative by the logits.
+
+    The derivative is the loss's own formula, computed in the same pass as the value: no tape, so that NumPy and CuPy
+    have it as well, and on torch and JAX it equals what their autodiff gives.
+
+    Parameters
+    ----------
+    loss : function
+        One of the losses of `arrayloss`.
+
+    Returns
+    -------
+    function
+        `f(logits, target, /, **options) -> (value, gradient)`, with the options of the loss. The gradient has the
+        shape and dtype of the logits. With `reduction="none"`, `f` takes the cotangent, of the shape of the losses,
+        as `cotangent=`; the gradient is that of `sum(cotangent * losses)`.
+
+    Raises
+    ------
+    TypeError
+        If `loss` is not one of these; if a cotangent is missing, or given for a reduced loss.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from arrayloss import cross_entropy, value_and_grad
+    >>> value, gradient = value_and_grad(cross_entropy)(np.asarray([[0.0, np.log(3.0)]]), np.asarray([1]))
+    >>> round(float(value), 6), gradient.tolist()
+    (0.287682, [[0.25, -0.25]])
+    """
+    stated: Callable[..., _engine.Problem[A]] | None = getattr(loss, "__wrapped__", None)
+    if stated is None:
+        raise TypeError(f"value_and_grad takes a loss of arrayloss, such as cross_entropy, not {loss!r}")
+
+    @wraps(loss)
+    def both(logits: Any, target: Any, /, *, cotangent: Any = None, **options: Any) -> tuple[A, A]:
+        return _engine.evaluate_with_gradient(stated(logits, target, **options), cotangent)
+
+    return both
+
+
+def grad(loss: Callable[..., A], /) -> Callable[..., A]:
+    """A function for a loss's derivative by the logits: `value_and_grad` without the value.
+
+    Parameters
+    ----------
+    loss : function
+        One of the losses of `arrayloss`.
+
+    Returns
+    -------
+    function
+        `f(logits, target, /, **options) -> gradient`.
+
+    Raises
+    ------
+    TypeError
+        If `loss` is not one of these; if a cotangent is missing, or given for a reduced loss.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from arrayloss import binary_cross_entropy_with_logits, grad
+    >>> grad(binary_cross_entropy_with_logits)(np.zeros(2), np.asarray([0, 1])).tolist()
+    [0.25, -0.25]
+    """
+    both = value_and_grad(loss)
+
+    @wraps(loss)
+    def gradient(logits: Any, target: Any, /, **options: Any) -> A:
+        return both(logits, target, **options)[1]
+
+    return gradient

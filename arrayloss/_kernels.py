@@ -1,0 +1,464 @@
+"""The formulas, once, in the array API alone.
+
+A loss is what a *probability* costs (`CrossEntropy`, `Focal`: a value and its slope), over a *link* that says which
+probability an array means (`softmax`, `given_log`, `sigmoid`, `given`). Costs know no array layout and links know no
+cost, so that a new loss is one cost, and works with labels, soft targets, weights and in both families at once.
+
+Numbers near 1 are never subtracted from 1: a link gives the surprisal -log p, p, and the miss 1 - p each from terms
+of one sign, after Blanchard, Higham and Higham, "Accurately computing the log-sum-exp and softmax functions"
+(IMA J. Numer. Anal. 41, 2021), who peel the largest exponential off the sum.
+
+Rows are (rows, classes) arrays; labels, coefficients and the loss of each sample are (rows, 1). A kernel returns its
+value and its *pulls*: one function for each input, which turns a cotangent of the value into one of that input.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ClassVar, NamedTuple
+
+from arrayloss._modes import Array, Traced
+
+Pull = Callable[[Array], Array]
+
+
+class Evaluated(NamedTuple):
+    """A kernel's value, its pulls (reverse mode), and for a value of several elements a row its push (forward)."""
+
+    value: Array
+    pulls: tuple[Pull | None, ...]
+    push: Pull | None = None
+
+
+class Chance(NamedTuple):
+    """A probability, as a cost sees it: the surprisal -log p, and, if it asks, (p, 1 - p)."""
+
+    surprisal: Array
+    odds: Callable[[], tuple[Array, Array]]
+
+
+# ---------------------------------------------------------------------------------------------------------------
+# Costs: what a probability p costs, and its slope -p d cost / dp = d cost / d surprisal.
+
+
+@dataclass(frozen=True)
+class CrossEntropy:
+    """-log p."""
+
+    def value(self, mode: Traced, at: Chance) -> Array:
+        return at.surprisal
+
+    def slope(self, mode: Traced, at: Chance) -> Array:
+        return mode.xp.ones_like(at.surprisal)
+
+
+@dataclass(frozen=True)
+class Focal:
+    """(1 - p)^gamma (-log p), of Lin et al., "Focal Loss for Dense Object Detection" (ICCV 2017)."""
+
+    gamma: float
+
+    def value(self, mode: Traced, at: Chance) -> Array:
+        _, miss = at.odds()
+        return self._factor(mode, miss) * at.surprisal
+
+    def slope(self, mode: Traced, at: Chance) -> Array:
+        xp = mode.xp
+        p, miss = at.odds()
+        zero = xp.zeros_like(p)
+        # p (-log p) is 0 at p = 0, and (-log p) / (1 - p) is 1 at p = 1.
+        expected = p * xp.where(p > 0, at.surprisal, zero)
+        ratio = expected / xp.where(miss > 0, miss, xp.ones_like(miss))
+        return self._factor(mode, miss) * (1 + self.gamma * ratio)
+
+    def _factor(self, mode: Traced, miss: Array) -> Array:
+        # 0^gamma apart: its derivative is infinite for gamma < 1, and 0 * inf would reach second derivatives.
+        xp = mode.xp
+        some = miss > 0
+        return xp.where(miss == 0, xp.zeros_like(miss), xp.where(some, miss, xp.ones_like(miss)) ** self.gamma)
+
+
+Cost = CrossEntropy | Focal
+
+
+# ---------------------------------------------------------------------------------------------------------------
+# Softmax: rows of logits.
+
+
+class Peak:
+    """The maximum of each row, and the distances from it; +inf is settled here: probability 1, or nan if two."""
+
+    def __init__(self, mode: Traced, x: Array) -> None:
+        self.mode = mode
+        self.top = mode.xp.max(x, axis=1, keepdims=True)
+        self.bounded = mode.bounded(self.top)
+
+    def distance(self, x: Array) -> Array:
+        """x - top, without inf - inf: at most a number next to 0."""
+        if self.bounded:
+            return x - self.top
+        xp, limits = self.mode.xp, self.mode.xp.finfo(x.dtype)
+        top = xp.minimum(self.top, xp.full_like(self.top, limits.max))
+        # Above 0, so that no tie with it takes half of the derivative at the maximum.
+        return xp.minimum(x - top, xp.full_like(top, limits.smallest_normal))
+
+    def surprisal(self, rest: Array, distance: Array) -> Array:
+        """log1p(rest) - distance, at least 0."""
+        h = self.mode.xp.log1p(rest) - distance
+        return h if self.bounded else self.mode.xp.where(h < 0, self.mode.xp.zeros_like(h), h)
+
+    def only(self, rest: Array, total: Array) -> Array:
+        """`rest`, or nan where the maximum is +inf more than once."""
+        if self.bounded:
+            return rest
+        xp = self.mode.xp
+        return xp.where((self.top == float("inf")) & (total > 1.5), xp.full_like(rest, float("nan")), rest)
+
+
+def _softmax_label(mode: Traced, x: Array, target: Array) -> tuple[Chance, Pull]:
+    xp = mode.xp
+    peak = Peak(mode, x)
+    labels = mode.labels(x, target)
+    d = peak.distance(labels.take(x))
+    e = xp.exp(d)
+    dropped = labels.drop(xp.exp(peak.distance(x)))
+    # Leaving out the label, not the maximum: `others` and `e` are then the two parts of 1 to full precision.
+    others = xp.sum(dropped, axis=1, keepdims=True)
+    others = peak.only(others, others + e)
+    total = others + e
+    # log(others + e) = log1p(others - (1 - e)): `others` alone where the label is the maximum, and at least 1 where
+    # it is not, so that nothing cancels in either case.
+    h = peak.surprisal(others - (1 - e), d)
+
+    def pull(g: Array) -> Array:
+        return mode.still(g, labels.spread(dropped, -g / total, g * (others / total)))
+
+    return Chance(h, lambda: (e / total, others / total)), pull
+
+
+def _softmax_rows(mode: Traced, x: Array) -> tuple[Chance, Pull]:
+    xp = mode.xp
+    peak = Peak(mode, x)
+    d = peak.distance(x)
+    e = xp.exp(d)
+    rest = mode.peel(d, e)
+    rest = peak.only(rest, rest + 1)
+    total = rest + 1
+
+    def odds() -> tuple[Array, Array]:
+        return e / total, (rest + (1 - e)) / total
+
+    def pull(g: Array) -> Array:
+        # g - p sum(g), with the element's own part of the sum taken as -g (1 - p).
+        p, miss = odds()
+        return g * miss - p * (xp.sum(g, axis=1, keepdims=True) - g)
+
+    return Chance(peak.surprisal(rest, d), odds), pull
+
+
+def _log_label(mode: Traced, x: Array, target: Array) -> tuple[Chance, Pull]:
+    xp = mode.xp
+    labels = mode.labels(x, target)
+    log_p = labels.take(x)
+
+    def pull(g: Array) -> Array:
+        return labels.spread(xp.zeros_like(x), xp.ones_like(g), g)
+
+    return Chance(-log_p, lambda: (xp.exp(log_p), -xp.expm1(log_p))), pull
+
+
+def _log_rows(mode: Traced, x: Array) -> tuple[Chance, Pull]:
+    xp = mode.xp
+    return Chance(-x, lambda: (xp.exp(x), -xp.expm1(x))), lambda g: g
+
+
+class RowLink(NamedTuple):
+    """What rows of numbers say of the probability of their label, and of each class."""
+
+    label: Callable[[Traced, Array, Array], tuple[Chance, Pull]]
+    rows: Callable[[Traced, Array], tuple[Chance, Pull]]
+
+
+softmax = RowLink(_softmax_label, _softmax_rows)
+given_log = RowLink(_log_label, _log_rows)
+
+
+# ---------------------------------------------------------------------------------------------------------------
+# Binary: one number each, for the probability of the answer 1; the chances of 1 and of 0.
+
+
+def sigmoid(mode: Traced, x: Array) -> tuple[Chance, Chance, Callable[[Array, Array], Array]]:
+    xp = mode.xp
+    positive = x >= 0
+    a = mode.magnitude(x)
+    e = xp.exp(-a)
+    short = xp.log1p(e)
+    long = short + a
+
+    def odds() -> tuple[Array, Array]:
+        most = 1 / (1 + e)
+        least = e * most
+        return xp.where(positive, most, least), xp.where(positive, least, most)
+
+    def pull(one: Array, zero: Array) -> Array:
+        p, miss = odds()
+        return one * miss - zero * p
+
+    # A nan is not >= 0, and reaches both through `long` and `short`.
+    return (
+        Chance(xp.where(positive, short, long), odds),
+        Chance(xp.where(positive, long, short), lambda: odds()[::-1]),
+        pull,
+    )
+
+
+def given(mode: Traced, x: Array) -> tuple[Chance, Chance, Callable[[Array, Array], Array]]:
+    xp = mode.xp
+    # 1 - x is exact from 1/2 up, and rounded once below.
+    return (
+        Chance(-xp.log(x), lambda: (x, 1 - x)),
+        Chance(-xp.log1p(-x), lambda: (1 - x, x)),
+        lambda one, zero: mode.times(one, 1 / x) - mode.times(zero, 1 / (1 - x)),
+    )
+
+
+# ---------------------------------------------------------------------------------------------------------------
+# Losses: coefficient * sum over the classes of (target weight * cost of the class's probability), for each row.
+# Inputs: x, the coefficient (None: 1), the target.
+
+
+def _weighed(mode: Traced, coefficient: Array | None, value: Array, *pulls: Pull | None) -> Evaluated:
+    """`coefficient * value`; the pulls are those of `value`."""
+    if coefficient is None:
+        return Evaluated(value, (pulls[0], None, *pulls[1:]))
+
+    def through(pull: Pull | None) -> Pull | None:
+        return pull and (lambda g: pull(g * coefficient))
+
+    first, *others = map(through, pulls)
+    return Evaluated(mode.times(coefficient, value), (first, lambda g: mode.times(g, value), *others))
+
+
+@dataclass(frozen=True)
+class LabelLoss:
+    """The target is integer labels, (rows, 1)."""
+
+    link: RowLink
+    cost: Cost
+    dtype: Any
+    keeps_classes: ClassVar[bool] = False
+
+    def __call__(self, mode: Traced, x: Array, coefficient: Array | None, target: Array) -> Evaluated:
+        at, pull = self.link.label(mode, mode.real(x), target)
+
+        def pull_x(g: Array) -> Array:
+            return pull(mode.times(-g, self.cost.slope(mode, at)))
+
+        return _weighed(mode, coefficient, self.cost.value(mode, at), pull_x, None)
+
+
+@dataclass(frozen=True)
+class RowLoss:
+    """The target is a weight for every class, (rows, classes)."""
+
+    link: RowLink
+    cost: Cost
+    dtype: Any
+    keeps_classes: ClassVar[bool] = False
+
+    def __call__(self, mode: Traced, x: Array, coefficient: Array | None, target: Array) -> Evaluated:
+        xp = mode.xp
+        at, pull = self.link.rows(mode, mode.real(x))
+        each = self.cost.value(mode, at)
+
+        def pull_x(g: Array) -> Array:
+            g = mode.times(-g * target, self.cost.slope(mode, at))
+            return mode.still(xp.max(xp.abs(g), axis=1, keepdims=True), pull(g))
+
+        def pull_target(g: Array) -> Array:
+            return mode.times(g, each)
+
+        value = xp.sum(mode.times(target, each), axis=1, keepdims=True)
+        return _weighed(mode, coefficient, value, pull_x, pull_target)
+
+
+@dataclass(frozen=True)
+class BinaryLoss:
+    """The target is the weights of the answers 1 and 0; any shape."""
+
+    link: Callable[[Traced, Array], tuple[Chance, Chance, Callable[[Array, Array], Array]]]
+    cost: Cost
+    dtype: Any
+    keeps_classes: ClassVar[bool] = False
+
+    def __call__(self, mode: Traced, x: Array, coefficient: Array | None, one: Array, zero: Array) -> Evaluated:
+        at_one, at_zero, pull = self.link(mode, mode.real(x))
+        if_one, if_zero = self.cost.value(mode, at_one), self.cost.value(mode, at_zero)
+
+        def pull_x(g: Array) -> Array:
+            return mode.still(
+                g,
+                pull(
+                    mode.times(-g * one, self.cost.slope(mode, at_one)),
+                    mode.times(-g * zero, self.cost.slope(mode, at_zero)),
+                ),
+            )
+
+        def pull_one(g: Array) -> Array:
+            return mode.times(g, if_one)
+
+        def pull_zero(g: Array) -> Array:
+            return mode.times(g, if_zero)
+
+        value = mode.times(one, if_one) + mode.times(zero, if_zero)
+        return _weighed(mode, coefficient, value, pull_x, pull_one, pull_zero)
+
+
+# ---------------------------------------------------------------------------------------------------------------
+# Targets as given, made into the weights that the losses take.
+
+
+@dataclass(frozen=True)
+class ClassWeights:
+    """((1 - s) target + s / classes) scale; integer labels stand for their one-hot row."""
+
+    label_smoothing: float
+    labels: bool
+    dtype: Any
+
+    def __call__(self, mode: Traced, x: Array, target: Array, scale: Array | None) -> tuple[Array]:
+        s, classes = self.label_smoothing, x.shape[1]
+        if self.labels:
+            ones, one = (mode.xp.ones_like(a, dtype=self.dtype) for a in (x, target))
+            labels = mode.labels(x, target)
+            q = labels.spread(labels.drop(ones), one * (s / classes), one * (1 - s + s / classes))
+        else:
+            q = mode.real(target)
+            if s:
+                q = (1 - s) * q + s / classes
+        return (q if scale is None else q * scale,)
+
+
+@dataclass(frozen=True)
+class AnswerWeights:
+    """positive ((1 - s) y + s / 2) and negative ((1 - s) (1 - y) + s / 2); the factors are numbers and arrays."""
+
+    label_smoothing: float
+    positive: float
+    negative: float
+    dtype: Any
+
+    def __call__(
+        self, mode: Traced, x: Array, target: Array, positive: Array | None, negative: Array | None
+    ) -> tuple[Array, Array]:
+        s = self.label_smoothing
+        one = mode.real(target)
+        zero = 1 - one
+        if s:
+            one, zero = (1 - s) * one + s / 2, (1 - s) * zero + s / 2
+        return _scaled(one, self.positive, positive), _scaled(zero, self.negative, negative)
+
+
+def _scaled(q: Array, number: float, array: Array | None) -> Array:
+    if number != 1:
+        q = q * number
+    return q if array is None else q * array
+
+
+@dataclass(frozen=True)
+class Assembled:
+    """A loss of the target as given: its weights are made inside, block by block, and take no derivative."""
+
+    loss: RowLoss | BinaryLoss
+    weights: ClassWeights | AnswerWeights
+    keeps_classes: ClassVar[bool] = False
+
+    @property
+    def dtype(self) -> Any:
+        return self.loss.dtype
+
+    def __call__(self, mode: Traced, x: Array, coefficient: Array | None, *target: Array | None) -> Evaluated:
+        value, (pull_x, pull_coefficient, *_), push = self.loss(mode, x, coefficient, *self.weights(mode, x, *target))
+        return Evaluated(value, (pull_x, pull_coefficient, *(None for _ in target)), push)
+
+
+# ---------------------------------------------------------------------------------------------------------------
+# Functions. Inputs: x.
+
+
+def _centred(xp: Any, p: Array, v: Array) -> Array:
+    """v - sum(p v), about the class with p > 1/2 where there is one, so that nothing cancels against 1."""
+    most = p > 0.5
+    zero = xp.zeros_like(v)
+    about = xp.where(most, zero, v - xp.sum(xp.where(most, v, zero), axis=1, keepdims=True))
+    return about - xp.sum(p * about, axis=1, keepdims=True)
+
+
+@dataclass(frozen=True)
+class Softmax:
+    """exp(x) / sum exp(x)."""
+
+    dtype: Any
+    keeps_classes: ClassVar[bool] = True
+
+    def __call__(self, mode: Traced, x: Array) -> Evaluated:
+        at, pull = _softmax_rows(mode, mode.real(x))
+        p, _ = at.odds()
+        # The Jacobian is symmetric.
+        return Evaluated(p, (lambda g: pull(g * p),), lambda v: p * _centred(mode.xp, p, v))
+
+
+@dataclass(frozen=True)
+class LogSoftmax:
+    """x - log sum exp(x)."""
+
+    dtype: Any
+    keeps_classes: ClassVar[bool] = True
+
+    def __call__(self, mode: Traced, x: Array) -> Evaluated:
+        at, pull = _softmax_rows(mode, mode.real(x))
+        return Evaluated(-at.surprisal, (pull,), lambda v: _centred(mode.xp, at.odds()[0], v))
+
+
+@dataclass(frozen=True)
+class LogSumExp:
+    """log sum exp(x), (rows, 1)."""
+
+    dtype: Any
+    keeps_classes: ClassVar[bool] = False
+
+    def __call__(self, mode: Traced, x: Array) -> Evaluated:
+        xp = mode.xp
+        x = mode.real(x)
+        at, _ = _softmax_rows(mode, x)
+        top = xp.max(x, axis=1, keepdims=True)
+        # The smallest surprisal is that of the maximum: log1p(rest).
+        above = xp.min(at.surprisal, axis=1, keepdims=True)
+        value = xp.where(xp.isinf(top), top, top + above)
+        return Evaluated(value, (lambda g: g * at.odds()[0],))
+
+
+@dataclass(frozen=True)
+class Sigmoid:
+    """1 / (1 + exp(-x)); any shape."""
+
+    dtype: Any
+    keeps_classes: ClassVar[bool] = True
+
+    def __call__(self, mode: Traced, x: Array) -> Evaluated:
+        one, _, _ = sigmoid(mode, mode.real(x))
+        p, miss = one.odds()
+        return Evaluated(p, (lambda g: g * p * miss,))
+
+
+@dataclass(frozen=True)
+class LogSigmoid:
+    """-log(1 + exp(-x)); any shape."""
+
+    dtype: Any
+    keeps_classes: ClassVar[bool] = True
+
+    def __call__(self, mode: Traced, x: Array) -> Evaluated:
+        one, _, _ = sigmoid(mode, mode.real(x))
+        return Evaluated(-one.surprisal, (lambda g: g * one.odds()[1],))

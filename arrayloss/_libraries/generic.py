@@ -1,0 +1,77 @@
+"""Any library with an array API namespace: whole arrays, and nothing but the standard."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+from arrayloss._kernels import Evaluated
+from arrayloss._modes import Array, Namespace, Traced
+from arrayloss._rows import Work, whole
+
+
+class Library:
+    """How to run kernels on one library's arrays; the defaults suit any."""
+
+    def __init__(self, xp: Namespace) -> None:
+        self.xp = xp
+
+    @property
+    def name(self) -> str:
+        name: str = self.xp.__name__
+        return name.removeprefix("array_api_compat.").removesuffix(".numpy").removesuffix(".array")
+
+    def owns(self, x: Any) -> bool:
+        """Whether `x` is an array of this library."""
+        return hasattr(x, "__array_namespace__") and x.__array_namespace__().__name__ == self.xp.__name__
+
+    def quiet(self) -> AbstractContextManager[Any]:
+        """Within it, nan and inf are made without a warning."""
+        return nullcontext()
+
+    def device(self, x: Array) -> Any:
+        """Where `x` lives, or None where that can't be told (under a tracer)."""
+        return x.device
+
+    def looks(self, *arrays: Array | None) -> bool:
+        """Whether the numbers may be looked at: they are there, and on a CPU."""
+        return False
+
+    def differentiates(self, *arrays: Array | None) -> bool:
+        """Whether this library may ask for derivatives by any of `arrays`."""
+        return False
+
+    def mode(self, dtype: Any, *arrays: Array | None) -> Traced:
+        return Traced(self.xp, dtype)
+
+    def run(self, work: Work, arrays: tuple[Array | None, ...]) -> tuple[Array | None, ...]:
+        """`work` over the rows of canonical `arrays`."""
+        return whole(self.xp, work, arrays)
+
+    def apply(self, kernel: Any, arrays: tuple[Array | None, ...]) -> Array:
+        """The kernel's value, differentiable by this library's own autodiff where it has one."""
+        mode = self.mode(kernel.dtype, *arrays)
+        return self.run(lambda *rows: (kernel(mode, *rows).value,), arrays)[0]
+
+    def gradient(self, kernel: Any, arrays: tuple[Array | None, ...], cotangent: Array) -> tuple[Array, Array]:
+        """The kernel's value, and the gradient by its first input in closed form, in one pass."""
+        mode = self.mode(kernel.dtype, *arrays)
+
+        xp = self.xp
+
+        def work(g: Array, *rows: Array | None) -> tuple[Array, Array]:
+            evaluated: Evaluated = kernel(mode, *rows)
+            pull = evaluated.pulls[0]
+            assert pull is not None  # every kernel has the derivative by its first input
+            x = rows[0]
+            gradient = pull(mode.real(g))
+            return evaluated.value, gradient if gradient.dtype == x.dtype else xp.astype(gradient, x.dtype)
+
+        x, *others = arrays
+        value, gradient = self.run(lambda x, g, *rows: work(g, x, *rows), (x, cotangent, *others))
+        return value, gradient
+
+    def gather(self, values: Array, labels: Array) -> Array:
+        """values[labels], of (classes,) and integers of any shape."""
+        xp = self.xp
+        return xp.reshape(xp.take(values, xp.reshape(labels, (-1,))), labels.shape)

@@ -1,0 +1,82 @@
+"""JAX: one `custom_jvp` for every kernel, so that jit, vmap, both modes and Hessians follow."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.custom_derivatives import SymbolicZero
+
+from arrayloss._kernels import Evaluated
+from arrayloss._libraries.generic import Library
+from arrayloss._modes import Array, Traced
+from arrayloss._rows import whole
+
+
+class _Traced(Traced):
+    def arange(self, n: int, like: Array) -> Array:
+        # Uncommitted, so that it goes where it is used; a tracer has no device.
+        return jnp.arange(n, dtype=like.dtype)
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(0,))
+def _apply(kernel: Any, arrays: tuple[Array | None, ...]) -> Array:
+    mode = _Traced(jnp, kernel.dtype)
+    return whole(jnp, lambda *rows: (kernel(mode, *rows).value,), arrays)[0]
+
+
+def _jvp(kernel: Any, primals: Any, tangents: Any) -> tuple[Array, Array]:
+    mode = _Traced(jnp, kernel.dtype)
+    ((arrays,), (dots,)) = primals, tangents
+    moving = [i for i, v in enumerate(dots) if v is not None and not isinstance(v, SymbolicZero)]
+
+    def work(*rows: Array) -> tuple[Array, Array]:
+        evaluated: Evaluated = kernel(mode, *rows[: len(arrays)])
+        value = evaluated.value
+        tangent = jnp.zeros_like(value)
+        for i, v in zip(moving, rows[len(arrays) :], strict=True):
+            v = mode.real(v)
+            pull = evaluated.pulls[i]
+            if evaluated.push is not None:
+                tangent += evaluated.push(v)
+            elif pull is not None:
+                # One number a row: its derivative is a row, what 1 is pulled back to.
+                tangent += jnp.sum(pull(jnp.ones_like(value)) * v, axis=1, keepdims=True)
+        return value, tangent
+
+    value, tangent = whole(jnp, work, (*arrays, *(dots[i] for i in moving)))
+    return value, tangent
+
+
+_apply.defjvp(_jvp, symbolic_zeros=True)
+
+
+class Jax(Library):
+    def owns(self, x: Any) -> bool:
+        return isinstance(x, jax.Array)
+
+    def device(self, x: Array) -> Any:
+        if isinstance(x, jax.core.Tracer):
+            return None
+        devices = x.devices()
+        return next(iter(devices)) if len(devices) == 1 else None
+
+    def looks(self, *arrays: Array | None) -> bool:
+        return all(
+            x is None or (not isinstance(x, jax.core.Tracer) and all(d.platform == "cpu" for d in x.devices()))
+            for x in arrays
+        )
+
+    def differentiates(self, *arrays: Array | None) -> bool:
+        return True
+
+    def mode(self, dtype: Any, *arrays: Array | None) -> Traced:
+        return _Traced(self.xp, dtype)
+
+    def apply(self, kernel: Any, arrays: tuple[Array | None, ...]) -> Array:
+        return _apply(kernel, arrays)
+
+
+library = Jax(jnp)

@@ -1,0 +1,185 @@
+"""From the loss of each sample to the number that is asked for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+from arrayloss._modes import Array, Namespace
+
+
+class Samples(NamedTuple):
+    """What a reduction knows of the samples: how many, which count (None: all), what they weigh (None: 1)."""
+
+    xp: Namespace
+    count: int
+    valid: Array | None
+    weight: Array | None
+
+
+class Parts(NamedTuple):
+    """A reduction's value is sum(share * loss) / denominator, or `empty` where the denominator is 0."""
+
+    share: Array | None
+    denominator: Array | float
+    empty: float = float("nan")
+
+
+@dataclass(frozen=True)
+class Sum:
+    """The sum of the losses of all samples; 0 of none.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from arrayloss import Sum, binary_cross_entropy_with_logits
+    >>> x, y = np.zeros(4), np.asarray([0, 1, 1, 0])
+    >>> float(binary_cross_entropy_with_logits(x, y, reduction=Sum()))
+    2.772588722239781
+    """
+
+    def parts(self, samples: Samples, losses: Array | None) -> Parts:
+        return Parts(None, 1.0)
+
+
+@dataclass(frozen=True)
+class Mean:
+    """The mean of the losses.
+
+    Parameters
+    ----------
+    over : {"weight", "valid", "all"}, number or 0-d array
+        What the sum is divided by: the sum of the weights; the number of samples neither ignored nor masked; the
+        number of all samples; or that number.
+    empty : {"nan", "zero"}
+        The mean of nothing (the divisor is 0).
+
+    Raises
+    ------
+    ValueError
+        If `over` or `empty` is none of these.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from arrayloss import Mean, cross_entropy
+    >>> x, t = np.zeros((2, 4)), np.asarray([1, -100])
+    >>> float(cross_entropy(x, t)), float(cross_entropy(x, t, reduction=Mean(over="all")))
+    (1.3862943611198906, 0.6931471805599453)
+    """
+
+    over: Any = "weight"
+    empty: Literal["nan", "zero"] = "nan"
+
+    def __post_init__(self) -> None:
+        named = isinstance(self.over, str) and self.over in ("weight", "valid", "all")
+        number = isinstance(self.over, (int, float)) and not isinstance(self.over, bool)
+        if not named and not number and not getattr(self.over, "ndim", None) == 0:
+            raise ValueError(f'over must be "weight", "valid", "all", a number or a 0-d array, not {self.over!r}')
+        if self.empty not in ("nan", "zero"):
+            raise ValueError(f'empty must be "nan" or "zero", not {self.empty!r}')
+
+    def parts(self, samples: Samples, losses: Array | None) -> Parts:
+        over: Array | float
+        if not isinstance(self.over, str):
+            over = self.over
+        elif self.over == "weight" and samples.weight is not None:
+            over = total(samples.xp, samples.weight)
+        elif self.over != "all" and samples.valid is not None:
+            over = samples.xp.count_nonzero(samples.valid)
+        else:
+            over = samples.count
+        return Parts(None, over, 0.0 if self.empty == "zero" else float("nan"))
+
+
+@dataclass(frozen=True)
+class Hardest:
+    """The mean of the largest losses: online hard example mining.
+
+    Samples that are ignored or masked don't take part. Losses that tie for the last places share these equally,
+    in the value and in the gradient, so that neither depends on the order of the samples.
+
+    Parameters
+    ----------
+    fraction : float in (0, 1], optional
+        The part of the samples that counts: `int(fraction * samples)` of them, at least one.
+    k : int >= 1, optional
+        The number of samples that counts (all, where there are fewer).
+
+    Raises
+    ------
+    ValueError
+        Unless exactly one of the two is given, in its range.
+
+    References
+    ----------
+    Shrivastava, Gupta and Girshick, "Training Region-based Object Detectors with Online Hard Example Mining",
+    CVPR 2016.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from arrayloss import Hardest, binary_cross_entropy_with_logits
+    >>> x, y = np.asarray([-3.0, 0.0, 0.0, 5.0]), np.asarray([0, 1, 0, 1])
+    >>> float(binary_cross_entropy_with_logits(x, y, reduction=Hardest(fraction=0.5)))
+    0.6931471805599453
+    """
+
+    fraction: float | None = None
+    k: int | None = None
+
+    def __post_init__(self) -> None:
+        if (self.fraction is None) == (self.k is None):
+            raise ValueError("Hardest takes either fraction= or k=")
+        if self.fraction is not None and not 0 < self.fraction <= 1:
+            raise ValueError(f"fraction must be above 0 and at most 1, not {self.fraction!r}")
+        if self.k is not None and (isinstance(self.k, bool) or not isinstance(self.k, int) or self.k < 1):
+            raise ValueError(f"k must be an int of at least 1, not {self.k!r}")
+
+    def parts(self, samples: Samples, losses: Array | None) -> Parts:
+        xp, _, valid, _ = samples
+        assert losses is not None  # `looks_at_losses`
+        flat = xp.reshape(losses, (-1,))
+        if valid is not None:
+            # Below every loss, +inf and nan (which sorts last) included.
+            flat = xp.where(xp.reshape(valid, (-1,)), flat, xp.full_like(flat, -float("inf")))
+            count = xp.astype(xp.count_nonzero(valid), flat.dtype)
+        else:
+            count = xp.full_like(xp.sum(flat[:0]), samples.count)
+        if self.k is not None:
+            k = xp.minimum(count, xp.full_like(count, self.k))
+        else:
+            k = xp.floor(count * self.fraction)
+            k = xp.where(count > 0, xp.maximum(k, xp.ones_like(k)), k)
+        ordered = xp.sort(flat, descending=True)
+        places = xp.cumulative_sum(xp.ones_like(ordered))
+        # The last loss that has a place, without an index that depends on the data.
+        last = xp.min(xp.where(places <= k, ordered, xp.full_like(ordered, float("inf"))))
+        above = xp.astype(flat > last, flat.dtype)
+        level = xp.astype(flat == last, flat.dtype)
+        ties = xp.sum(level)
+        share = above + level * (k - xp.sum(above)) / xp.where(ties == 0, xp.ones_like(ties), ties)
+        share = xp.where(xp.isnan(last), last, share)
+        return Parts(xp.reshape(share, losses.shape), k)
+
+
+Reduction = Sum | Mean | Hardest
+
+
+def reduction_of(reduction: str | Reduction) -> Reduction | None:
+    """The reduction that is asked for; None for "none"."""
+    if reduction == "none":
+        return None
+    if reduction == "mean":
+        return Mean()
+    if reduction == "sum":
+        return Sum()
+    if not isinstance(reduction, Reduction):
+        raise ValueError(f'reduction must be "none", "mean", "sum", or a Mean, Sum or Hardest, not {reduction!r}')
+    return reduction
+
+
+def total(xp: Namespace, x: Array) -> Array:
+    """The sum of all of `x`, in float64 where the library has it: right to the last bit of a float32."""
+    kinds = xp.__array_namespace_info__().dtypes(kind="real floating")
+    return xp.sum(x, dtype=kinds.get("float64", x.dtype))
