@@ -8,15 +8,15 @@ from arrayloss._libraries import Library, library_of
 from arrayloss._modes import Array
 
 
-def library(logits: Array, name: str = "logits", **others: Array | None) -> Library:
+def library(first: Array, name: str = "logits", /, **others: Array | None) -> Library:
     """The library that all of the arrays share; raises where they do not."""
-    ours = _library(name, logits)
-    if not is_real(ours, logits):
+    ours = _library(name, first)
+    if not is_real(ours, first):
         raise TypeError(
-            f"{name} must be an array of real floating-point numbers, not of {logits.dtype}; "
+            f"{name} must be an array of real floating-point numbers, not of {first.dtype}; "
             f"cast it first, for example to float32"
         )
-    device = ours.device(logits)
+    device = ours.device(first)
     for other, array in others.items():
         if array is None:
             continue

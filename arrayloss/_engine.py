@@ -23,8 +23,8 @@ from arrayloss._kernels import (
 )
 from arrayloss._libraries import Library
 from arrayloss._modes import Array, Namespace
-from arrayloss._reductions import Hardest, Parts, Reduction, Samples, reduction_of, total
-from arrayloss._rows import whole
+from arrayloss._reductions import Hardest, Parts, Reduction, Samples, reduction_of
+from arrayloss._rows import Arrays, whole
 
 A = TypeVar("A")
 
@@ -35,7 +35,7 @@ class Problem(Generic[A]):
 
     library: Library
     kernel: Any
-    arrays: tuple[Array | None, ...]
+    arrays: Arrays
     samples: Samples
     reduction: Reduction | None
     layout: Layout
@@ -69,11 +69,6 @@ class Layout:
 
 def _as(xp: Namespace, x: Array, dtype: Any) -> Array:
     return x if x.dtype == dtype else xp.astype(x, dtype)
-
-
-def _index_dtype(xp: Namespace) -> Any:
-    # torch indexes with int64 only; JAX has no int64 unless asked to.
-    return xp.__array_namespace_info__().default_dtypes()["indexing"]
 
 
 def _compute_dtype(xp: Namespace, given: Any, wanted: Any) -> Any:
@@ -119,16 +114,16 @@ def _both(a: Array | None, b: Array | None) -> Array | None:
 
 def _refuse(xp: Namespace, wrong: Array, labels: Array, layout: Layout, what: str, allowed: str) -> None:
     """Raise for the first label that is out of range."""
-    wrong = xp.reshape(wrong, layout.samples)
-    labels = xp.reshape(labels, layout.samples)
-    if wrong.ndim == 0:
-        at, value = "", labels
-    else:
-        position = tuple(int(i[0]) for i in xp.nonzero(wrong))
-        at, value = f" at position {position}", labels[position]
-    raise ValueError(
-        f"{what} {value.item() if hasattr(value, 'item') else float(value)}{at} is out of range: {allowed}"
-    )
+    # Not nonzero: a namespace may have no shapes that depend on data.
+    first = int(xp.argmax(xp.astype(xp.reshape(wrong, (-1,)), xp.int8)))
+    value = xp.reshape(labels, (-1,))[first]
+    number = bool(value) if xp.isdtype(value.dtype, "bool") else float(value)
+    position, rest = [], first
+    for n in reversed(layout.samples):
+        rest, i = divmod(rest, n)
+        position.insert(0, i)
+    at = f" at position {tuple(position)}" if position else ""
+    raise ValueError(f"{what} {number:g}{at} is out of range: {allowed}")
 
 
 def _poison(xp: Namespace, wrong: Array, weight: Array | None, dtype: Any) -> Array:
@@ -154,7 +149,7 @@ def categorical(
     ignore_index: int,
     reduction: str | Reduction,
     dtype: Any,
-) -> Problem:
+) -> Problem[Any]:
     """A loss of rows of classes."""
     library = _checks.library(
         logits,
@@ -196,7 +191,7 @@ def categorical(
     x = layout.canonical(xp, logits, classes)
     valid = _where(xp, layout, where)
     if is_label:
-        labels = layout.canonical(xp, _as(xp, target, _index_dtype(xp)))
+        labels = layout.canonical(xp, _as(xp, target, library.index_dtype(logits)))
         valid, wrong, labels = _sanitised(library, labels, valid, ignore_index, classes)
         weight = _weights(library, layout, compute, valid, sample_weight)
         if wrong is not None:
@@ -214,7 +209,7 @@ def categorical(
             counted = of_label if weight is None else weight * of_label
         else:
             counted = weight
-        samples = Samples(xp, math.prod(layout.samples), valid, counted)
+        samples = Samples(library, math.prod(layout.samples), valid, counted)
         if not smoothing:
             coefficient = counted
             if alpha is not None:
@@ -232,7 +227,7 @@ def categorical(
             mass = mass * _per_class(xp, _as(xp, class_weight, compute), x.ndim)
         mass = xp.sum(mass, axis=1, keepdims=True)
         samples = Samples(
-            xp, math.prod(layout.samples), valid, mass if coefficient is None else _times(xp, coefficient, mass)
+            library, math.prod(layout.samples), valid, mass if coefficient is None else _times(xp, coefficient, mass)
         )
         assembled = probabilities
     weights = ClassWeights(smoothing, is_label, compute)
@@ -266,8 +261,9 @@ def _sanitised(
 ) -> tuple[Array | None, Array | None, Array]:
     """Which samples count, whose labels are out of range (None: none), and the labels, safe to index with."""
     xp = library.xp
-    if library.looks(labels) and labels.shape[0]:
-        if int(xp.min(labels)) >= 0 and int(xp.max(labels)) < classes and not 0 <= ignore_index < classes:
+    if library.looks(labels) and 0 not in labels.shape and not 0 <= ignore_index < classes:
+        lowest, highest = int(xp.min(labels)), int(xp.max(labels))
+        if lowest >= 0 and highest < classes:
             return valid, None, labels
     valid = _both(valid, labels != ignore_index)
     inside = (labels >= 0) & (labels < classes)
@@ -280,8 +276,8 @@ def _assemble(
     weights: ClassWeights | AnswerWeights,
     x: Array,
     coefficient: Array | None,
-    target: tuple[Array | None, ...],
-) -> tuple[Any, tuple[Array | None, ...]]:
+    target: Arrays,
+) -> tuple[Any, Arrays]:
     """The kernel and its inputs: target weights are made on the tape where it may want derivatives by them."""
     xp = library.xp
     if not library.differentiates(*target):
@@ -306,7 +302,7 @@ def binary(
     ignore_index: int | None,
     reduction: str | Reduction,
     dtype: Any,
-) -> Problem:
+) -> Problem[Any]:
     """A loss of numbers on their own."""
     factors = {"pos_weight": pos_weight, "alpha": alpha}
     numbers = {k: _checks.real(k, v) for k, v in factors.items() if isinstance(v, (int, float))}
@@ -358,7 +354,7 @@ def binary(
     if not xp.isdtype(y.dtype, "bool"):
         whole_numbers = xp.isdtype(y.dtype, "integral")
         looks = library.looks(y)
-        if not (looks and math.prod(layout.shape) and bool(xp.min(y) >= 0) and bool(xp.max(y) <= 1)):
+        if not (looks and x.shape[0] and bool(xp.min(y) >= 0) and bool(xp.max(y) <= 1)):
             wrong = (y < 0) | (y > 1)
             if valid is not None:
                 wrong = wrong & valid
@@ -375,7 +371,7 @@ def binary(
                 _refuse(xp, wrong, layout.canonical(xp, target), layout, "label", allowed)
         else:
             weight = _poison(xp, wrong, weight, compute)
-    samples = Samples(xp, math.prod(layout.samples), valid, weight)
+    samples = Samples(library, math.prod(layout.samples), valid, weight)
     return Problem(
         library,
         *_assemble(
@@ -393,14 +389,14 @@ def binary(
     )
 
 
-def evaluate(problem: Problem) -> Array:
+def evaluate(problem: Problem[A]) -> A:
     """The value, differentiable by the library's own autodiff."""
     with problem.library.quiet():
-        losses = problem.library.apply(problem.kernel, problem.arrays)
-        return _reduced(problem, losses)
+        value: A = _reduced(problem, problem.library.apply(problem.kernel, problem.arrays))
+        return value
 
 
-def _reduced(problem: Problem, losses: Array) -> Array:
+def _reduced(problem: Problem[Any], losses: Array) -> Array:
     xp, reduction = problem.library.xp, problem.reduction
     if reduction is None:
         value = problem.layout.original(xp, losses, problem.layout.samples)
@@ -408,7 +404,7 @@ def _reduced(problem: Problem, losses: Array) -> Array:
         share, denominator, empty = reduction.parts(problem.samples, losses)
         if share is not None:
             losses = xp.where(share == 0, xp.zeros_like(losses), losses * share)
-        value = _divided(xp, total(xp, losses), denominator, empty)
+        value = _divided(xp, problem.library.sum(losses), denominator, empty)
     return _as(xp, value, problem.dtype)
 
 
@@ -421,7 +417,7 @@ def _divided(xp: Namespace, value: Array, denominator: Array | float, empty: flo
     return xp.where(none, xp.full_like(quotient, empty), quotient)
 
 
-def evaluate_with_gradient(problem: Problem, cotangent: Array | None) -> tuple[Array, Array]:
+def evaluate_with_gradient(problem: Problem[A], cotangent: Array | None) -> tuple[A, A]:
     """The value and its derivative by the logits, in closed form: one pass, or two where the losses rank samples."""
     library, layout = problem.library, problem.layout
     xp = library.xp
@@ -446,10 +442,10 @@ def evaluate_with_gradient(problem: Problem, cotangent: Array | None) -> tuple[A
         return _reduced(problem, losses), layout.original(xp, gradient, layout.shape)
 
 
-def _cotangent(problem: Problem, parts: Parts) -> Array:
+def _cotangent(problem: Problem[Any], parts: Parts) -> Array:
     """The derivative of the reduced value by each sample's loss."""
     xp = problem.library.xp
-    one = xp.ones_like(problem.arrays[0][:, :1], dtype=problem.kernel.dtype)
+    one = xp.ones_like(problem.arrays[0][:, :1, ...], dtype=problem.kernel.dtype)
     share = one if parts.share is None else parts.share
     # An empty mean is a constant.
     return _divided(xp, share, parts.denominator, 0.0)
@@ -473,7 +469,7 @@ def function(kernel: Any, x: Array, axis: int | None, where: Array | None, keepd
         if kernel.keeps_classes:
             shape = layout.shape
         elif keepdims and layout.axis is not None:
-            shape = layout.shape[: layout.axis] + (1,) + layout.shape[layout.axis + 1 :]
+            shape = (*layout.shape[: layout.axis], 1, *layout.shape[layout.axis + 1 :])
         else:
             shape = layout.samples
         return _as(xp, layout.original(xp, y, shape), x.dtype)

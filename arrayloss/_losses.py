@@ -60,7 +60,8 @@ def nll_loss(
     Returns
     -------
     array
-        0-d, or with `reduction="none"` the loss of each sample; the library, device and dtype of `log_probs`; at least 0.
+        0-d, or with `reduction="none"` the loss of each sample; the library, device and dtype
+        of `log_probs`; at least 0.
 
     Raises
     ------
@@ -80,7 +81,7 @@ def nll_loss(
     >>> from arrayloss import log_softmax, nll_loss
     >>> log_probs = log_softmax(np.asarray([[2.0, 0.0, 0.0], [0.0, 3.0, 0.0]]))
     >>> round(float(nll_loss(log_probs, np.asarray([0, 1]))), 6)
-    0.167258
+    0.167234
     """
     return categorical(
         _kernels.given_log,
@@ -144,7 +145,8 @@ def cross_entropy(
     Returns
     -------
     array
-        0-d, or with `reduction="none"` the loss of each sample; the library, device and dtype of `logits`; at least 0.
+        0-d, or with `reduction="none"` the loss of each sample; the library, device and dtype
+        of `logits`; at least 0.
 
     Raises
     ------
@@ -166,7 +168,7 @@ def cross_entropy(
     >>> from arrayloss import cross_entropy
     >>> logits = np.asarray([[2.0, 0.0, 0.0], [0.0, 3.0, 0.0]])
     >>> round(float(cross_entropy(logits, np.asarray([0, 1]))), 6)
-    0.167258
+    0.167234
     >>> cross_entropy(np.asarray([[0.0, 50.0]]), np.asarray([1]), reduction="none").tolist()
     [1.9287498479639178e-22]
     """
@@ -239,7 +241,8 @@ def softmax_focal_loss(
     Returns
     -------
     array
-        0-d, or with `reduction="none"` the loss of each sample; the library, device and dtype of `logits`; at least 0.
+        0-d, or with `reduction="none"` the loss of each sample; the library, device and dtype
+        of `logits`; at least 0.
 
     Raises
     ------
@@ -259,7 +262,7 @@ def softmax_focal_loss(
     >>> from arrayloss import softmax_focal_loss
     >>> logits = np.asarray([[2.0, 0.0, 0.0], [0.0, 3.0, 0.0]])
     >>> round(float(softmax_focal_loss(logits, np.asarray([0, 1]))), 6)
-    0.005885
+    0.005824
     """
     return categorical(
         _kernels.softmax,
@@ -495,7 +498,7 @@ def sigmoid_focal_loss(
     >>> from arrayloss import sigmoid_focal_loss
     >>> x = np.asarray([3.0, -1.0])
     >>> round(float(sigmoid_focal_loss(x, np.asarray([1, 0]), alpha=0.25)), 6)
-    0.008523
+    0.00851
     """
     return binary(
         _kernels.sigmoid,

@@ -5,14 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
-from arrayloss._modes import Array, Namespace
+from arrayloss._libraries import Library
+from arrayloss._modes import Array
 
 
 class Samples(NamedTuple):
     """What a reduction knows of the samples: how many, which count (None: all), what they weigh (None: 1)."""
 
-    xp: Namespace
-    count: int
+    library: Library
+    number: int
     valid: Array | None
     weight: Array | None
 
@@ -84,11 +85,11 @@ class Mean:
         if not isinstance(self.over, str):
             over = self.over
         elif self.over == "weight" and samples.weight is not None:
-            over = total(samples.xp, samples.weight)
+            over = samples.library.sum(samples.weight)
         elif self.over != "all" and samples.valid is not None:
-            over = samples.xp.count_nonzero(samples.valid)
+            over = samples.library.count(samples.valid)
         else:
-            over = samples.count
+            over = samples.number
         return Parts(None, over, 0.0 if self.empty == "zero" else float("nan"))
 
 
@@ -137,15 +138,15 @@ class Hardest:
             raise ValueError(f"k must be an int of at least 1, not {self.k!r}")
 
     def parts(self, samples: Samples, losses: Array | None) -> Parts:
-        xp, _, valid, _ = samples
+        xp, valid = samples.library.xp, samples.valid
         assert losses is not None  # `looks_at_losses`
         flat = xp.reshape(losses, (-1,))
         if valid is not None:
             # Below every loss, +inf and nan (which sorts last) included.
             flat = xp.where(xp.reshape(valid, (-1,)), flat, xp.full_like(flat, -float("inf")))
-            count = xp.astype(xp.count_nonzero(valid), flat.dtype)
+            count = xp.astype(samples.library.count(valid), flat.dtype)
         else:
-            count = xp.full_like(xp.sum(flat[:0]), samples.count)
+            count = xp.full_like(xp.sum(flat[:0]), samples.number)
         if self.k is not None:
             k = xp.minimum(count, xp.full_like(count, self.k))
         else:
@@ -177,9 +178,3 @@ def reduction_of(reduction: str | Reduction) -> Reduction | None:
     if not isinstance(reduction, Reduction):
         raise ValueError(f'reduction must be "none", "mean", "sum", or a Mean, Sum or Hardest, not {reduction!r}')
     return reduction
-
-
-def total(xp: Namespace, x: Array) -> Array:
-    """The sum of all of `x`, in float64 where the library has it: right to the last bit of a float32."""
-    kinds = xp.__array_namespace_info__().dtypes(kind="real floating")
-    return xp.sum(x, dtype=kinds.get("float64", x.dtype))

@@ -7,10 +7,12 @@ or 1 for one number a sample. Kernels see (rows, k) alone.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 from arrayloss._modes import Array, Namespace
 
 Work = Callable[..., tuple[Array | None, ...]]
+Arrays = tuple[Any, ...]  # the logits first; what a kernel can do without may be None
 
 
 def _rows(xp: Namespace, a: Array | None) -> Array | None:
@@ -25,7 +27,7 @@ def _canonical(xp: Namespace, r: Array | None, outer: int, inner: int, ndim: int
     return xp.permute_dims(xp.reshape(r, (outer, inner, r.shape[1])), (0, 2, 1))
 
 
-def whole(xp: Namespace, work: Work, arrays: tuple[Array | None, ...]) -> tuple[Array | None, ...]:
+def whole(xp: Namespace, work: Work, arrays: Arrays) -> tuple[Array | None, ...]:
     """`work` on all rows at once; the first array is the logits."""
     x = arrays[0]
     results = work(*(_rows(xp, a) for a in arrays))
@@ -47,9 +49,7 @@ def _blocks(shape: tuple[int, ...], rows: int) -> Iterator[tuple[slice, ...]]:
                 yield slice(i, i + 1), slice(None), slice(j, j + rows)
 
 
-def in_blocks(
-    xp: Namespace, work: Work, arrays: tuple[Array | None, ...], block_bytes: int
-) -> tuple[Array | None, ...]:
+def in_blocks(xp: Namespace, work: Work, arrays: Arrays, block_bytes: int) -> tuple[Array | None, ...]:
     """`whole`, in blocks of about `block_bytes` of logits, so that the temporaries stay in a cache."""
     x = arrays[0]
     classes = x.shape[1]

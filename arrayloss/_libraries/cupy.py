@@ -10,7 +10,7 @@ from array_api_compat import cupy as xp
 
 from arrayloss._libraries.generic import Library
 from arrayloss._modes import Array, Eager, Traced
-from arrayloss._rows import Work, in_blocks
+from arrayloss._rows import Arrays, Work, in_blocks
 
 _BLOCK_BYTES = 256 * 1024 * 1024
 
@@ -19,12 +19,15 @@ class CuPy(Library):
     def owns(self, x: Any) -> bool:
         return isinstance(x, cupy.ndarray)
 
+    def looks(self, *arrays: Array | None) -> bool:
+        return False
+
     def mode(self, dtype: Any, *arrays: Array | None) -> Traced:
         return Eager(self.xp, dtype, looks=False)
 
-    def run(self, work: Work, arrays: tuple[Array | None, ...]) -> tuple[Array | None, ...]:
+    def run(self, work: Work, arrays: Arrays) -> tuple[Array | None, ...]:
         # CuPy's creation functions ignore `device=` (array-api-compat, "CuPy": the current device is used).
-        device: AbstractContextManager[Any] = arrays[0].device  # type: ignore[union-attr]
+        device: AbstractContextManager[Any] = arrays[0].device
         with device:
             return in_blocks(self.xp, work, arrays, _BLOCK_BYTES)
 

@@ -10,6 +10,7 @@ from array_api_compat.dask import array as xp
 
 from arrayloss._libraries.generic import Library
 from arrayloss._modes import Array
+from arrayloss._rows import Arrays
 
 
 def _chunk_library(x: Array) -> Library:
@@ -42,19 +43,24 @@ class Dask(Library):
     def owns(self, x: Any) -> bool:
         return isinstance(x, da.Array)
 
+    def looks(self, *arrays: Array | None) -> bool:
+        return False
+
     def device(self, x: Array) -> Any:
         return None  # that of the chunks, which are not there yet
 
     def gather(self, values: Array, labels: Array) -> Array:
         values = values.rechunk(-1).reshape((1,) * (labels.ndim - 1) + (-1,))
-        return da.map_blocks(_take, labels, values, chunks=labels.chunks, dtype=values.dtype, meta=values._meta)
+        return da.map_blocks(  # type: ignore[no-untyped-call]
+            _take, labels, values, chunks=labels.chunks, dtype=values.dtype, meta=values._meta
+        )
 
-    def apply(self, kernel: Any, arrays: tuple[Array | None, ...]) -> Array:
+    def apply(self, kernel: Any, arrays: Arrays) -> Array:
         aligned, present = _aligned(arrays)
         one = not kernel.keeps_classes
         return _mapped(_value, aligned, kernel.dtype, one, kernel=kernel, present=present)
 
-    def gradient(self, kernel: Any, arrays: tuple[Array | None, ...], cotangent: Array) -> tuple[Array, Array]:
+    def gradient(self, kernel: Any, arrays: Arrays, cotangent: Array) -> tuple[Array, Array]:
         (_, *others), _ = _aligned((arrays[0], cotangent, *arrays[1:]))
         aligned, present = _aligned(arrays)
         return (
@@ -63,9 +69,9 @@ class Dask(Library):
         )
 
 
-def _aligned(arrays: tuple[Array | None, ...]) -> tuple[tuple[Array, ...], tuple[bool, ...]]:
+def _aligned(arrays: Arrays) -> tuple[tuple[Array, ...], tuple[bool, ...]]:
     """The arrays that are there, chunked along the rows as the first is, each row whole."""
-    x = arrays[0].rechunk({1: -1})  # type: ignore[union-attr]
+    x = arrays[0].rechunk({1: -1})
     aligned = (
         a.rechunk({d: c if d != 1 and a.shape[d] == x.shape[d] else -1 for d, c in enumerate(x.chunks)})
         for a in arrays[1:]
@@ -79,7 +85,9 @@ def _mapped(f: Any, arrays: tuple[Array, ...], dtype: Any, one: bool, **static: 
     x = arrays[0] if f is _value else arrays[1]
     chunks = tuple((1,) if one and d == 1 else c for d, c in enumerate(x.chunks))
     meta = np.empty((0,) * x.ndim, dtype=dtype)
-    return da.map_blocks(f, *arrays, chunks=chunks, dtype=dtype, meta=meta, **static)
+    return da.map_blocks(  # type: ignore[no-untyped-call]
+        f, *arrays, chunks=chunks, dtype=dtype, meta=meta, **static
+    )
 
 
 library = Dask(xp)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from typing import Any
 
 from arrayloss._kernels import Evaluated
 from arrayloss._modes import Array, Namespace, Traced
-from arrayloss._rows import Work, whole
+from arrayloss._rows import Arrays, Work, whole
 
 
 class Library:
@@ -27,15 +27,33 @@ class Library:
 
     def quiet(self) -> AbstractContextManager[Any]:
         """Within it, nan and inf are made without a warning."""
-        return nullcontext()
+        # Many a library's arrays are NumPy's underneath.
+        import numpy as np
+
+        return np.errstate(all="ignore")
 
     def device(self, x: Array) -> Any:
         """Where `x` lives, or None where that can't be told (under a tracer)."""
         return x.device
 
+    def index_dtype(self, x: Array) -> Any:
+        """The dtype of indices on the device of `x`: int64, or int32 where there is no int64."""
+        return self.xp.__array_namespace_info__().default_dtypes(device=self.device(x))["indexing"]
+
+    def sum(self, x: Array) -> Array:
+        """The sum of all of `x`, in float64 where the device has it: right to the last bit of a float32."""
+        kinds = self.xp.__array_namespace_info__().dtypes(device=self.device(x), kind="real floating")
+        return self.xp.sum(x, dtype=kinds.get("float64", x.dtype))
+
+    def count(self, condition: Array) -> Array:
+        """How many elements are true."""
+        dtype = self.index_dtype(condition)
+        # Not count_nonzero, which array-api-strict makes an int64 even where its device has none.
+        return self.xp.sum(self.xp.astype(condition, dtype), dtype=dtype)
+
     def looks(self, *arrays: Array | None) -> bool:
         """Whether the numbers may be looked at: they are there, and on a CPU."""
-        return False
+        return all(a is None or "cpu" in str(self.device(a)).lower() for a in arrays)
 
     def differentiates(self, *arrays: Array | None) -> bool:
         """Whether this library may ask for derivatives by any of `arrays`."""
@@ -44,22 +62,22 @@ class Library:
     def mode(self, dtype: Any, *arrays: Array | None) -> Traced:
         return Traced(self.xp, dtype)
 
-    def run(self, work: Work, arrays: tuple[Array | None, ...]) -> tuple[Array | None, ...]:
+    def run(self, work: Work, arrays: Arrays) -> tuple[Array | None, ...]:
         """`work` over the rows of canonical `arrays`."""
         return whole(self.xp, work, arrays)
 
-    def apply(self, kernel: Any, arrays: tuple[Array | None, ...]) -> Array:
+    def apply(self, kernel: Any, arrays: Arrays) -> Array:
         """The kernel's value, differentiable by this library's own autodiff where it has one."""
         mode = self.mode(kernel.dtype, *arrays)
         return self.run(lambda *rows: (kernel(mode, *rows).value,), arrays)[0]
 
-    def gradient(self, kernel: Any, arrays: tuple[Array | None, ...], cotangent: Array) -> tuple[Array, Array]:
+    def gradient(self, kernel: Any, arrays: Arrays, cotangent: Array) -> tuple[Array, Array]:
         """The kernel's value, and the gradient by its first input in closed form, in one pass."""
         mode = self.mode(kernel.dtype, *arrays)
 
         xp = self.xp
 
-        def work(g: Array, *rows: Array | None) -> tuple[Array, Array]:
+        def work(g: Array, *rows: Any) -> tuple[Array, Array]:
             evaluated: Evaluated = kernel(mode, *rows)
             pull = evaluated.pulls[0]
             assert pull is not None  # every kernel has the derivative by its first input

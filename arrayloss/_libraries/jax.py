@@ -12,7 +12,7 @@ from jax.custom_derivatives import SymbolicZero
 from arrayloss._kernels import Evaluated
 from arrayloss._libraries.generic import Library
 from arrayloss._modes import Array, Traced
-from arrayloss._rows import whole
+from arrayloss._rows import Arrays, whole
 
 
 class _Traced(Traced):
@@ -22,7 +22,7 @@ class _Traced(Traced):
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(0,))
-def _apply(kernel: Any, arrays: tuple[Array | None, ...]) -> Array:
+def _apply(kernel: Any, arrays: Arrays) -> Array:
     mode = _Traced(jnp, kernel.dtype)
     return whole(jnp, lambda *rows: (kernel(mode, *rows).value,), arrays)[0]
 
@@ -75,7 +75,7 @@ class Jax(Library):
     def mode(self, dtype: Any, *arrays: Array | None) -> Traced:
         return _Traced(self.xp, dtype)
 
-    def apply(self, kernel: Any, arrays: tuple[Array | None, ...]) -> Array:
+    def apply(self, kernel: Any, arrays: Arrays) -> Array:
         return _apply(kernel, arrays)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -9,7 +10,7 @@ from array_api_compat import torch as xp
 
 from arrayloss._libraries.generic import Library
 from arrayloss._modes import Array, Eager, IndexedLabels, Traced
-from arrayloss._rows import Work, in_blocks, whole
+from arrayloss._rows import Arrays, Work, in_blocks, whole
 
 _CPU_BLOCK_BYTES = 1024 * 1024
 _DEVICE_BLOCK_BYTES = 256 * 1024 * 1024
@@ -57,7 +58,7 @@ class _Apply(torch.autograd.Function):
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(kernel: Any, *arrays: torch.Tensor | None) -> torch.Tensor:  # type: ignore[override]
+    def forward(kernel: Any, *arrays: torch.Tensor | None) -> torch.Tensor:
         return library.value(kernel, arrays)
 
     @staticmethod
@@ -67,7 +68,7 @@ class _Apply(torch.autograd.Function):
         ctx.save_for_backward(*arrays)
 
     @staticmethod
-    def backward(ctx: Any, g: torch.Tensor) -> tuple[torch.Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, g: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         kernel, arrays, needed = ctx.kernel, ctx.saved_tensors, ctx.needs_input_grad[1:]
         # A tape (create_graph=True) needs operations that it can differentiate: out of place, on whole arrays.
         mode = library.mode(kernel.dtype, g, *arrays)
@@ -76,8 +77,8 @@ class _Apply(torch.autograd.Function):
             rows = (x, *others)
             pulls = kernel(mode, *rows).pulls
             g = mode.real(g)
-            # The first pull writes over what the others read.
-            gradients = [pull(g).to(r.dtype) if n else None for pull, r, n in reversed(list(zip(pulls, rows, needed)))]
+            # The pull of the logits may write over what the others read: it comes last.
+            gradients = [pulls[i](g).to(rows[i].dtype) if needed[i] else None for i in reversed(range(len(needed)))]
             return tuple(reversed(gradients))
 
         x, *others = arrays
@@ -85,6 +86,9 @@ class _Apply(torch.autograd.Function):
 
 
 class Torch(Library):
+    def quiet(self) -> AbstractContextManager[Any]:
+        return nullcontext()
+
     def owns(self, x: Any) -> bool:
         return isinstance(x, torch.Tensor)
 
@@ -99,22 +103,21 @@ class Torch(Library):
             return Traced(self.xp, dtype)
         return _Eager(self.xp, dtype, looks=self.looks(*arrays))
 
-    def run(self, work: Work, arrays: tuple[Array | None, ...]) -> tuple[Array | None, ...]:
+    def run(self, work: Work, arrays: Arrays) -> tuple[Array | None, ...]:
         if not _plain() or _taped(*arrays):
             return whole(self.xp, work, arrays)
-        x = arrays[0]
-        assert x is not None  # the logits
-        return in_blocks(self.xp, work, arrays, _CPU_BLOCK_BYTES if x.device.type == "cpu" else _DEVICE_BLOCK_BYTES)
+        on_cpu = arrays[0].device.type == "cpu"
+        return in_blocks(self.xp, work, arrays, _CPU_BLOCK_BYTES if on_cpu else _DEVICE_BLOCK_BYTES)
 
-    def value(self, kernel: Any, arrays: tuple[Array | None, ...]) -> torch.Tensor:
+    def value(self, kernel: Any, arrays: Arrays) -> torch.Tensor:
         """The kernel's value, without a tape."""
         value: torch.Tensor = super().apply(kernel, arrays)
         return value
 
-    def apply(self, kernel: Any, arrays: tuple[Array | None, ...]) -> Array:
+    def apply(self, kernel: Any, arrays: Arrays) -> Array:
         if _plain() and not _taped(*arrays):
             return self.value(kernel, arrays)
-        return _Apply.apply(kernel, *arrays)
+        return _Apply.apply(kernel, *arrays)  # type: ignore[no-untyped-call]
 
 
 library = Torch(xp)
