@@ -104,9 +104,15 @@ class Peak:
         return xp.minimum(x - top, xp.full_like(top, limits.smallest_normal))
 
     def surprisal(self, rest: Array, distance: Array) -> Array:
-        """log1p(rest) - distance, at least 0."""
-        h = self.mode.xp.log1p(rest) - distance
-        return h if self.bounded else self.mode.xp.where(h < 0, self.mode.xp.zeros_like(h), h)
+        """log1p(rest) - distance."""
+        xp = self.mode.xp
+        h = xp.log1p(rest) - distance
+        if self.bounded:
+            return h
+        infinity = xp.full_like(h, float("inf"))
+        # Beside +inf a class has probability 0, or nan as it stands; +inf itself has probability 1.
+        h = xp.where((self.top == infinity) & (distance <= 0) & (h >= 0), infinity, h)
+        return xp.where(h < 0, xp.zeros_like(h), h)
 
     def only(self, rest: Array, total: Array) -> Array:
         """`rest`, or nan where the maximum is +inf more than once."""

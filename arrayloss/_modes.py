@@ -122,7 +122,7 @@ class Eager(Traced):
         return IndexedLabels(self.arange(x.shape[0], labels), labels)
 
     def bounded(self, top: Array) -> bool:
-        return self.looks and bool(self.xp.max(top) < float("inf"))
+        return self.looks and 0 not in top.shape and bool(self.xp.max(top) < float("inf"))
 
     def times(self, weight: Array, x: Array) -> Array:
         if not self.looks:
