@@ -115,7 +115,8 @@ class Torch(Library):
         return value
 
     def apply(self, kernel: Any, arrays: Arrays) -> Array:
-        if _plain() and not _taped(*arrays):
+        # Nothing to differentiate: no function either, which torch.compile calls with one argument too many then.
+        if not _taped(*arrays) and not torch._C._are_functorch_transforms_active():
             return self.value(kernel, arrays)
         return _Apply.apply(kernel, *arrays)  # type: ignore[no-untyped-call]
 
