@@ -118,7 +118,8 @@ def _refuse(xp: Namespace, wrong: Array, labels: Array, layout: Layout, what: st
     first = int(xp.argmax(xp.astype(xp.reshape(wrong, (-1,)), xp.int8)))
     value = xp.reshape(labels, (-1,))[first]
     number = bool(value) if xp.isdtype(value.dtype, "bool") else float(value)
-    position, rest = [], first
+    position: list[int] = []
+    rest = first
     for n in reversed(layout.samples):
         rest, i = divmod(rest, n)
         position.insert(0, i)
@@ -444,11 +445,14 @@ def evaluate_with_gradient(problem: Problem[A], cotangent: Array | None) -> tupl
 
 def _cotangent(problem: Problem[Any], parts: Parts) -> Array:
     """The derivative of the reduced value by each sample's loss."""
-    xp = problem.library.xp
-    one = xp.ones_like(problem.arrays[0][:, :1, ...], dtype=problem.kernel.dtype)
-    share = one if parts.share is None else parts.share
-    # An empty mean is a constant.
-    return _divided(xp, share, parts.denominator, 0.0)
+    xp, dtype = problem.library.xp, problem.kernel.dtype
+    g = xp.ones_like(problem.arrays[0][:, :1, ...], dtype=dtype) if parts.share is None else parts.share
+    if isinstance(parts.denominator, (int, float)):
+        return _divided(xp, g, parts.denominator, 0.0)
+    # Divided before it is rounded to the dtype of the losses. An empty mean is a constant: its derivative is 0.
+    over = parts.denominator
+    over = over if xp.isdtype(over.dtype, "real floating") else xp.astype(over, dtype)
+    return g * xp.astype(_divided(xp, xp.ones_like(over), over, 0.0), dtype)
 
 
 def function(kernel: Any, x: Array, axis: int | None, where: Array | None, keepdims: bool = True) -> Array:
@@ -468,6 +472,10 @@ def function(kernel: Any, x: Array, axis: int | None, where: Array | None, keepd
         y = library.apply(kernel(compute), (layout.canonical(xp, x, classes),))
         if kernel.keeps_classes:
             shape = layout.shape
+            if where is not None:
+                # Constants, which pull nothing back.
+                y = layout.original(xp, y, shape)
+                y = xp.where(where, y, xp.full_like(y, kernel.left_out))
         elif keepdims and layout.axis is not None:
             shape = (*layout.shape[: layout.axis], 1, *layout.shape[layout.axis + 1 :])
         else:

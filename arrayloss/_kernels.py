@@ -39,12 +39,15 @@ class Chance(NamedTuple):
 
 
 # ---------------------------------------------------------------------------------------------------------------
-# Costs: what a probability p costs, and its slope -p d cost / dp = d cost / d surprisal.
+# Costs: what a probability p costs, and its slope -p d cost / dp = d cost / d surprisal. `near` is how far below the
+# maximum a logit may be for the rounding of the difference to stay: up to 16, it is 8 units in the last place of p.
 
 
 @dataclass(frozen=True)
 class CrossEntropy:
     """-log p."""
+
+    near: ClassVar[float] = 16.0
 
     def value(self, mode: Traced, at: Chance) -> Array:
         return at.surprisal
@@ -58,6 +61,8 @@ class Focal:
     """(1 - p)^gamma (-log p), of Lin et al., "Focal Loss for Dense Object Detection" (ICCV 2017)."""
 
     gamma: float
+    # The power magnifies the rounding by 1 + gamma.
+    near: ClassVar[float] = 4.0
 
     def value(self, mode: Traced, at: Chance) -> Array:
         _, miss = at.odds()
@@ -89,19 +94,20 @@ Cost = CrossEntropy | Focal
 class Peak:
     """The maximum of each row, and the distances from it; +inf is settled here: probability 1, or nan if two."""
 
-    def __init__(self, mode: Traced, x: Array) -> None:
+    def __init__(self, mode: Traced, x: Array, near: float) -> None:
         self.mode = mode
-        self.top = mode.xp.max(x, axis=1, keepdims=True)
-        self.bounded = mode.bounded(self.top)
+        self.near = near
+        self.maximum = mode.xp.max(x, axis=1, keepdims=True)
+        self.bounded = mode.bounded(self.maximum)
+        self.top = self.maximum if self.bounded else mode.at_most(self.maximum)
 
     def distance(self, x: Array) -> Array:
-        """x - top, without inf - inf: at most a number next to 0."""
-        if self.bounded:
-            return x - self.top
-        xp, limits = self.mode.xp, self.mode.xp.finfo(x.dtype)
-        top = xp.minimum(self.top, xp.full_like(self.top, limits.max))
-        # Above 0, so that no tie with it takes half of the derivative at the maximum.
-        return xp.minimum(x - top, xp.full_like(top, limits.smallest_normal))
+        """x - maximum, without inf - inf."""
+        return (x if self.bounded else self.mode.at_most(x)) - self.top
+
+    def exp(self, x: Array, distance: Array) -> Array:
+        """exp(x - maximum)."""
+        return self.mode.exp(x, self.top, distance, self.near)
 
     def surprisal(self, rest: Array, distance: Array) -> Array:
         """log1p(rest) - distance."""
@@ -109,26 +115,26 @@ class Peak:
         h = xp.log1p(rest) - distance
         if self.bounded:
             return h
+        # Beside +inf a class has probability 0, or nan as it stands.
         infinity = xp.full_like(h, float("inf"))
-        # Beside +inf a class has probability 0, or nan as it stands; +inf itself has probability 1.
-        h = xp.where((self.top == infinity) & (distance <= 0) & (h >= 0), infinity, h)
-        return xp.where(h < 0, xp.zeros_like(h), h)
+        return xp.where((self.maximum == infinity) & (distance < 0) & (h >= 0), infinity, h)
 
     def only(self, rest: Array, total: Array) -> Array:
         """`rest`, or nan where the maximum is +inf more than once."""
         if self.bounded:
             return rest
         xp = self.mode.xp
-        return xp.where((self.top == float("inf")) & (total > 1.5), xp.full_like(rest, float("nan")), rest)
+        return xp.where((self.maximum == float("inf")) & (total > 1.5), xp.full_like(rest, float("nan")), rest)
 
 
-def _softmax_label(mode: Traced, x: Array, target: Array) -> tuple[Chance, Pull]:
+def _softmax_label(mode: Traced, x: Array, target: Array, near: float) -> tuple[Chance, Pull]:
     xp = mode.xp
-    peak = Peak(mode, x)
+    peak = Peak(mode, x, near)
     labels = mode.labels(x, target)
-    d = peak.distance(labels.take(x))
-    e = xp.exp(d)
-    dropped = labels.drop(xp.exp(peak.distance(x)))
+    x_label = labels.take(x)
+    d = peak.distance(x_label)
+    e = peak.exp(x_label, d)
+    dropped = labels.drop(peak.exp(x, peak.distance(x)))
     # Leaving out the label, not the maximum: `others` and `e` are then the two parts of 1 to full precision.
     others = xp.sum(dropped, axis=1, keepdims=True)
     others = peak.only(others, others + e)
@@ -143,11 +149,11 @@ def _softmax_label(mode: Traced, x: Array, target: Array) -> tuple[Chance, Pull]
     return Chance(h, lambda: (e / total, others / total)), pull
 
 
-def _softmax_rows(mode: Traced, x: Array) -> tuple[Chance, Pull]:
+def _softmax_rows(mode: Traced, x: Array, near: float) -> tuple[Chance, Pull]:
     xp = mode.xp
-    peak = Peak(mode, x)
+    peak = Peak(mode, x, near)
     d = peak.distance(x)
-    e = xp.exp(d)
+    e = peak.exp(x, d)
     rest = mode.peel(d, e)
     rest = peak.only(rest, rest + 1)
     total = rest + 1
@@ -163,7 +169,7 @@ def _softmax_rows(mode: Traced, x: Array) -> tuple[Chance, Pull]:
     return Chance(peak.surprisal(rest, d), odds), pull
 
 
-def _log_label(mode: Traced, x: Array, target: Array) -> tuple[Chance, Pull]:
+def _log_label(mode: Traced, x: Array, target: Array, near: float) -> tuple[Chance, Pull]:
     xp = mode.xp
     labels = mode.labels(x, target)
     log_p = labels.take(x)
@@ -174,7 +180,7 @@ def _log_label(mode: Traced, x: Array, target: Array) -> tuple[Chance, Pull]:
     return Chance(-log_p, lambda: (xp.exp(log_p), -xp.expm1(log_p))), pull
 
 
-def _log_rows(mode: Traced, x: Array) -> tuple[Chance, Pull]:
+def _log_rows(mode: Traced, x: Array, near: float) -> tuple[Chance, Pull]:
     xp = mode.xp
     return Chance(-x, lambda: (xp.exp(x), -xp.expm1(x))), lambda g: g
 
@@ -182,8 +188,8 @@ def _log_rows(mode: Traced, x: Array) -> tuple[Chance, Pull]:
 class RowLink(NamedTuple):
     """What rows of numbers say of the probability of their label, and of each class."""
 
-    label: Callable[[Traced, Array, Array], tuple[Chance, Pull]]
-    rows: Callable[[Traced, Array], tuple[Chance, Pull]]
+    label: Callable[[Traced, Array, Array, float], tuple[Chance, Pull]]
+    rows: Callable[[Traced, Array, float], tuple[Chance, Pull]]
 
 
 softmax = RowLink(_softmax_label, _softmax_rows)
@@ -203,8 +209,7 @@ def sigmoid(mode: Traced, x: Array) -> tuple[Chance, Chance, Callable[[Array, Ar
     long = short + a
 
     def odds() -> tuple[Array, Array]:
-        most = 1 / (1 + e)
-        least = e * most
+        most, least = 1 / (1 + e), e / (1 + e)
         return xp.where(positive, most, least), xp.where(positive, least, most)
 
     def pull(one: Array, zero: Array) -> Array:
@@ -256,7 +261,7 @@ class LabelLoss:
     keeps_classes: ClassVar[bool] = False
 
     def __call__(self, mode: Traced, x: Array, coefficient: Array | None, target: Array) -> Evaluated:
-        at, pull = self.link.label(mode, mode.real(x), target)
+        at, pull = self.link.label(mode, mode.real(x), target, self.cost.near)
 
         def pull_x(g: Array) -> Array:
             return pull(mode.times(-g, self.cost.slope(mode, at)))
@@ -275,7 +280,7 @@ class RowLoss:
 
     def __call__(self, mode: Traced, x: Array, coefficient: Array | None, target: Array) -> Evaluated:
         xp = mode.xp
-        at, pull = self.link.rows(mode, mode.real(x))
+        at, pull = self.link.rows(mode, mode.real(x), self.cost.near)
         each = self.cost.value(mode, at)
 
         def pull_x(g: Array) -> Array:
@@ -407,9 +412,10 @@ class Softmax:
 
     dtype: Any
     keeps_classes: ClassVar[bool] = True
+    left_out: ClassVar[float] = 0.0
 
     def __call__(self, mode: Traced, x: Array) -> Evaluated:
-        at, pull = _softmax_rows(mode, mode.real(x))
+        at, pull = _softmax_rows(mode, mode.real(x), CrossEntropy.near)
         p, _ = at.odds()
         # The Jacobian is symmetric.
         return Evaluated(p, (lambda g: pull(g * p),), lambda v: p * _centred(mode.xp, p, v))
@@ -421,9 +427,10 @@ class LogSoftmax:
 
     dtype: Any
     keeps_classes: ClassVar[bool] = True
+    left_out: ClassVar[float] = -float("inf")
 
     def __call__(self, mode: Traced, x: Array) -> Evaluated:
-        at, pull = _softmax_rows(mode, mode.real(x))
+        at, pull = _softmax_rows(mode, mode.real(x), CrossEntropy.near)
         return Evaluated(-at.surprisal, (pull,), lambda v: _centred(mode.xp, at.odds()[0], v))
 
 
@@ -437,7 +444,7 @@ class LogSumExp:
     def __call__(self, mode: Traced, x: Array) -> Evaluated:
         xp = mode.xp
         x = mode.real(x)
-        at, _ = _softmax_rows(mode, x)
+        at, _ = _softmax_rows(mode, x, CrossEntropy.near)
         top = xp.max(x, axis=1, keepdims=True)
         # The smallest surprisal is that of the maximum: log1p(rest).
         above = xp.min(at.surprisal, axis=1, keepdims=True)

@@ -153,9 +153,9 @@ class Hardest:
             k = xp.floor(count * self.fraction)
             k = xp.where(count > 0, xp.maximum(k, xp.ones_like(k)), k)
         ordered = xp.sort(flat, descending=True)
-        places = xp.cumulative_sum(xp.ones_like(ordered))
+        places = samples.library.mode(flat.dtype, flat).arange(ordered.shape[0], ordered)
         # The last loss that has a place, without an index that depends on the data.
-        last = xp.min(xp.where(places <= k, ordered, xp.full_like(ordered, float("inf"))))
+        last = xp.min(xp.where(places < k, ordered, xp.full_like(ordered, float("inf"))))
         above = xp.astype(flat > last, flat.dtype)
         level = xp.astype(flat == last, flat.dtype)
         ties = xp.sum(level)

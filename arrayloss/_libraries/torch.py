@@ -28,6 +28,12 @@ def _taped(*arrays: Array | None) -> bool:
     return torch.is_grad_enabled() and any(a is not None and a.requires_grad for a in arrays)
 
 
+class _Traced(Traced):
+    def take(self, x: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        # array-api-compat's take_along_axis fixes the batch size of a program with dynamic shapes.
+        return x.gather(1, labels)
+
+
 class _Labels(IndexedLabels):
     """torch's own gather and scatter, 3 times faster than indexing."""
 
@@ -74,6 +80,11 @@ class _Apply(torch.autograd.Function):
         mode = library.mode(kernel.dtype, g, *arrays)
 
         def work(x: Array, g: Array, *others: Array | None) -> tuple[Array | None, ...]:
+            coefficient = others[0] if others else None
+            if coefficient is not None and not isinstance(mode, Eager):
+                # What counts for nothing must not reach the second derivative either: 0 * nan there is out of sight.
+                nothing = (coefficient == 0) & ~torch.isfinite(x.amax(1, keepdim=True))
+                x = torch.where(nothing, torch.zeros_like(x), x)
             rows = (x, *others)
             pulls = kernel(mode, *rows).pulls
             g = mode.real(g)
@@ -100,7 +111,7 @@ class Torch(Library):
 
     def mode(self, dtype: Any, *arrays: Array | None) -> Traced:
         if not _plain() or _taped(*arrays):
-            return Traced(self.xp, dtype)
+            return _Traced(self.xp, dtype)
         return _Eager(self.xp, dtype, looks=self.looks(*arrays))
 
     def run(self, work: Work, arrays: Arrays) -> tuple[Array | None, ...]:
