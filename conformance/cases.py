@@ -1,0 +1,588 @@
+"""The cases: named families of inputs for every function, each family one way to lose digits.
+
+Stress cases are rows of few arrays (many rows to a call, few distinct shapes and option sets), so that the compiling
+modes compile few times. Arrays are float64 and hold numbers representable in the case's dtype.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from conformance.formats import FORMATS, HALF, Floats, rounded
+
+TRANSFORMS = ("softmax", "log_softmax", "logsumexp", "sigmoid", "log_sigmoid")
+CATEGORICAL = ("nll_loss", "cross_entropy", "softmax_focal_loss")
+BINARY = ("binary_cross_entropy", "binary_cross_entropy_with_logits", "sigmoid_focal_loss")
+FUNCTIONS = (*TRANSFORMS, *CATEGORICAL, *BINARY)
+ELEMENTWISE = ("sigmoid", "log_sigmoid", *BINARY)
+
+GAMMAS = (0.0, 0.5, 1.0, 2.0, 5.0)
+
+
+@dataclass(frozen=True)
+class Reduce:
+    """A reduction given as an object: `kind` is its name in the public face, `arguments` what it is made with."""
+
+    kind: str
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        return f"{self.kind}({', '.join(f'{k}={v!r}' for k, v in self.arguments.items())})"
+
+
+@dataclass(frozen=True, eq=False)
+class Case:
+    """One call: a function, its arrays by name (`logits` first), its plain options, and what to differentiate by."""
+
+    function: str
+    family: str
+    name: str
+    dtype: str
+    arrays: Mapping[str, Floats]
+    options: Mapping[str, Any] = field(default_factory=dict)
+    target_kind: str = "none"  # "index", "float", "bool" or "none"
+    cotangent: Floats | None = None
+    wrt: tuple[str, ...] = ("logits",)
+    budget: float | None = None  # in place of the table's
+
+    @property
+    def result_dtype(self) -> str:
+        """The dtype of the value: that of the inputs, or the one asked for."""
+        return str(self.options.get("dtype", self.dtype))
+
+    @property
+    def axis(self) -> int:
+        """The class axis."""
+        return int(self.options.get("axis", -1))
+
+    @property
+    def label(self) -> str:
+        """Family, name and options in one line."""
+        options = ", ".join(f"{k}={v}" for k, v in self.options.items())
+        extras = ", ".join(k for k in self.arrays if k not in ("logits", "target"))
+        return f"{self.family}/{self.name}({options}{'; ' if options and extras else ''}{extras})"
+
+
+def cases(function: str, dtype: str, *, seed: int = 0, quick: bool = False) -> Iterator[Case]:
+    """Every fixed case of a function and dtype (the trained classifiers of `real` and what `hunt` kept come extra)."""
+    for name, family in FAMILIES.items():
+        if not (quick and name in SLOW):
+            rng = np.random.default_rng([seed, zlib.crc32(f"{function} {dtype} {name}".encode())])
+            for case in family(function, dtype, rng):
+                yield replace(case, family=name)
+
+
+# ---------------------------------------------------------------- rows
+
+
+ROWS = 176
+"""Rows of every stress case of up to ten classes, repeated to fill up: with one shape the compilers compile once."""
+
+
+def _filled(values: Floats) -> Floats:
+    return np.asarray(np.resize(values, (ROWS, *values.shape[1:]))) if len(values) else values
+
+
+def margins(dtype: str) -> Floats:
+    """Distances from 1e-8 to 1e4, denser where exp passes the ends of the formats, both signs."""
+    decades = np.logspace(-8, 4, 37)
+    bends = [5.75, 9, 16.75, 17.5, 36, 40, 60, 80, 87, 88.5, 95, 102, 104]
+    bends += [300.0, 700, 708, 712, 740, 745, 750] if dtype == "float64" else []
+    both = np.concatenate([decades, bends])
+    return rounded(np.unique(np.concatenate([-both, both])), dtype)
+
+
+def _below(values: Floats, dtype: str, steps: int = 1) -> Floats:
+    """The number `steps` ULP below each (positive, normal) value."""
+    precision = FORMATS[dtype].precision
+    fraction, exponent = np.frexp(values)
+    return np.asarray(np.ldexp(fraction - np.where(fraction == 0.5, 0.5, 1) * steps * 2.0**-precision, exponent))
+
+
+def _margin_rows(classes: int, dtype: str, rng: np.random.Generator) -> tuple[Floats, Floats]:
+    """The label's logit at every margin from the others, which lie about 0."""
+    gaps = margins(dtype)
+    rows = np.zeros((gaps.size, classes))
+    if classes > 2:
+        rows = rng.normal(size=rows.shape)
+    labels = rng.integers(classes, size=gaps.size)
+    rows[np.arange(gaps.size), labels] = 0
+    # Measured from the best of the others, so that the margin is what the row's name says.
+    rows -= np.max(np.where(np.arange(classes) == labels[:, None], -np.inf, rows), axis=1, keepdims=True)
+    rows[np.arange(gaps.size), labels] = gaps
+    return rounded(rows, dtype), labels.astype(np.float64)
+
+
+def _tie_rows(classes: int, dtype: str, rng: np.random.Generator) -> tuple[Floats, Floats]:
+    """All equal, two at the top, and the same one ULP apart."""
+    rows, labels = [], []
+    for height in (1e-3, 1.0, 3.7, 12.5, 1000.0):
+        height = float(rounded(height, dtype))
+        under = float(_below(np.asarray(height), dtype))
+        flat = np.full(classes, height)
+        near = flat.copy()
+        near[0] = under
+        top = rounded(height - np.abs(rng.normal(size=classes)) * 8 - 1, dtype)
+        top[:2] = height
+        close = top.copy()
+        close[1] = under
+        for row in (flat, near, top, close, -flat, -near):
+            for label in (0, 1):
+                rows.append(row)
+                labels.append(label)
+    return np.asarray(rows), np.asarray(labels, dtype=np.float64)
+
+
+def _offset_rows(classes: int, dtype: str, rng: np.random.Generator) -> tuple[Floats, Floats]:
+    """Gaps of a few ULP, and of a few units, on a common offset of 1e4 and -1e4."""
+    rows = []
+    for offset in (1e4, -1e4, 300.0, -300.0):
+        offset = float(rounded(offset, dtype))
+        unit = abs(offset) * FORMATS[dtype].epsilon
+        rows += [offset + unit * rng.integers(-8, 8, size=classes) for _ in range(4)]
+        rows += [offset + rng.normal(size=classes) * 3 for _ in range(4)]
+    return rounded(rows, dtype), rng.integers(classes, size=len(rows)).astype(np.float64)
+
+
+def _dominating_rows(classes: int, dtype: str, rng: np.random.Generator) -> tuple[Floats, Floats]:
+    """One logit far above the rest: the right one in even rows, a wrong one in odd rows."""
+    rows = rng.normal(size=(24, classes)) * 3
+    labels = rng.integers(classes, size=24)
+    height = np.geomspace(20, 1e4, 12).repeat(2)
+    top = np.where(np.arange(24) % 2 == 0, labels, (labels + 1) % classes)
+    rows[np.arange(24), top] = height
+    return rounded(rows, dtype), labels.astype(np.float64)
+
+
+def _masked_rows(classes: int, dtype: str, rng: np.random.Generator) -> tuple[Floats, Floats]:
+    """Classes masked by -inf, never the label."""
+    rows, labels = _margin_rows(classes, dtype, rng)
+    mask = rng.random(rows.shape) < 0.5
+    mask[np.arange(len(rows)), labels.astype(int)] = False
+    mask[np.arange(len(rows)), (labels.astype(int) + 1) % classes] = False
+    return np.where(mask, -np.inf, rows), labels
+
+
+Rows = Callable[[int, str, np.random.Generator], tuple[Floats, Floats]]
+
+
+def _stress(make: Rows, classes: tuple[int, ...], gammas: tuple[float, ...] = (0.5, 2.0, 5.0)) -> Family:
+    """A family of categorical stress rows: label and one-hot cotangent at the same class."""
+
+    def family(function: str, dtype: str, rng: np.random.Generator) -> Iterator[Case]:
+        if function in ELEMENTWISE or function == "nll_loss":
+            return
+        for count in classes:
+            rows, labels = make(count, dtype, rng)
+            if count <= 10:
+                rows, labels = _filled(rows), _filled(labels)
+            yield from _with_labels(
+                function, f"{count} classes", dtype, rows, labels, gammas if count < 100 else (2.0,)
+            )
+
+    return family
+
+
+def _with_labels(
+    function: str, name: str, dtype: str, rows: Floats, labels: Floats, gammas: tuple[float, ...]
+) -> Iterator[Case]:
+    one_hot = (np.arange(rows.shape[-1]) == labels[..., None]).astype(np.float64)
+    if function == "logsumexp":
+        yield Case(function, "", name, dtype, {"logits": rows}, cotangent=np.ones(rows.shape[:-1]))
+    elif function in TRANSFORMS:
+        yield Case(function, "", name, dtype, {"logits": rows}, cotangent=one_hot)
+    else:
+        for gamma in gammas if function == "softmax_focal_loss" else (None,):
+            options = {"reduction": "none"} | ({} if gamma is None else {"gamma": gamma})
+            yield Case(
+                function,
+                "",
+                name,
+                dtype,
+                {"logits": rows, "target": labels},
+                options,
+                target_kind="index",
+                cotangent=np.ones(rows.shape[:-1]),
+            )
+
+
+# ---------------------------------------------------------------- families
+
+Family = Callable[[str, str, np.random.Generator], Iterator[Case]]
+
+
+def _margins(function: str, dtype: str, rng: np.random.Generator) -> Iterator[Case]:
+    """Every margin from 1e-8 to 1e4, right and wrong; the binary functions: every logit, either answer."""
+    if function not in ELEMENTWISE:
+        yield from _stress(_margin_rows, (2, 3, 10), GAMMAS)(function, dtype, rng)
+        return
+    if function == "binary_cross_entropy":
+        return
+    x = np.concatenate([margins(dtype), [0.0], rounded(rng.normal(size=64) * 10, dtype)])
+    if function in TRANSFORMS:
+        yield Case(function, "", "logits", dtype, {"logits": x}, cotangent=np.ones(x.shape))
+        return
+    logits = np.concatenate([x, x])
+    target = np.repeat([1.0, 0.0], x.size)
+    for gamma in GAMMAS if function == "sigmoid_focal_loss" else (None,):
+        options = {"reduction": "none"} | ({} if gamma is None else {"gamma": gamma})
+        arrays = {"logits": logits, "target": target}
+        yield Case(function, "", "hard", dtype, arrays, options, "float", np.ones(logits.shape))
+
+
+def _soft(function: str, dtype: str, rng: np.random.Generator) -> Iterator[Case]:
+    """Soft targets and label smoothing, over the rows of the stress families; general cotangents."""
+    if function in ELEMENTWISE:
+        yield from _soft_binary(function, dtype, rng)
+        return
+    for classes in (3, 10):
+        rows, labels = _margin_rows(classes, dtype, rng)
+        ties, more = _tie_rows(classes, dtype, rng)
+        rows, labels = _filled(np.concatenate([rows, ties])), _filled(np.concatenate([labels, more]))
+        name = f"{classes} classes"
+        if function in TRANSFORMS:
+            shape = rows.shape[:-1] if function == "logsumexp" else rows.shape
+            yield Case(function, "", name, dtype, {"logits": rows}, cotangent=rounded(rng.normal(size=shape), dtype))
+            continue
+        if function == "nll_loss":
+            continue
+        target = rng.dirichlet(np.ones(classes), size=len(rows))
+        target[::3] = np.arange(classes) == labels[::3, None]
+        arrays = {"logits": rows, "target": rounded(target, dtype)}
+        cotangent = rounded(rng.random(len(rows)) + 0.5, dtype)
+        yield Case(function, "", name, dtype, arrays, {"reduction": "none"}, "float", cotangent, ("logits", "target"))
+        options = {"reduction": "none", "label_smoothing": 0.125}
+        arrays = {"logits": rows, "target": labels}
+        yield Case(function, "", name, dtype, arrays, options, "index", np.ones(len(rows)))
+
+
+def _soft_binary(function: str, dtype: str, rng: np.random.Generator) -> Iterator[Case]:
+    if function in TRANSFORMS or function == "binary_cross_entropy":
+        return
+    x = margins(dtype)
+    y = rng.random(x.size)
+    y[::5] = 0
+    y[1::5] = 1
+    arrays = {"logits": x, "target": rounded(y, dtype)}
+    for smoothing in (0.0, 0.125):
+        options = {"reduction": "none"} | ({"label_smoothing": smoothing} if smoothing else {})
+        yield Case(function, "", "targets", dtype, arrays, options, "float", np.ones(x.size), ("logits", "target"))
+
+
+def _weights(function: str, dtype: str, rng: np.random.Generator) -> Iterator[Case]:
+    """Weights over six orders of magnitude, alpha, pos_weight.
+
+    Margins end where the loss is e**-60: further out a subnormal factor times a large weight is a normal number
+    that no arithmetic in the dtype itself could know.
+    """
+    if function in TRANSFORMS:
+        return
+    end = 8 if dtype == "float16" else 20 if "focal" in function else 60
+    if function in CATEGORICAL:
+        rows, labels = _margin_rows(10, dtype, rng)
+        near = np.max(np.abs(rows), axis=1) <= end
+        rows, labels = _filled(rows[near]), _filled(labels[near])
+        if function == "nll_loss":
+            rows = rounded(-np.abs(rows), dtype)
+        arrays = {
+            "logits": rows,
+            "target": labels,
+            "class_weight": rounded(np.geomspace(1e-3, 1e3, 10), dtype),
+            "sample_weight": rounded(rng.random(len(rows)) + 0.5, dtype),
+        }
+        wrt: tuple[str, ...] = ("logits", "class_weight", "sample_weight")
+        if function == "softmax_focal_loss":
+            arrays["alpha"] = rounded(rng.random(10), dtype)
+            wrt = (*wrt, "alpha")
+        yield Case(function, "", "weights", dtype, arrays, {"reduction": "none"}, "index", np.ones(len(rows)), wrt)
+        return
+    x = margins(dtype)
+    x = x[np.abs(x) <= end]
+    if function == "binary_cross_entropy":
+        x = rounded(1 / (1 + np.exp(-x)), dtype)
+        x = x[(x > FORMATS[dtype].tiny) & (x < 1)]
+    arrays = {
+        "logits": np.concatenate([x, x]),
+        "target": np.repeat([1.0, 0.0], x.size),
+        "sample_weight": rounded(10 ** (rng.random(2 * x.size) * 6 - 3), dtype),
+    }
+    options: dict[str, Any] = {"reduction": "none"}
+    wrt = ("logits", "sample_weight")
+    if function != "binary_cross_entropy":
+        arrays["pos_weight"] = rounded(37.5, dtype)
+        wrt = (*wrt, "pos_weight")
+    if function == "sigmoid_focal_loss":
+        options["alpha"] = 0.25
+    yield Case(function, "", "weights", dtype, arrays, options, "float", np.ones(2 * x.size), wrt)
+
+
+def _probabilities(function: str, dtype: str, rng: np.random.Generator) -> Iterator[Case]:
+    """Probabilities from the smallest normal to one ULP below 1."""
+    if function not in ("binary_cross_entropy", "nll_loss"):
+        return
+    form = FORMATS[dtype]
+    small = np.geomspace(form.tiny, 0.5, 60)
+    near = 1 - form.epsilon / 2 * np.unique(np.round(np.geomspace(1, 0.5 / form.epsilon, 30)))
+    p = np.unique(rounded(np.concatenate([small, near, rng.random(30)]), dtype))
+    p = p[(p >= form.tiny) & (p < 1)]
+    options = {"reduction": "none"}
+    if function == "binary_cross_entropy":
+        arrays = {"logits": np.concatenate([p, p, p]), "target": np.concatenate([p * 0 + 1, p * 0, p * 0 + 0.5])}
+        yield Case(function, "", "probabilities", dtype, arrays, options, "float", np.ones(3 * p.size))
+        return
+    pairs = rounded(np.stack([np.log(p), np.log1p(-p)], axis=1), dtype)
+    for kind, target in (
+        ("index", (np.arange(p.size) % 2).astype(np.float64)),
+        ("float", rounded(np.stack([p, 1 - p], axis=1), dtype)),
+    ):
+        arrays = {"logits": pairs, "target": target}
+        yield Case(function, "", kind, dtype, arrays, options, kind, np.ones(p.size))
+
+
+def _wide(function: str, dtype: str, rng: np.random.Generator) -> Iterator[Case]:
+    """32,000 classes."""
+    if function in ELEMENTWISE or function == "nll_loss" or dtype in ("float64", "bfloat16"):
+        return
+    rows = rng.normal(size=(4, 32_000)) * np.asarray([[0.1], [1], [4], [1]])
+    labels = rng.integers(32_000, size=4)
+    rows[2, labels[2]] = 25
+    rows[3, labels[3]] = 60
+    yield from _with_labels(function, "32000 classes", dtype, rounded(rows, dtype), labels.astype(np.float64), (2.0,))
+
+
+def _reductions(function: str, dtype: str, rng: np.random.Generator) -> Iterator[Case]:
+    """The mean and the sum over many samples; `million` has the long ones."""
+    if function in TRANSFORMS:
+        return
+    for reduction in ("mean", "sum"):
+        base = _plain(function, dtype, rng, 3_000 if reduction == "mean" else 300)
+        yield replace(base, name=reduction, options={**base.options, "reduction": reduction})
+
+
+def _million(function: str, dtype: str, rng: np.random.Generator) -> Iterator[Case]:
+    """The mean over 1e6 samples, within 2 ULP of exact: 1,000 distinct rows, drawn at random."""
+    if function not in ("cross_entropy", "binary_cross_entropy_with_logits") or dtype not in ("float32", "float16"):
+        return
+    base = _plain(function, dtype, rng, 1_000)
+    draw = rng.integers(1_000, size=1_000_000)
+    arrays = {name: np.ascontiguousarray(values[draw]) for name, values in base.arrays.items()}
+    yield replace(base, name="mean of 1e6", arrays=arrays, wrt=(), budget=1.0 if dtype in HALF else 2.0)
+
+
+def _plain(function: str, dtype: str, rng: np.random.Generator, count: int) -> Case:
+    """Logits as a classifier in training has them."""
+    if function in BINARY:
+        x = rng.normal(size=count) * 3
+        if function == "binary_cross_entropy":
+            x = np.clip(1 / (1 + np.exp(-x)), 1e-3, 1 - 1e-3)
+        arrays = {"logits": rounded(x, dtype), "target": (rng.random(count) < 0.4).astype(np.float64)}
+        return Case(function, "", "plain", dtype, arrays, {}, "float")
+    x = rng.normal(size=(count, 5)) * 3
+    if function == "nll_loss":
+        x = x - np.log(np.sum(np.exp(x), axis=1, keepdims=True))
+    labels = rng.integers(5, size=count).astype(np.float64)
+    return Case(function, "", "plain", dtype, {"logits": rounded(x, dtype), "target": labels}, {}, "index")
+
+
+def _options(function: str, dtype: str, rng: np.random.Generator) -> Iterator[Case]:
+    """Axis, number of dimensions, masks, weights, reductions, each once, on harmless logits."""
+    if function in ("sigmoid", "log_sigmoid"):
+        x = rounded(rng.normal(size=(2, 3, 4)) * 3, dtype)
+        yield Case(function, "", "3-d", dtype, {"logits": x}, cotangent=np.ones(x.shape))
+        return
+    if function in TRANSFORMS:
+        layouts: tuple[tuple[tuple[int, ...], int], ...] = (((7,), -1), ((6, 5), 0), ((2, 5, 3), 1), ((2, 3, 4, 5), -2))
+        for shape, axis in layouts:
+            x = rounded(rng.normal(size=shape) * 3, dtype)
+            out = tuple(np.delete(shape, axis)) if function == "logsumexp" else shape
+            options: dict[str, Any] = {"axis": axis}
+            g = rounded(rng.normal(size=out), dtype)
+            yield Case(function, "", f"{len(shape)}-d", dtype, {"logits": x}, options, cotangent=g)
+        where = rng.random(shape) < 0.7
+        where[..., 0, :] = True
+        arrays = {"logits": x, "where": where.astype(np.float64)}
+        yield Case(function, "", "where", dtype, arrays, options, cotangent=g)
+        return
+    if function in BINARY:
+        yield from _binary_options(function, dtype, rng)
+        return
+    shapes: tuple[tuple[tuple[int, ...], int], ...] = (((6,), -1), ((8, 5), -1), ((5, 8), 0), ((2, 5, 3, 2), 1))
+    for shape, axis in shapes:
+        x = rng.normal(size=shape) * 3
+        if function == "nll_loss":
+            x = -np.abs(x)
+        lead = tuple(np.delete(shape, axis))
+        classes = shape[axis]
+        labels = np.asarray(rng.integers(classes, size=lead), dtype=np.float64)
+        arrays = {"logits": rounded(x, dtype), "target": labels}
+        yield Case(function, "", f"{len(shape)}-d", dtype, arrays, {"axis": axis}, "index")
+    # The last of the shapes goes on, with everything at once.
+    labels.ravel()[3] = -100
+    full = {
+        "class_weight": rounded(rng.random(classes) + 0.25, dtype),
+        "sample_weight": rounded(rng.random(lead) + 0.25, dtype),
+        "where": (rng.random(lead) < 0.8).astype(np.float64),
+    }
+    extra: dict[str, Any] = {} if function == "nll_loss" else {"label_smoothing": 0.25}
+    if function == "softmax_focal_loss":
+        full["alpha"] = rounded(rng.random(classes), dtype)
+        extra["gamma"] = 1.5
+    wrt = ("logits", "class_weight", "sample_weight") + (("alpha",) if "alpha" in full else ())
+    shares = rounded(rng.dirichlet(np.ones(classes), size=lead), dtype)
+    shares = np.moveaxis(shares, -1, axis)
+    for reduction in _REDUCTIONS:
+        options = {"axis": axis, "reduction": reduction, **extra}
+        name = str(reduction)
+        yield Case(function, "", name, dtype, {**arrays, **full}, options, "index", None, wrt)
+        soft = {"logits": arrays["logits"], "target": shares, **full}
+        if reduction in ("mean", "sum"):
+            yield Case(function, "", f"soft {name}", dtype, soft, options, "float", None, (*wrt, "target"))
+    if dtype in HALF:
+        yield Case(function, "", "dtype", dtype, arrays, {"axis": axis, "dtype": "float32"}, "index")
+
+
+_REDUCTIONS = (
+    "mean",
+    "sum",
+    Reduce("Mean", {"over": "valid"}),
+    Reduce("Mean", {"over": "all"}),
+    Reduce("Mean", {"over": 7}),
+    Reduce("Hardest", {"k": 3}),
+    Reduce("Hardest", {"fraction": 0.5}),
+)
+
+
+def _binary_options(function: str, dtype: str, rng: np.random.Generator) -> Iterator[Case]:
+    shape: tuple[int, ...]
+    for shape in ((7,), (6, 5), (2, 3, 4), (2, 3, 2, 2)):
+        x = rng.normal(size=shape) * 3
+        if function == "binary_cross_entropy":
+            x = np.clip(1 / (1 + np.exp(-x)), 1e-3, 1 - 1e-3)
+        arrays = {"logits": rounded(x, dtype), "target": (rng.random(shape) < 0.5).astype(np.float64)}
+        yield Case(function, "", f"{len(shape)}-d", dtype, arrays, {}, "float")
+    yield Case(function, "", "labels", dtype, arrays, {}, "index")
+    yield Case(function, "", "flags", dtype, arrays, {}, "bool")
+    full = {
+        "sample_weight": rounded(rng.random(shape) + 0.25, dtype),
+        "where": (rng.random(shape) < 0.8).astype(np.float64),
+    }
+    wrt: tuple[str, ...] = ("logits", "sample_weight", "target")
+    extra: dict[str, Any] = {}
+    if function != "binary_cross_entropy":
+        full["pos_weight"] = rounded(rng.random(shape[-1]) + 0.5, dtype)
+        wrt = (*wrt, "pos_weight")
+        extra["label_smoothing"] = 0.25
+    if function == "sigmoid_focal_loss":
+        extra |= {"alpha": 0.25, "gamma": 1.5}
+    soft = {**arrays, "target": rounded(rng.random(shape), dtype), **full}
+    for reduction in _REDUCTIONS:
+        yield Case(function, "", str(reduction), dtype, soft, {"reduction": reduction, **extra}, "float", None, wrt)
+    ignored = {**arrays, "target": np.where(rng.random(shape) < 0.3, -1.0, arrays["target"])}
+    yield Case(function, "", "ignore_index", dtype, ignored, {"ignore_index": -1}, "index")
+    if dtype in HALF:
+        yield Case(function, "", "dtype", dtype, arrays, {"dtype": "float32"}, "float")
+
+
+def _nonfinite(function: str, dtype: str, rng: np.random.Generator) -> Iterator[Case]:
+    """NaN, infinities, ignored and weightless samples, nothing left to average."""
+    inf, nan = np.inf, np.nan
+    if function in ELEMENTWISE:
+        if function == "binary_cross_entropy":
+            x = np.asarray([nan, 0.0, 1.0, 0.25])
+        else:
+            x = np.asarray([nan, inf, -inf, 0.0, 2.0])
+        if function in TRANSFORMS:
+            yield Case(function, "", "values", dtype, {"logits": x}, cotangent=np.ones(x.shape))
+            return
+        both = np.concatenate([x, x])
+        y = np.repeat([1.0, 0.0], x.size)
+        arrays = {"logits": both, "target": y}
+        yield Case(function, "", "values", dtype, arrays, {"reduction": "none"}, "float", np.ones(both.size))
+        finite = np.isfinite(both) & ((both > 0) & (both < 1) if function == "binary_cross_entropy" else True)
+        for name in ("where", "sample_weight"):
+            weighed = {**arrays, name: finite.astype(np.float64)}
+            yield Case(function, "", f"{name} 0", dtype, weighed, {}, "float")
+        ignored = {**arrays, "target": np.where(finite, y, -1.0)}
+        yield Case(function, "", "ignored", dtype, ignored, {"ignore_index": -1}, "index")
+        yield from _nothing_left(function, dtype, arrays, "float")
+        return
+    rows = np.asarray(
+        [
+            [1.0, 2.0, nan],
+            [inf, 2.0, 0.5],
+            [-inf, 2.0, 0.5],
+            [-inf, 2.0, -inf],
+            [inf, inf, 0.5],
+            [-inf, -inf, -inf],
+            [0.5, 2.0, -1.0],
+        ]
+    )
+    if function in TRANSFORMS:
+        if function == "logsumexp":  # defined for each of these as the limit, which the table leaves open
+            rows = rows[[0, 2, 3, 6]]
+        shape = rows.shape[:-1] if function == "logsumexp" else rows.shape
+        g = np.ones(shape) if function == "logsumexp" else np.tile([1.0, 0.0, 0.0], (len(rows), 1))
+        yield Case(function, "", "values", dtype, {"logits": rows}, cotangent=g)
+        return
+    if function == "nll_loss":
+        rows = np.asarray([[-1.0, -2.0, nan], [-inf, -0.5, -1.0], [0.0, -inf, -inf], [-0.5, -2.0, -1.0]])
+    for label in (0, 1):
+        arrays = {"logits": rows, "target": np.full(len(rows), float(label))}
+        if function == "nll_loss":  # only the label is read: a NaN beside it is nobody's business
+            arrays = {"logits": rows[1:], "target": arrays["target"][1:]}
+        arrays = {name: _filled(values) for name, values in arrays.items()}
+        yield Case(function, "", f"label {label}", dtype, arrays, {"reduction": "none"}, "index", np.ones(ROWS))
+    keep = np.all(np.isfinite(rows), axis=1)
+    labels = np.zeros(len(rows))
+    for name in ("where", "sample_weight"):
+        weighed = {"logits": rows, "target": labels, name: keep.astype(np.float64)}
+        yield Case(function, "", f"{name} 0", dtype, weighed, {}, "index")
+    ignored = {"logits": rows, "target": np.where(keep, labels, -100.0)}
+    yield Case(function, "", "ignored", dtype, ignored, {}, "index")
+    weightless = {"logits": rows, "target": np.where(keep, 0.0, 1.0), "class_weight": np.asarray([1.0, 0.0, 1.0])}
+    yield Case(function, "", "class weight 0", dtype, weightless, {}, "index")
+    shares = np.where(keep[:, None], [0.5, 0.5, 0.0], [0.0, 1.0, 0.0])
+    zero_cost = {"logits": np.where(np.isnan(rows), 0.0, rows), "target": shares}
+    if function != "nll_loss":
+        zero_cost = {name: _filled(values) for name, values in zero_cost.items()}
+        yield Case(function, "", "0 * inf", dtype, zero_cost, {"reduction": "none"}, "float", np.ones(ROWS))
+    yield from _nothing_left(function, dtype, {"logits": rows, "target": labels}, "index")
+
+
+def _nothing_left(function: str, dtype: str, arrays: Mapping[str, Floats], kind: str) -> Iterator[Case]:
+    lead = arrays["target"].shape
+    nothing = {**arrays, "where": np.zeros(lead)}
+    empty = {name: values[:0] for name, values in arrays.items()}
+    zero = Reduce("Mean", {"empty": "zero"})
+    for name, chosen in (("all ignored", nothing), ("empty batch", empty)):
+        for reduction in ("mean", "sum", zero):
+            # The gradient of a mean of nothing is left open by the contract.
+            wrt = () if reduction == "mean" else ("logits",)
+            yield Case(function, "", name, dtype, chosen, {"reduction": reduction}, kind, None, wrt)
+    yield Case(function, "", name, dtype, empty, {"reduction": "none"}, kind, np.ones(empty["target"].shape))
+
+
+FAMILIES: dict[str, Family] = {
+    "margins": _margins,
+    "ties": _stress(_tie_rows, (2, 10)),
+    "classes": _stress(_margin_rows, (100, 1000)),
+    "wide": _wide,
+    "dominating": _stress(_dominating_rows, (10,)),
+    "masked": _stress(_masked_rows, (10,)),
+    "offset": _stress(_offset_rows, (10,)),
+    "soft": _soft,
+    "weights": _weights,
+    "probabilities": _probabilities,
+    "options": _options,
+    "nonfinite": _nonfinite,
+    "reductions": _reductions,
+    "million": _million,
+}
+
+SLOW = ("wide", "classes", "million")
+"""Left out of a quick run."""

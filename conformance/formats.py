@@ -1,0 +1,74 @@
+"""The four floating-point formats that are judged, as plain numbers.
+
+Every array in the suite is a float64 array whose values are *representable* in the format under test, so that one
+container serves bfloat16 too, which NumPy doesn't have.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import ml_dtypes
+import numpy as np
+import numpy.typing as npt
+
+Floats = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Format:
+    """A binary floating-point format: `precision` bits of significand, `emin` the exponent of the smallest normal."""
+
+    name: str
+    precision: int
+    emin: int
+    emax: int
+
+    @property
+    def tiny(self) -> float:
+        """The smallest positive normal number."""
+        return float(2.0**self.emin)
+
+    @property
+    def subnormal_exponent(self) -> int:
+        """The exponent of the smallest positive number, subnormals included."""
+        return self.emin - self.precision + 1
+
+    @property
+    def largest(self) -> float:
+        """The largest finite number."""
+        return float((2.0 - 2.0 ** (1 - self.precision)) * 2.0**self.emax)
+
+    @property
+    def epsilon(self) -> float:
+        """The distance from 1 to the next larger number."""
+        return float(2.0 ** (1 - self.precision))
+
+
+FORMATS = {
+    f.name: f
+    for f in (
+        Format("float16", 11, -14, 15),
+        Format("bfloat16", 8, -126, 127),
+        Format("float32", 24, -126, 127),
+        Format("float64", 53, -1022, 1023),
+    )
+}
+HALF = ("float16", "bfloat16")
+
+_NUMPY = {"float16": np.float16, "bfloat16": ml_dtypes.bfloat16, "float32": np.float32, "float64": np.float64}
+
+
+def rounded(values: npt.ArrayLike, dtype: str) -> Floats:
+    """Round to the nearest numbers of `dtype`, given back as float64."""
+    with np.errstate(over="ignore", under="ignore"):
+        return np.asarray(values, dtype=np.float64).astype(_NUMPY[dtype]).astype(np.float64)
+
+
+def spacing(values: Floats, dtype: str) -> Floats:
+    """One ULP: the distance between neighbours of `dtype` in the binade of each value, subnormal range included."""
+    form = FORMATS[dtype]
+    # frexp gives m in [1/2, 1), so the exponent of the binade is one less; zero belongs with the subnormals.
+    exponent = np.frexp(values)[1] - 1
+    exponent = np.where(values == 0, form.emin, np.maximum(exponent, form.emin))
+    return np.asarray(np.ldexp(1.0, exponent - (form.precision - 1)))

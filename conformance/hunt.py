@@ -1,0 +1,152 @@
+"""A seeded random search for the worst input of each function; what it finds worse than known is kept as a case."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from conformance import runner
+from conformance.backends import Implementation
+from conformance.cases import ELEMENTWISE, FUNCTIONS, TRANSFORMS, Case
+from conformance.formats import FORMATS, Floats, rounded
+from conformance.runner import Result, Selection
+
+FAMILY = "hunted"
+KEPT = Path(__file__).with_name("hunted.json")
+DTYPES = ("float32", "float64")
+ROWS = 256
+
+
+@dataclass(frozen=True)
+class Find:
+    """The worst sample found for a function and dtype."""
+
+    function: str
+    dtype: str
+    gamma: float | None
+    logits: list[float]
+    label: float
+    after_k: float
+    backend: str
+    quantity: str
+
+
+def hunt(implementation: Implementation, selection: Selection, seconds: float) -> list[Find]:
+    """Search until the time is up, each function in turn, half of the rows near the worst known one."""
+    rng = np.random.default_rng(selection.seed)
+    known = {(f.function, f.dtype): f for f in _read()}
+    functions = [f for f in selection.functions or FUNCTIONS if f != "nll_loss"]
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        for function in functions:
+            for dtype in [d for d in selection.dtypes or DTYPES if d in DTYPES]:
+                case = _draw(function, dtype, rng, known.get((function, dtype)))
+                for result in runner.run([implementation], [case], selection):
+                    found = _find(case, result)
+                    before = known.get((function, dtype))
+                    if found and (before is None or found.after_k > before.after_k):
+                        known[function, dtype] = found
+                if time.monotonic() > end:
+                    break
+    return [known[key] for key in sorted(known)]
+
+
+def _draw(function: str, dtype: str, rng: np.random.Generator, best: Find | None) -> Case:
+    """Rows of random scale, half of them small changes of the worst row so far."""
+    gamma = float(rng.choice([0.5, 1, 2, 5])) if "focal" in function else None
+    if function in ELEMENTWISE:
+        x = rng.choice([-1, 1], size=ROWS) * 10 ** rng.uniform(-4, 2.3, size=ROWS)
+        if function == "binary_cross_entropy":
+            x = 1 / (1 + np.exp(-x))
+        if best is not None:
+            x[: ROWS // 2] = best.logits[0] * (1 + rng.normal(size=ROWS // 2) * 10 ** rng.uniform(-7, -1, ROWS // 2))
+        if function == "binary_cross_entropy":
+            x = np.clip(x, FORMATS[dtype].tiny, 1 - FORMATS[dtype].epsilon / 2)
+        labels = rng.integers(2, size=ROWS).astype(np.float64)
+    else:
+        classes = len(best.logits) if best is not None and rng.random() < 0.5 else int(rng.choice([2, 3, 5, 10]))
+        spread = 10 ** rng.uniform(-3, 2, size=(ROWS, 1))
+        x = rng.normal(size=(ROWS, classes)) * spread
+        if best is not None and classes == len(best.logits):
+            change = rng.normal(size=(ROWS // 2, classes)) * 10 ** rng.uniform(-7, -1, (ROWS // 2, 1))
+            x[: ROWS // 2] = np.asarray(best.logits) * (1 + change)
+        labels = rng.integers(classes, size=ROWS).astype(np.float64)
+    return _case(function, dtype, gamma, rounded(x, dtype), labels)
+
+
+def _case(function: str, dtype: str, gamma: float | None, x: Floats, labels: Floats) -> Case:
+    arrays = {"logits": x}
+    options: dict[str, Any] = {}
+    kind = "none"
+    cotangent = np.ones(x.shape if function in ELEMENTWISE else x.shape[:-1])
+    if function in TRANSFORMS:
+        if function in ("softmax", "log_softmax"):
+            cotangent = (np.arange(x.shape[-1]) == labels[:, None]).astype(np.float64)
+    else:
+        arrays["target"] = labels
+        kind = "float" if function in ELEMENTWISE else "index"
+        options["reduction"] = "none"
+        if gamma is not None:
+            options["gamma"] = gamma
+    return Case(function, FAMILY, "search", dtype, arrays, options, kind, cotangent)
+
+
+def _find(case: Case, result: Result) -> Find | None:
+    if result.measured is None or result.witness is None or not result.witness.position:
+        return None
+    at = result.witness.position[0]
+    logits = np.atleast_1d(case.arrays["logits"][at])
+    labels = case.arrays["target"] if "target" in case.arrays else np.zeros(len(case.arrays["logits"]))
+    if case.cotangent is not None and case.cotangent.ndim > 1:
+        labels = np.argmax(case.cotangent, axis=-1).astype(np.float64)
+    gamma = case.options.get("gamma")
+    after = result.measured.after_k if not result.failed else max(result.measured.after_k, result.budget + 1)
+    return Find(
+        case.function,
+        case.dtype,
+        gamma,
+        [float(v) for v in logits],
+        float(labels[at]),
+        after,
+        f"{result.backend} {result.mode}",
+        result.quantity,
+    )
+
+
+def told(found: list[Find]) -> str:
+    """The finds as lines."""
+    return "\n".join(
+        f"{f.function:34} {f.dtype}: {f.after_k:6.2f} ULP after k, {f.quantity} on {f.backend}"
+        f"{'' if f.gamma is None else f', gamma {f.gamma:g}'}: logits {f.logits}, label {f.label:g}"
+        for f in found
+    )
+
+
+def keep(found: list[Find]) -> None:
+    """Write the finds down, as hexadecimal floats."""
+    entries = [{**vars(f), "logits": [v.hex() for v in f.logits], "after_k": round(f.after_k, 3)} for f in found]
+    KEPT.write_text(json.dumps(entries, indent=1) + "\n")
+
+
+def _read() -> list[Find]:
+    if not KEPT.exists():
+        return []
+    entries = json.loads(KEPT.read_text())
+    return [Find(**{**e, "logits": [float.fromhex(v) for v in e["logits"]]}) for e in entries]
+
+
+def kept(selection: Selection) -> Iterator[Case]:
+    """What was found, as cases: two rows each, so that the graphs compiled for many rows serve."""
+    if selection.families and FAMILY not in selection.families:
+        return
+    for f in _read():
+        if f.function in (selection.functions or FUNCTIONS) and f.dtype in (selection.dtypes or tuple(FORMATS)):
+            x = np.asarray([f.logits, f.logits])
+            x = x[:, 0] if f.function in ELEMENTWISE else x
+            yield _case(f.function, f.dtype, f.gamma, x, np.asarray([f.label, f.label]))

@@ -1,0 +1,109 @@
+"""How far numbers are from exact ones, in ULP of the exact one, and in which way a number can be wrong besides."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from conformance.formats import FORMATS, Floats, spacing
+from conformance.oracle import Exact
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """The faults of one array of numbers.
+
+    Attributes
+    ----------
+    count
+        How many numbers were measured.
+    worst, after_k
+        The largest error in ULP, and the largest once each number's allowance for conditioning is taken off.
+        Numbers that are non-finite without need, or finite where they mustn't be, are counted apart.
+    worst_at
+        Position (flat) of the number to look at first: a fault of kind, else the largest error after k.
+    lost
+        Zeros where the exact result is a normal number.
+    spurious
+        NaN or inf where the exact result is finite and representable.
+    missing
+        Anything else where the exact result is NaN or infinite.
+    flushed
+        Zeros where the exact result is a subnormal number; where a compiler flushes, also whatever is off because
+        terms of it were flushed.
+    over
+        How many numbers are over budget.
+    """
+
+    count: int
+    worst: float
+    after_k: float
+    worst_at: int
+    lost: int
+    spurious: int
+    missing: int
+    flushed: int
+    over: int
+
+
+def errors(got: Floats, exact: Exact, dtype: str) -> Floats:
+    """The error of each number in ULP (NaN where there's no such thing)."""
+    with np.errstate(invalid="ignore", over="ignore"):
+        difference = (got - exact.high) - exact.low
+        unit = spacing(np.where(np.isfinite(exact.scale), np.maximum(exact.scale, np.abs(exact.high)), 0), dtype)
+        return np.asarray(np.abs(difference) / unit)
+
+
+def measure(
+    got: Floats, exact: Exact, dtype: str, base: float, allowance: Floats, terms: int = 1, flushes: bool = False
+) -> Measurement:
+    """Compare with the exact numbers.
+
+    `base` is the budget in ULP, `allowance` what conditioning adds to it. A number is the sum of up to `terms`
+    exponentials, each of which has been rounded to a multiple of the smallest subnormal number, or, where the compiler
+    `flushes` these, may have become 0.
+    """
+    if got.shape != exact.high.shape:
+        raise ValueError(f"shape {got.shape} came back, {exact.high.shape} was due")
+    form = FORMATS[dtype]
+    underflow = terms / 2 * 2.0**form.subnormal_exponent / spacing(exact.high, dtype)
+    allowance = np.broadcast_to(allowance, got.shape) + underflow
+    error = errors(got, exact, dtype)
+    size = np.abs(exact.high)
+    defined = np.isfinite(exact.high)
+    # Past the largest number by half a ULP, infinity *is* the rounded result; within the budget of it, it may be.
+    near_end = defined & (size + (base + allowance + 0.5) * spacing(exact.high, dtype) >= form.largest)
+    overflown = near_end & np.isinf(got) & (np.sign(got) == np.sign(exact.high))
+    finite = defined & ~overflown & np.isfinite(got)
+    spurious = defined & ~overflown & ~np.isfinite(got)
+    missing = ~defined & ~((got == exact.high) | (np.isnan(got) & np.isnan(exact.high)))
+    over = finite & (error > base + allowance)
+    zero = over & (got == 0)
+    flushed = (zero & (size < form.tiny)) | (
+        flushes & over & (size < form.tiny * terms) & (np.abs(got - exact.high) <= form.tiny * terms)
+    )
+    lost = zero & ~flushed
+    counted = finite & ~flushed
+    beyond = np.where(counted, np.maximum(error - allowance, 0), 0)
+    rank = np.where(spurious | missing, np.inf, np.where(lost, 1e300, beyond))
+    return Measurement(
+        count=int(got.size),
+        worst=float(np.max(np.where(counted, error, 0), initial=0)),
+        after_k=float(np.max(beyond, initial=0)),
+        worst_at=int(np.argmax(rank)) if got.size else 0,
+        lost=int(np.sum(lost)),
+        spurious=int(np.sum(spurious)),
+        missing=int(np.sum(missing)),
+        flushed=int(np.sum(flushed)),
+        over=int(np.sum(over & ~flushed)),
+    )
+
+
+def spread(results: list[Floats], dtype: str) -> float:
+    """The largest disagreement between libraries, in ULP of the numbers themselves."""
+    stack = np.stack(results)
+    finite = np.all(np.isfinite(stack), axis=0)
+    gap = np.where(finite, np.ptp(np.where(finite, stack, 0), axis=0), 0)
+    unit = spacing(np.where(finite, np.max(np.abs(stack), axis=0, initial=0), 0), dtype)
+    return float(np.max(gap / unit, initial=0))

@@ -1,0 +1,692 @@
+"""Exact values and gradients, by ball arithmetic on the textbook formulas.
+
+Nothing here is clever. `exp`, `log` and `pow` are written as in a textbook, in `arb` numbers that carry a proven bound
+of their own error, and the precision is doubled until that bound is far below what a float64 could show. The inputs are
+the numbers as rounded to the dtype under test; no line is shared with any implementation that is judged.
+
+Notation, for one sample: `p` the probabilities, `r = 1 - p`, `l = -log p`; with `gamma` the focal exponent,
+`cost = r**gamma * l` and `slope = -p * d cost / dp = r**gamma * (1 + gamma * p * l / r) >= 0`. With coefficients `t`
+(target times weights), the loss is `sum_c t_c cost_c`, and its derivative with respect to logit j is
+`p_j * sum_{c != j} t_c slope_c  -  t_j slope_j r_j`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+
+import numpy as np
+from flint import arb, ctx
+
+from conformance.cases import BINARY, CATEGORICAL, Case, Reduce
+from conformance.formats import FORMATS, Floats
+
+PROOF_BITS = 80
+"""A ball is sharp once its radius is below 2**-80 of its value (or of the smallest subnormal of the dtype)."""
+
+_GUARD_BITS = 24  # what sums and weights may take away from a sharp ball before it is written down
+
+Balls = list[arb]
+
+
+@dataclass(frozen=True)
+class Exact:
+    """An array of exact numbers as `high + low`, and the size against which each one's error is measured.
+
+    `scale` is the number's own magnitude, except where it is a difference P - Q of positive numbers and the contract
+    forgives the cancellation: there it is max(P, Q).
+    """
+
+    high: Floats
+    low: Floats
+    scale: Floats
+
+
+def exact(case: Case) -> dict[str, Exact]:
+    """The exact value of a case (`"value"`) and its gradients (`"d logits"`, `"d target"`, ...)."""
+    with ctx.workprec(512):
+        case = _distinct(case)
+        if case.function in CATEGORICAL:
+            return _categorical(case)
+        if case.function in BINARY:
+            return _binary(case)
+        return _transform(case)
+
+
+def _distinct(case: Case) -> Case:
+    """The mean over many repeated samples, as the weighted mean over the distinct ones."""
+    logits, target = case.arrays["logits"], case.arrays.get("target")
+    reduction = case.options.get("reduction", "mean")
+    if case.wrt or target is None or target.ndim != 1 or len(case.arrays) > 2 or reduction != "mean":
+        return case
+    columns = np.column_stack([logits, target])
+    rows, counts = np.unique(columns, axis=0, return_counts=True)
+    arrays = {
+        "logits": rows[:, :-1].reshape(-1, *logits.shape[1:]),
+        "target": rows[:, -1],
+        "sample_weight": counts.astype(np.float64),
+    }
+    return replace(case, arrays=arrays)
+
+
+# ---------------------------------------------------------------- sharp balls of one sample
+
+
+def _proven(compute: Callable[[], Sequence[Balls]], floor: arb) -> Sequence[Balls]:
+    """Repeat a computation at doubled precision until every ball of it is sharp."""
+    bits = 128
+    while bits <= 1 << 17:
+        with ctx.workprec(bits):
+            found = compute()
+            if all(_sharp(ball, floor) for balls in found for ball in balls):
+                return found
+        bits *= 2
+    raise ArithmeticError("no proof of sharpness within 2**17 bits")
+
+
+def _sharp(ball: arb, floor: arb) -> bool:
+    return bool(ball.rel_accuracy_bits() >= PROOF_BITS + _GUARD_BITS or ball.rad() <= floor)
+
+
+@lru_cache(maxsize=4096)
+def _softmax(x: tuple[float, ...], floor_exponent: int) -> tuple[Balls, Balls, Balls]:
+    """p, 1 - p and -log p of one row; NaN throughout where the row has no answer."""
+    infinite = [c for c, value in enumerate(x) if value == math.inf]
+    if any(math.isnan(value) for value in x) or len(infinite) > 1 or all(value == -math.inf for value in x):
+        return ([arb.nan()] * len(x),) * 3
+    if infinite:
+        sure = [c == infinite[0] for c in range(len(x))]
+        return (
+            [arb(int(s)) for s in sure],
+            [arb(int(not s)) for s in sure],
+            [arb(0) if s else arb.pos_inf() for s in sure],
+        )
+    masked = [value == -math.inf for value in x]
+    floor = arb(2) ** (floor_exponent - PROOF_BITS - _GUARD_BITS)
+
+    def compute() -> tuple[Balls, Balls, Balls]:
+        powers = [arb(0) if m else arb(value).exp() for value, m in zip(x, masked, strict=True)]
+        total = _sum(powers)
+        log_total = total.log()
+        return (
+            [power / total for power in powers],
+            [(total - power) / total for power in powers] if len(x) > 1 else [arb(0)],
+            [arb(0) if m else log_total - arb(value) for value, m in zip(x, masked, strict=True)]
+            if len(x) > 1
+            else [arb(0)],
+        )
+
+    p, r, minus_log = _proven(compute, floor)
+    return p, r, [arb.pos_inf() if m else ball for ball, m in zip(minus_log, masked, strict=True)]
+
+
+def _cost(row: tuple[Balls, Balls, Balls], c: int, gamma: float) -> arb:
+    """`r**gamma * l`: what class c would cost."""
+    _, r, minus_log = row
+    return minus_log[c] if gamma == 0 else _power(r[c], gamma) * minus_log[c]
+
+
+def _slope(row: tuple[Balls, Balls, Balls], c: int, gamma: float) -> arb:
+    """`-p * d cost / dp`, positive."""
+    p, r, minus_log = row
+    if gamma == 0:
+        return arb(1) if p[c].is_finite() else arb.nan()
+    if not p[c].is_finite():
+        return arb.nan()
+    if not minus_log[c].is_finite():  # p = 0: p log p -> 0 and 1 - p = 1
+        return arb(1)
+    # Where r is below every number that can be shown, p l / r lies within (1 - r, 1].
+    ratio = p[c] * minus_log[c] / r[c] if r[c] > 0 else (1 - r[c].abs_upper()).union(arb(1))
+    return _power(r[c], gamma) * (1 + arb(gamma) * ratio)
+
+
+def _power(r: arb, gamma: float) -> arb:
+    if r > 0:
+        return r ** arb(gamma)
+    return arb(0) if r.is_zero() else arb(0).union(r.abs_upper() ** arb(gamma))
+
+
+def _sum(balls: Sequence[arb]) -> arb:
+    total = arb(0)
+    for ball in balls:
+        total += ball
+    return total
+
+
+# ---------------------------------------------------------------- writing balls down
+
+
+class _Sheet:
+    """An array of balls being filled: every entry a sum of terms, positive and negative ones kept apart."""
+
+    def __init__(self, shape: tuple[int, ...], case: Case, forgiving: bool = True) -> None:
+        self.shape = shape
+        self.forgiving = forgiving
+        self.floor_exponent = FORMATS[case.result_dtype].subnormal_exponent
+        size = math.prod(shape)
+        self.positive: Balls = [arb(0)] * size
+        self.negative: Balls = [arb(0)] * size
+
+    def add(self, index: int, term: arb) -> None:
+        """Add a term that was computed without cancellation."""
+        if term < 0:
+            self.negative[index] -= term
+        else:  # NaN too: it must not get lost
+            self.positive[index] += term
+
+    def add_difference(self, index: int, difference: arb, larger: arb) -> None:
+        """Add a term known to be a difference of positive numbers, the larger of which is given."""
+        self.positive[index] += larger
+        self.negative[index] += larger - difference
+
+    def written(self) -> Exact:
+        high, low, scale = (np.zeros(len(self.positive)) for _ in range(3))
+        for i, (positive, negative) in enumerate(zip(self.positive, self.negative, strict=True)):
+            ball = positive - negative
+            if not ball.is_finite():
+                high[i] = _non_finite(positive, negative)
+                scale[i] = abs(high[i])
+                continue
+            high[i] = float(ball)
+            # Where the number overflows even a float64, there's no more to say than that.
+            low[i] = float(ball - arb(high[i])) if math.isfinite(high[i]) else 0.0
+            scale[i] = abs(high[i])
+            reference = max(abs(ball.mid()), abs(positive.mid()), abs(negative.mid()))
+            if self.forgiving:
+                scale[i] = max(scale[i], float(positive), float(negative))
+            if ball.rel_accuracy_bits() < PROOF_BITS and ball.rad() > 2.0**-PROOF_BITS * max(
+                reference, arb(2) ** self.floor_exponent
+            ):
+                raise ArithmeticError(f"entry {i} is not proven: {ball}")
+        return Exact(high.reshape(self.shape), low.reshape(self.shape), scale.reshape(self.shape))
+
+
+def _non_finite(positive: arb, negative: arb) -> float:
+    if positive.is_nan() or negative.is_nan():
+        return math.nan
+    up, down = not positive.is_finite(), not negative.is_finite()
+    return math.nan if up and down else math.inf if up else -math.inf
+
+
+# ---------------------------------------------------------------- softmax, log_softmax, logsumexp, sigmoid, log_sigmoid
+
+
+def _transform(case: Case) -> dict[str, Exact]:
+    """The functions that have no target: their value, and their vector-Jacobian product with the cotangent."""
+    x = case.arrays["logits"]
+    floor_exponent = FORMATS[case.result_dtype].subnormal_exponent
+    if case.function in ("sigmoid", "log_sigmoid"):
+        value, gradient = _Sheet(x.shape, case), _Sheet(x.shape, case)
+        cotangent = np.ones(x.shape) if case.cotangent is None else case.cotangent
+        for i, (element, pull_back) in enumerate(zip(x.ravel(), cotangent.ravel(), strict=True)):
+            p, r, minus_log = _softmax((float(element), 0.0), floor_exponent)
+            if case.function == "sigmoid":
+                value.add(i, p[0])
+                gradient.add(i, arb(float(pull_back)) * p[0] * r[0])
+            else:
+                value.add(i, -minus_log[0])
+                gradient.add(i, arb(float(pull_back)) * r[0])
+        return {"value": value.written(), "d logits": gradient.written()}
+
+    axis = case.axis
+    rows = np.moveaxis(x, axis, -1)
+    lead, classes = rows.shape[:-1], rows.shape[-1]
+    where = case.arrays.get("where")
+    taking_part = np.ones(rows.shape) if where is None else np.moveaxis(np.broadcast_to(where, x.shape), axis, -1)
+    rows = np.where(taking_part != 0, rows, -np.inf)
+    scalar = case.function == "logsumexp"
+    value = _Sheet(lead if scalar else rows.shape, case)
+    gradient = _Sheet(rows.shape, case)
+    flat = rows.reshape(-1, classes)
+    cotangent = np.ones(value.shape)
+    if case.cotangent is not None:
+        cotangent = case.cotangent
+        if scalar and case.options.get("keepdims"):
+            cotangent = np.squeeze(cotangent, axis)
+        elif not scalar:
+            # The result of a class that takes no part is a constant.
+            cotangent = np.moveaxis(cotangent, axis, -1) * taking_part
+    cotangent = cotangent.reshape(-1, 1 if scalar else classes)
+    for i, row_values in enumerate(flat):
+        row = tuple(float(v) for v in row_values)
+        p, r, minus_log = _softmax(row, floor_exponent)
+        g = [arb(float(v)) for v in cotangent[i]]
+        if scalar:
+            _logsumexp_value(value, i, row, p, minus_log)
+            for j in range(classes):
+                gradient.add(i * classes + j, g[0] * p[j])
+            continue
+        active = [c for c in range(classes) if cotangent[i, c] != 0]
+        pull = _sum([g[c] * p[c] for c in active]) if case.function == "softmax" else _sum([g[c] for c in active])
+        size = _sum([abs(g[c]) * (p[c] if case.function == "softmax" else 1) for c in active])
+        for j in range(classes):
+            at = i * classes + j
+            value.add(at, p[j] if case.function == "softmax" else -minus_log[j])
+            if case.function == "softmax":
+                rest = pull - g[j] * p[j] if cotangent[i, j] != 0 else pull
+                if len(active) == 1:  # one term only: nothing cancels, so nothing is forgiven
+                    gradient.add(at, p[j] * g[j] * r[j] if cotangent[i, j] != 0 else -p[j] * rest)
+                else:
+                    larger = p[j] * _max(abs(g[j]), size)
+                    gradient.add_difference(at, p[j] * (g[j] * r[j] - rest), larger)
+            else:
+                rest = pull - g[j]
+                if len(active) == 1:
+                    gradient.add(at, g[j] * r[j] if cotangent[i, j] != 0 else -p[j] * pull)
+                else:
+                    larger = _max(abs(g[j]), p[j] * size)
+                    gradient.add_difference(at, g[j] * r[j] - p[j] * rest, larger)
+    found = {"value": value.written(), "d logits": gradient.written()}
+    shaped = {name: _like(entry, lead, classes, axis) for name, entry in found.items() if entry.high.ndim == x.ndim}
+    if scalar:
+        shaped["value"] = (
+            _map(found["value"], lambda a: np.expand_dims(a, axis)) if case.options.get("keepdims") else found["value"]
+        )
+    return shaped
+
+
+def _logsumexp_value(sheet: _Sheet, i: int, row: tuple[float, ...], p: Balls, minus_log: Balls) -> None:
+    """`m + log(1 + rest)`: a difference where the maximum is negative, which the error is measured over."""
+    top = max(row) if not any(math.isnan(v) for v in row) else math.nan
+    if math.isinf(top):  # the limit is the maximum itself
+        sheet.add(i, arb.pos_inf() if top > 0 else arb.neg_inf())
+    else:
+        sheet.add(i, arb(top))
+        sheet.add(i, minus_log[row.index(top)] if not math.isnan(top) else arb.nan())
+
+
+def _max(a: arb, b: arb) -> arb:
+    return a if a > b else b
+
+
+def _like(entry: Exact, lead: tuple[int, ...], classes: int, axis: int) -> Exact:
+    return _map(entry, lambda a: np.moveaxis(a.reshape(*lead, classes), -1, axis))
+
+
+def _map(entry: Exact, change: Callable[[Floats], Floats]) -> Exact:
+    return Exact(change(entry.high), change(entry.low), change(entry.scale))
+
+
+# ---------------------------------------------------------------- losses
+
+
+@dataclass
+class _Sample:
+    """One sample of a loss, before weights and reduction: what it costs and how it moves."""
+
+    loss: arb
+    weight: arb  # what it counts for in a weighted mean, sample_weight included
+    valid: bool  # neither ignored nor masked
+    active: bool  # valid, and of a weight that isn't 0
+
+
+@dataclass(frozen=True)
+class _Reduced:
+    """How sample i enters the result: d result / d loss_i, and d result / d weight_i."""
+
+    value: Exact
+    of_loss: Balls
+    of_weight: Balls
+
+
+def _reduce(case: Case, samples: list[_Sample], sample_weight: Balls, shape: tuple[int, ...]) -> _Reduced:
+    """Weigh and reduce; the derivatives carry the cotangent."""
+    how = case.options.get("reduction", "mean")
+    reduce = how if isinstance(how, Reduce) else Reduce({"mean": "Mean", "sum": "Sum"}.get(str(how), "none"))
+    count = len(samples)
+    weighted = [
+        weight * sample.loss if sample.active else arb(0) for weight, sample in zip(sample_weight, samples, strict=True)
+    ]
+    g = [arb(float(v)) for v in np.ravel(case.cotangent)] if case.cotangent is not None else None
+    if reduce.kind == "none":
+        value = _Sheet(shape, case)
+        for i, ball in enumerate(weighted):
+            value.add(i, ball)
+        of_loss = [(g[i] if g is not None else arb(1)) * w for i, w in enumerate(sample_weight)]
+        return _Reduced(value.written(), of_loss, [arb(0)] * count)
+
+    outer = g[0] if g is not None else arb(1)
+    value = _Sheet((), case)
+    if reduce.kind == "Hardest":
+        return _hardest(case, reduce, samples, weighted, sample_weight, outer)
+    total = _sum(weighted)
+    if reduce.kind == "Sum":
+        value.add(0, total)
+        return _Reduced(value.written(), [outer * w for w in sample_weight], [arb(0)] * count)
+    over = reduce.arguments.get("over", "weight")
+    if over == "weight":
+        divisor = _sum([sample.weight for sample in samples if sample.valid])
+    elif over == "valid":
+        divisor = arb(sum(sample.valid for sample in samples))
+    elif over == "all":
+        divisor = arb(count)
+    else:
+        divisor = arb(float(str(over)))
+    if divisor.is_zero():
+        value.add(0, arb(0) if reduce.arguments.get("empty") == "zero" else arb.nan())
+        return _Reduced(value.written(), [arb(0)] * count, [arb(0)] * count)
+    mean = total / divisor
+    value.add(0, mean)
+    pull = -outer * mean / divisor if over == "weight" else arb(0)
+    return _Reduced(value.written(), [outer * w / divisor for w in sample_weight], [pull] * count)
+
+
+def _hardest(
+    case: Case, reduce: Reduce, samples: list[_Sample], weighted: Balls, sample_weight: Balls, outer: arb
+) -> _Reduced:
+    """The mean of the k largest weighted losses among the valid samples."""
+    valid = [i for i, sample in enumerate(samples) if sample.valid]
+    k = reduce.arguments.get("k")
+    if k is None:
+        k = max(1, int(float(str(reduce.arguments["fraction"])) * len(valid)))
+    k = min(int(str(k)), len(valid))
+    chosen = sorted(valid, key=lambda i: -float(weighted[i]))[:k]
+    value = _Sheet((), case)
+    value.add(0, _sum([weighted[i] for i in chosen]) / k if k else arb.nan())
+    of_loss = [arb(0)] * len(samples)
+    for i in chosen:
+        of_loss[i] = outer * sample_weight[i] / k
+    return _Reduced(value.written(), of_loss, [arb(0)] * len(samples))
+
+
+def _categorical(case: Case) -> dict[str, Exact]:
+    """nll_loss, cross_entropy and softmax_focal_loss."""
+    axis = case.axis
+    rows = np.moveaxis(case.arrays["logits"], axis, -1)
+    lead, classes = rows.shape[:-1], rows.shape[-1]
+    count = math.prod(lead)
+    flat = rows.reshape(count, classes)
+    target = case.arrays["target"]
+    soft = case.target_kind == "float"
+    labels = None if soft else target.reshape(count).astype(np.int64)
+    shares = np.moveaxis(target, axis, -1).reshape(count, classes) if soft else None
+    smoothing = float(str(case.options.get("label_smoothing", 0.0)))
+    gamma = float(str(case.options.get("gamma", 2.0))) if case.function == "softmax_focal_loss" else 0.0
+    class_weight = _vector(case.arrays.get("class_weight"), classes)
+    alpha = _vector(case.arrays.get("alpha"), classes)
+    sample_weight = _per_sample(case.arrays.get("sample_weight"), lead)
+    counted = _flags(case.arrays.get("where"), lead)
+    if labels is not None:
+        counted = counted & (labels != int(str(case.options.get("ignore_index", -100))))
+    floor_exponent = FORMATS[case.result_dtype].subnormal_exponent
+
+    samples: list[_Sample] = []
+    given: list[dict[int, arb]] = []  # the target as given, its zeros left out
+    smooth: list[dict[int, arb]] = []
+    table: list[tuple[Balls, Balls, Balls] | None] = []
+    for i in range(count):
+        q = (
+            {int(labels[i]): arb(1)}
+            if labels is not None and counted[i]
+            else {c: arb(float(shares[i, c])) for c in range(classes) if shares[i, c] != 0}
+            if shares is not None and counted[i]
+            else {}
+        )
+        weight = sample_weight[i] * _sum([q[c] * class_weight[c] for c in q])
+        active = bool(counted[i]) and not weight.is_zero()
+        moved = _smoothed(q, smoothing, classes) if active else {}
+        row: tuple[Balls, Balls, Balls] | None = None
+        loss = arb(0)
+        if active:
+            values = tuple(float(v) for v in flat[i])
+            row = _softmax(values, floor_exponent) if case.function != "nll_loss" else _log_probs(values)
+            for c, share in moved.items():
+                if not (class_weight[c] * alpha[c]).is_zero():
+                    loss += share * class_weight[c] * alpha[c] * _cost(row, c, gamma)
+        samples.append(_Sample(loss, weight, bool(counted[i]), active))
+        given.append(q)
+        smooth.append(moved)
+        table.append(row)
+
+    reduced = _reduce(case, samples, sample_weight, lead)
+    found = {"value": reduced.value}
+    forgiving = soft or smoothing > 0
+    if "logits" in case.wrt:
+        sheet = _Sheet((count, classes), case, forgiving)
+        for i in range(count):
+            row = table[i]
+            if row is None:
+                continue
+            steep = {c: q * class_weight[c] * alpha[c] for c, q in smooth[i].items()}
+            if case.function == "nll_loss":
+                for c, t in steep.items():
+                    sheet.add(i * classes + c, -reduced.of_loss[i] * t)
+                continue
+            steep = {c: t * _slope(row, c, gamma) for c, t in steep.items() if not t.is_zero()}
+            total = _sum(list(steep.values()))
+            p, r, _ = row
+            for j in range(classes):
+                own = steep.get(j, arb(0))
+                difference = (p[j] * (total - own) if len(steep) > 1 or j not in steep else arb(0)) - own * r[j]
+                at = i * classes + j
+                if forgiving and difference.is_finite():
+                    larger = abs(reduced.of_loss[i]) * _max(p[j] * total, own)
+                    sheet.add_difference(at, reduced.of_loss[i] * difference, larger)
+                else:
+                    sheet.add(at, reduced.of_loss[i] * difference)
+        found["d logits"] = _like(sheet.written(), lead, classes, axis)
+    found.update(_categorical_others(case, reduced, samples, given, smooth, table, gamma))
+    return found
+
+
+def _categorical_others(
+    case: Case,
+    reduced: _Reduced,
+    samples: list[_Sample],
+    given: list[dict[int, arb]],
+    smooth: list[dict[int, arb]],
+    table: list[tuple[Balls, Balls, Balls] | None],
+    gamma: float,
+) -> dict[str, Exact]:
+    """Gradients with respect to everything but the logits, as far as the case asks for them."""
+    axis = case.axis
+    shape = np.moveaxis(case.arrays["logits"], axis, -1).shape
+    lead, classes, count = shape[:-1], shape[-1], len(samples)
+    class_weight = _vector(case.arrays.get("class_weight"), classes)
+    alpha = _vector(case.arrays.get("alpha"), classes)
+    sample_weight = _per_sample(case.arrays.get("sample_weight"), lead)
+    keep = 1 - arb(float(str(case.options.get("label_smoothing", 0.0))))
+    found: dict[str, Exact] = {}
+    sheets = {
+        "target": _Sheet((count, classes), case),
+        "class_weight": _Sheet((classes,), case),
+        "alpha": _Sheet((classes,), case),
+        "sample_weight": _Sheet((count,), case),
+    }
+    wanted = [name for name in sheets if name in case.wrt]
+    for i in range(count) if wanted else ():
+        row = table[i]
+        if row is None:
+            continue
+        of_loss, of_weight = reduced.of_loss[i], reduced.of_weight[i]
+        for name in wanted:
+            sheet = sheets[name]
+            if name == "sample_weight":
+                sheet.add(i, of_loss / sample_weight[i] * samples[i].loss)
+                sheet.add(i, of_weight * samples[i].weight / sample_weight[i])
+                continue
+            for c in range(classes):
+                if name == "target":
+                    sheet.add(i * classes + c, of_loss * keep * class_weight[c] * alpha[c] * _cost(row, c, gamma))
+                    sheet.add(i * classes + c, of_weight * sample_weight[i] * class_weight[c])
+                elif name == "class_weight":
+                    if c in smooth[i]:
+                        sheet.add(c, of_loss * smooth[i][c] * alpha[c] * _cost(row, c, gamma))
+                    if c in given[i]:
+                        sheet.add(c, of_weight * sample_weight[i] * given[i][c])
+                elif c in smooth[i]:
+                    sheet.add(c, of_loss * smooth[i][c] * class_weight[c] * _cost(row, c, gamma))
+    for name in wanted:
+        written = sheets[name].written()
+        if name == "target":
+            written = _like(written, lead, classes, axis)
+        elif name == "sample_weight":
+            written = _map(written, lambda a: a.reshape(lead))
+        found[f"d {name}"] = written
+    return found
+
+
+def _log_probs(values: tuple[float, ...]) -> tuple[Balls, Balls, Balls]:
+    """nll_loss is given the logarithms: only the cost is asked for."""
+    nothing: Balls = []
+    minus_log = [
+        arb.nan() if math.isnan(v) else arb.pos_inf() if v == -math.inf else arb.neg_inf() if v > 1e308 else arb(-v)
+        for v in values
+    ]
+    return nothing, nothing, minus_log
+
+
+def _smoothed(q: dict[int, arb], smoothing: float, classes: int) -> dict[int, arb]:
+    """(1 - s) q + s / C, the classes of share 0 left out: they cost nothing whatever their logit."""
+    if smoothing == 0:
+        return q
+    share = arb(smoothing) / classes
+    keep = 1 - arb(smoothing)
+    moved = {c: keep * q[c] + share if c in q else share for c in range(classes)}
+    return {c: ball for c, ball in moved.items() if not ball.is_zero()}
+
+
+def _binary(case: Case) -> dict[str, Exact]:
+    """binary_cross_entropy (of probabilities), binary_cross_entropy_with_logits, sigmoid_focal_loss."""
+    x = case.arrays["logits"]
+    y = case.arrays["target"].ravel()
+    smoothing = float(str(case.options.get("label_smoothing", 0.0)))
+    gamma = float(str(case.options.get("gamma", 2.0))) if case.function == "sigmoid_focal_loss" else 0.0
+    alpha = case.options.get("alpha")
+    if "alpha" in case.arrays:
+        alpha = float(case.arrays["alpha"])
+    alphas = (arb(1), arb(1)) if alpha is None else (arb(float(str(alpha))), 1 - arb(float(str(alpha))))
+    sample_weight = _per_sample(case.arrays.get("sample_weight"), x.shape)
+    pos_weight = _per_sample(case.arrays.get("pos_weight"), x.shape)
+    counted = _flags(case.arrays.get("where"), x.shape)
+    if case.options.get("ignore_index") is not None:
+        counted = counted & (y != int(str(case.options["ignore_index"])))
+    floor_exponent = FORMATS[case.result_dtype].subnormal_exponent
+    of_probabilities = case.function == "binary_cross_entropy"
+
+    samples: list[_Sample] = []
+    parts: list[_Part | None] = []
+    for i, element in enumerate(x.ravel()):
+        active = bool(counted[i]) and not sample_weight[i].is_zero()
+        part: _Part | None = None
+        loss = arb(0)
+        if active:
+            share = (1 - arb(smoothing)) * arb(float(y[i])) + arb(smoothing) / 2
+            part = _Part(*_part(float(element), gamma, floor_exponent, of_probabilities), share)
+            for cost, factor in (
+                (part.cost_one, share * pos_weight[i] * alphas[0]),
+                (part.cost_zero, (1 - share) * alphas[1]),
+            ):
+                if not factor.is_zero():
+                    loss += factor * cost
+        samples.append(_Sample(loss, sample_weight[i], bool(counted[i]), active))
+        parts.append(part)
+
+    reduced = _reduce(case, samples, sample_weight, x.shape)
+    found = {"value": reduced.value}
+    sheets = {
+        name: _Sheet(case.arrays[name].shape if name in case.arrays else (), case)
+        for name in ("logits", "target", "sample_weight", "pos_weight", "alpha")
+    }
+    wanted = [name for name in sheets if name in case.wrt]
+    places = {
+        name: np.broadcast_to(np.arange(a.size).reshape(a.shape), x.shape).ravel()
+        for name, a in case.arrays.items()
+        if name in ("pos_weight", "sample_weight")
+    }
+    for i, part in enumerate(parts):
+        if part is None:
+            continue
+        of_loss, of_weight = reduced.of_loss[i], reduced.of_weight[i]
+        one, zero = part.share, 1 - part.share
+        for name in wanted:
+            sheet = sheets[name]
+            if name == "logits":
+                terms = [
+                    (-part.fall_one, of_loss * one * pos_weight[i] * alphas[0]),
+                    (part.rise_zero, of_loss * zero * alphas[1]),
+                ]
+                at = i
+            elif name == "target":
+                factor = of_loss * (1 - arb(smoothing))
+                terms = [(part.cost_one, factor * pos_weight[i] * alphas[0]), (-part.cost_zero, factor * alphas[1])]
+                at = i
+            elif name == "pos_weight":
+                terms = [(part.cost_one, of_loss * one * alphas[0])]
+                at = int(places[name][i])
+            elif name == "alpha":
+                terms = [(part.cost_one, of_loss * one * pos_weight[i]), (-part.cost_zero, of_loss * zero)]
+                at = 0
+            else:
+                terms = [(samples[i].loss, of_loss / sample_weight[i]), (arb(1), of_weight)]
+                at = int(places[name][i])
+            for term, factor in terms:
+                if not factor.is_zero() and not term.is_zero():
+                    sheet.add(at, term * factor)
+    found.update({f"d {name}": sheets[name].written() for name in wanted})
+    return found
+
+
+@dataclass(frozen=True)
+class _Part:
+    """One element of the binary family: the cost of either answer, and how each moves with the input."""
+
+    cost_one: arb
+    cost_zero: arb
+    fall_one: arb
+    rise_zero: arb
+    share: arb
+
+
+def _part(element: float, gamma: float, floor_exponent: int, of_probability: bool) -> tuple[arb, arb, arb, arb]:
+    if not of_probability:
+        row = _softmax((element, 0.0), floor_exponent)
+        _, r, _ = row
+        return (
+            _cost(row, 0, gamma),
+            _cost(row, 1, gamma),
+            _slope(row, 0, gamma) * r[0],
+            _slope(row, 1, gamma) * r[1],
+        )
+    if math.isnan(element):
+        return arb.nan(), arb.nan(), arb.nan(), arb.nan()
+    p = arb(element)
+    floor = arb(2) ** (floor_exponent - PROOF_BITS - _GUARD_BITS)
+
+    def compute() -> Sequence[Balls]:
+        q = 1 - p
+        return [[arb(0) if v.is_zero() else -v.log(), arb(0) if v.is_zero() else 1 / v] for v in (p, q)]
+
+    (cost_one, fall_one), (cost_zero, rise_zero) = _proven(compute, floor)
+    if p.is_zero():
+        cost_one = fall_one = arb.pos_inf()
+    if (1 - p).is_zero():
+        cost_zero = rise_zero = arb.pos_inf()
+    return cost_one, cost_zero, fall_one, rise_zero
+
+
+def _vector(values: Floats | None, classes: int) -> Balls:
+    return [arb(1)] * classes if values is None else [arb(float(v)) for v in values]
+
+
+def _per_sample(values: Floats | None, shape: tuple[int, ...]) -> Balls:
+    if values is None:
+        return [arb(1)] * math.prod(shape)
+    return [arb(float(v)) for v in np.broadcast_to(values, shape).ravel()]
+
+
+def _flags(values: Floats | None, shape: tuple[int, ...]) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
+    if values is None:
+        return np.ones(math.prod(shape), dtype=np.bool_)
+    return np.asarray(np.broadcast_to(values, shape).ravel() != 0)
+
+
+def rows_of(case: Case) -> Iterator[Floats]:
+    """The samples of a case, class axis last: what a report prints as the input of a failure."""
+    x = case.arrays["logits"]
+    if case.function in BINARY or case.function in ("sigmoid", "log_sigmoid"):
+        yield from x.reshape(-1, 1)
+    else:
+        yield from np.moveaxis(x, case.axis, -1).reshape(-1, x.shape[case.axis])

@@ -1,0 +1,238 @@
+"""What else there is: the libraries' own losses, and formulas people copy, judged by the same cases."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import os
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from conformance import runner
+from conformance.backends import Implementation, Loss
+from conformance.cases import Case
+from conformance.formats import HALF
+
+FAMILIES = ("margins", "ties", "classes", "dominating", "offset", "probabilities")
+
+
+def cases(selection: runner.Selection) -> Iterator[Case]:
+    """The stress families, where a peer's formula shows; no peer has all options of the others."""
+    for case in runner.selected_cases(selection):
+        if case.family in (selection.families or FAMILIES):
+            yield case
+
+
+def peers() -> list[Implementation]:
+    """Every peer that is installed."""
+    found = []
+    for make, needed in (
+        (_torch, "torch"),
+        (_tutorial, "torch"),
+        (_torchvision, "torch"),
+        (_jax, "jax"),
+        (_optax, "optax"),
+        (_scipy, "scipy"),
+        (_sklearn, "sklearn"),
+        (_keras, "keras"),
+    ):
+        if importlib.util.find_spec(needed) is not None:
+            found.append(make())
+    return found
+
+
+def _covering(options: Mapping[str, tuple[str, ...]], no_half: bool = False, kinds: tuple[str, ...] = ()) -> Any:
+    """A judge of what a peer takes: for each function, the options and arrays besides logits, target and reduction."""
+
+    def not_covered(case: Case) -> str | None:
+        extras = [n for n in (*case.arrays, *case.options) if n not in ("logits", "target", "reduction")]
+        unknown = [n for n in extras if n not in options.get(case.function, ())]
+        if unknown:
+            return f"takes no {', '.join(unknown)}"
+        if case.options.get("reduction", "mean") not in ("none", "mean", "sum"):
+            return "takes no such reduction"
+        if no_half and case.dtype in HALF:
+            return "takes no half types"
+        if kinds and case.target_kind not in kinds:
+            return f"takes no {case.target_kind} targets"
+        return None
+
+    return not_covered
+
+
+def _torch() -> Implementation:
+    functional: Any = importlib.import_module("torch.nn.functional")
+    torch: Any = importlib.import_module("torch")
+
+    def bce(loss: Loss) -> Loss:
+        def call(
+            logits: Any, target: Any, *, reduction: str = "mean", sample_weight: Any = None, **options: Any
+        ) -> Any:
+            return loss(logits, target.to(logits.dtype), weight=sample_weight, reduction=reduction, **options)
+
+        return call
+
+    def categorical(loss: Loss) -> Loss:
+        def call(logits: Any, target: Any, *, class_weight: Any = None, **options: Any) -> Any:
+            return loss(logits, target, weight=class_weight, **options)
+
+        return call
+
+    functions: dict[str, Loss] = {
+        "softmax": lambda x: functional.softmax(x, dim=-1),
+        "log_softmax": lambda x: functional.log_softmax(x, dim=-1),
+        "logsumexp": lambda x: torch.logsumexp(x, dim=-1),
+        "sigmoid": torch.sigmoid,
+        "log_sigmoid": functional.logsigmoid,
+        "nll_loss": categorical(functional.nll_loss),
+        "cross_entropy": categorical(functional.cross_entropy),
+        "binary_cross_entropy": bce(functional.binary_cross_entropy),
+        "binary_cross_entropy_with_logits": bce(functional.binary_cross_entropy_with_logits),
+    }
+    return Implementation("torch", functions, backends=("torch:cpu", "torch:cuda"), not_covered=_covering({}))
+
+
+def _tutorial() -> Implementation:
+    """The tutorial's last focal loss, elementwise: hard targets only."""
+    torch: Any = importlib.import_module("torch")
+    functional: Any = importlib.import_module("torch.nn.functional")
+
+    def focal(logits: Any, target: Any, *, gamma: float, reduction: str) -> Any:
+        target = target.to(logits.dtype)
+        peak = (-logits).clamp(min=0)
+        loss = logits - logits * target + peak + ((-peak).exp() + (-logits - peak).exp()).log()
+        return (functional.logsigmoid(-logits * (target * 2.0 - 1.0)) * gamma).exp() * loss
+
+    def naive(logits: Any, target: Any, *, reduction: str) -> Any:
+        powers = logits.exp()
+        return -(powers / powers.sum(-1, keepdim=True)).gather(-1, target[:, None])[:, 0].log()
+
+    functions: dict[str, Loss] = {"sigmoid_focal_loss": focal, "cross_entropy": naive}
+    functions["softmax"] = lambda x: x.exp() / x.exp().sum(-1).unsqueeze(1)
+    functions["sigmoid"] = lambda x: torch.reciprocal(1 + (-x).exp())
+    takes = _covering({"sigmoid_focal_loss": ("gamma",)})
+    return Implementation("tutorial", functions, backends=("torch:cpu",), not_covered=takes)
+
+
+def _torchvision() -> Implementation:
+    """torchvision.ops.sigmoid_focal_loss, its formula written out (the package isn't needed for it)."""
+    functional: Any = importlib.import_module("torch.nn.functional")
+
+    def focal(inputs: Any, targets: Any, *, gamma: float, reduction: str) -> Any:
+        targets = targets.to(inputs.dtype)
+        p = inputs.sigmoid()
+        ce_loss = functional.binary_cross_entropy_with_logits(inputs, targets, reduction="none")
+        p_t = p * targets + (1 - p) * (1 - targets)
+        return ce_loss * ((1 - p_t) ** gamma)
+
+    takes = _covering({"sigmoid_focal_loss": ("gamma",)})
+    return Implementation("torchvision", {"sigmoid_focal_loss": focal}, backends=("torch:cpu",), not_covered=takes)
+
+
+def _jax() -> Implementation:
+    nn: Any = importlib.import_module("jax.nn")
+    functions: dict[str, Loss] = {
+        "softmax": nn.softmax,
+        "log_softmax": nn.log_softmax,
+        "logsumexp": lambda x: nn.logsumexp(x, axis=-1),
+        "sigmoid": nn.sigmoid,
+        "log_sigmoid": nn.log_sigmoid,
+    }
+    return Implementation("jax", functions, backends=("jax:cpu", "jax:cuda"), not_covered=_covering({}))
+
+
+def _optax() -> Implementation:
+    optax: Any = importlib.import_module("optax")
+
+    def unreduced(loss: Loss) -> Loss:
+        def call(logits: Any, target: Any, *, reduction: str = "mean", **options: Any) -> Any:
+            found = loss(logits, target, **options)
+            return {"none": lambda v: v, "mean": lambda v: v.mean(), "sum": lambda v: v.sum()}[reduction](found)
+
+        return call
+
+    def categorical(logits: Any, target: Any) -> Any:
+        if target.ndim == logits.ndim:
+            return optax.softmax_cross_entropy(logits, target)
+        return optax.softmax_cross_entropy_with_integer_labels(logits, target)
+
+    functions = {
+        "cross_entropy": unreduced(categorical),
+        "binary_cross_entropy_with_logits": unreduced(optax.sigmoid_binary_cross_entropy),
+        "sigmoid_focal_loss": unreduced(optax.sigmoid_focal_loss),
+    }
+    takes = _covering({"sigmoid_focal_loss": ("gamma",)})
+    return Implementation("optax", functions, backends=("jax:cpu", "jax:cuda"), not_covered=takes)
+
+
+def _scipy() -> Implementation:
+    special: Any = importlib.import_module("scipy.special")
+    functions: dict[str, Loss] = {
+        "softmax": lambda x: special.softmax(x, axis=-1),
+        "log_softmax": lambda x: special.log_softmax(x, axis=-1),
+        "logsumexp": lambda x: special.logsumexp(x, axis=-1),
+        "sigmoid": special.expit,
+        "log_sigmoid": special.log_expit,
+    }
+    return Implementation("scipy", functions, backends=("numpy",), not_covered=_covering({}))
+
+
+def _sklearn() -> Implementation:
+    """The losses inside scikit-learn's gradient boosting and linear models, which have closed gradients."""
+    module: Any = importlib.import_module("sklearn._loss.loss")
+
+    def halfway(loss: Any) -> Loss:
+        def call(logits: Any, target: Any, *, reduction: str) -> Any:
+            return loss.loss(target.astype(logits.dtype), logits)
+
+        return call
+
+    def both(function: Loss) -> Loss:
+        def call(logits: Any, target: Any, *, reduction: str, cotangent: Any) -> Any:
+            loss = module.HalfBinomialLoss() if logits.ndim == 1 else module.HalfMultinomialLoss(logits.shape[-1])
+            if logits.ndim == 1:
+                return loss.loss_gradient(target.astype(logits.dtype), logits)
+            return loss.loss_gradient(target.astype(logits.dtype), logits)
+
+        return call
+
+    def categorical(logits: Any, target: Any, *, reduction: str) -> Any:
+        return module.HalfMultinomialLoss(logits.shape[-1]).loss(target.astype(logits.dtype), logits)
+
+    functions: dict[str, Loss] = {
+        "binary_cross_entropy_with_logits": halfway(module.HalfBinomialLoss()),
+        "cross_entropy": categorical,
+    }
+
+    def not_covered(case: Case) -> str | None:
+        if case.function == "cross_entropy" and case.arrays["logits"].shape[-1] < 3:
+            return "takes three classes or more"
+        found: str | None = _covering({}, no_half=True)(case)
+        return found
+
+    return Implementation("scikit-learn", functions, both, backends=("numpy",), not_covered=not_covered)
+
+
+def _keras() -> Implementation:
+    """Keras' losses of logits, on whichever backend it has been set to; run here on JAX arrays or torch tensors."""
+    os.environ.setdefault("KERAS_BACKEND", "jax")  # keras would look for TensorFlow
+    keras: Any = importlib.import_module("keras")
+    backend = {"jax": ("jax:cpu", "jax:cuda"), "torch": ("torch:cpu", "torch:cuda")}.get(keras.backend.backend(), ())
+
+    def categorical(logits: Any, target: Any, *, reduction: str) -> Any:
+        return keras.ops.sparse_categorical_crossentropy(target, logits, from_logits=True)
+
+    def binary(logits: Any, target: Any, *, reduction: str) -> Any:
+        return keras.ops.binary_crossentropy(target, logits, from_logits=True)
+
+    def focal(logits: Any, target: Any, *, gamma: float, reduction: str) -> Any:
+        column = keras.losses.binary_focal_crossentropy(target[:, None], logits[:, None], gamma=gamma, from_logits=True)
+        return column
+
+    functions: dict[str, Loss] = {
+        "cross_entropy": categorical,
+        "binary_cross_entropy_with_logits": binary,
+        "sigmoid_focal_loss": focal,
+    }
+    takes = _covering({"sigmoid_focal_loss": ("gamma",)})
+    return Implementation("keras", functions, backends=backend, not_covered=takes)

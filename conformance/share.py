@@ -1,0 +1,73 @@
+"""Shares a run among processes, a function and dtype to each at a time.
+
+Compilers are what takes the time of a run, and they mostly keep one core busy.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass, replace
+
+from conformance import hunt, peers, runner
+from conformance.backends import Implementation, arrayloss
+from conformance.cases import FUNCTIONS, Case
+from conformance.formats import FORMATS
+from conformance.runner import Result, Selection
+
+
+@dataclass(frozen=True)
+class Work:
+    """How to make, in another process, what is judged and what it is judged by: functions of importable modules."""
+
+    implementations: Callable[[], list[Implementation]]
+    cases: Callable[[Selection], Iterator[Case]]
+
+
+def _ours() -> list[Implementation]:
+    return [arrayloss()]
+
+
+def _with_peers() -> list[Implementation]:
+    return [arrayloss(), *peers.peers()]
+
+
+def _every_case(selection: Selection) -> Iterator[Case]:
+    yield from runner.selected_cases(selection)
+    yield from hunt.kept(selection)
+
+
+OURS = Work(_ours, _every_case)
+PEERS = Work(_with_peers, peers.cases)
+
+
+def parts(selection: Selection) -> list[Selection]:
+    """The selection, cut by function and dtype; the long ones first, so that no process waits for one at the end."""
+    functions = selection.functions or FUNCTIONS
+    dtypes = selection.dtypes or tuple(FORMATS)
+    cut = [replace(selection, functions=(f,), dtypes=(d,)) for f in functions for d in dtypes]
+    return sorted(cut, key=lambda part: -FUNCTIONS.index(part.functions[0]))
+
+
+def run(work: Work, selection: Selection, workers: int) -> Iterator[list[Result]]:
+    """Yield the results of each part as it is done."""
+    cut = parts(selection)
+    if workers < 2 or len(cut) < 2:
+        for part in cut:
+            yield part_of(work, part)
+        return
+    # Spawned, because JAX and torch have threads by the time anyone forks.
+    # One thread each: the processes are as many as the cores that they were given.
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // workers)))
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(workers, mp_context=context) as pool:
+        waiting = [pool.submit(part_of, work, part) for part in cut]
+        for done in as_completed(waiting):
+            yield done.result()
+
+
+def part_of(work: Work, part: Selection) -> list[Result]:
+    """All results of one part."""
+    return list(runner.run(work.implementations(), work.cases(part), part))

@@ -1,0 +1,210 @@
+"""The oracle against mpmath at 60 digits and more, written from the definitions, in the plainest way there is."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import mpmath
+import numpy as np
+import pytest
+
+from conformance.cases import BINARY, CATEGORICAL, FUNCTIONS, Case, Reduce, cases
+from conformance.formats import Floats, spacing
+from conformance.oracle import exact
+
+# Where e**-300 and 1 stand in one sum, 60 digits of a small loss and of a difference quotient of it take 700.
+FAR, NEAR = 700, 200
+
+
+def _cost(p: Any, gamma: Any) -> Any:
+    return mpmath.inf if p == 0 else (1 - p) ** gamma * -mpmath.log(p)
+
+
+def _value(case: Case, arrays: dict[str, list[Any]]) -> Any:
+    """The loss of flat lists of mpmath numbers, reduced: a 2-d problem, axis last."""
+    shape = case.arrays["logits"].shape
+    x = arrays["logits"]
+    count = shape[0]
+    gamma = mpmath.mpf(case.options.get("gamma", 2.0)) if "focal" in case.function else mpmath.mpf(0)
+    s = mpmath.mpf(case.options.get("label_smoothing", 0.0))
+    sample_weight = arrays.get("sample_weight", [mpmath.mpf(1)] * count)
+    losses, weights = [], []
+    for i in range(count):
+        if case.function in BINARY:
+            y = (1 - s) * arrays["target"][i] + s / 2
+            p = x[i] if case.function == "binary_cross_entropy" else 1 / (1 + mpmath.exp(-x[i]))
+            one, zero = arrays.get("pos_weight", [mpmath.mpf(1)] * count)[i], mpmath.mpf(1)
+            if case.options.get("alpha") is not None:
+                one, zero = one * mpmath.mpf(case.options["alpha"]), 1 - mpmath.mpf(case.options["alpha"])
+            loss = sum(w * _cost(q, gamma) for w, q in ((y * one, p), ((1 - y) * zero, 1 - p)) if w != 0)
+            weight = sample_weight[i]
+        else:
+            classes = shape[1]
+            row = x[i * classes : (i + 1) * classes]
+            if case.function == "nll_loss":
+                p_row = [mpmath.exp(v) for v in row]
+            else:
+                total = sum(mpmath.exp(v) for v in row)
+                p_row = [mpmath.exp(v) / total for v in row]
+            if case.target_kind == "index":
+                q = [mpmath.mpf(int(arrays["target"][i]) == c) for c in range(classes)]
+            else:
+                q = arrays["target"][i * classes : (i + 1) * classes]
+            class_weight = arrays.get("class_weight", [mpmath.mpf(1)] * classes)
+            alpha = arrays.get("alpha", [mpmath.mpf(1)] * classes)
+            loss, weight = mpmath.mpf(0), mpmath.mpf(0)
+            for c in range(classes):
+                share = ((1 - s) * q[c] + s / classes) * class_weight[c] * alpha[c]
+                weight += sample_weight[i] * q[c] * class_weight[c]
+                if share != 0:
+                    loss += share * _cost(p_row[c], gamma)
+        losses.append(sample_weight[i] * loss)
+        weights.append(weight)
+    how = case.options.get("reduction", "mean")
+    if how == "none":
+        assert case.cotangent is not None
+        return sum(mpmath.mpf(float(g)) * loss for g, loss in zip(case.cotangent, losses, strict=True))
+    if isinstance(how, Reduce) and how.kind == "Hardest":
+        chosen = sorted(losses, reverse=True)[: how.arguments["k"]]
+        return sum(chosen) / len(chosen)
+    if how == "sum":
+        return sum(losses)
+    return sum(losses) / (sum(weights) if how == "mean" else mpmath.mpf(count))
+
+
+def _lists(case: Case) -> dict[str, list[Any]]:
+    return {name: [mpmath.mpf(float(v)) for v in values.ravel()] for name, values in case.arrays.items()}
+
+
+def _slope(case: Case, name: str, at: int) -> Any:
+    """A central difference: its error goes with the square of a step of a third of the digits."""
+    step = mpmath.mpf(10) ** (-mpmath.mp.dps // 3)
+    ends = []
+    for sign in (1, -1):
+        arrays = _lists(case)
+        arrays[name][at] += sign * step
+        ends.append(_value(case, arrays))
+    return (ends[0] - ends[1]) / (2 * step)
+
+
+def _same(high: float, low: float, scale: float, expected: Any) -> bool:
+    unit = float(spacing(np.asarray(scale), "float64"))
+    return bool(abs(mpmath.mpf(high) + mpmath.mpf(low) - expected) <= mpmath.mpf(2.0**-40) * unit)
+
+
+def _problem(function: str, rng: np.random.Generator, far: bool, **options: Any) -> Case:
+    """Four samples, with weights of every kind the function takes."""
+    scale = 60.0 if far else 3.0
+    arrays: dict[str, Floats]
+    if function in BINARY:
+        x = rng.normal(size=4) * scale
+        if function == "binary_cross_entropy":
+            x = rng.random(4)
+        arrays = {"logits": x, "target": rng.random(4), "sample_weight": rng.random(4)}
+        kind = "float"
+        if function != "binary_cross_entropy":
+            arrays["pos_weight"] = rng.random(4) + 0.5
+    else:
+        x = rng.normal(size=(4, 3)) * scale
+        x = -np.abs(x) if function == "nll_loss" else x
+        kind = options.pop("kind", "index")
+        target = rng.integers(3, size=4).astype(float) if kind == "index" else rng.random((4, 3))
+        arrays = {
+            "logits": x,
+            "target": target,
+            "class_weight": rng.random(3),
+            "sample_weight": rng.random(4),
+        }
+        if function == "softmax_focal_loss":
+            arrays["alpha"] = rng.random(3)
+    wrt = tuple(n for n in arrays if n != "target" or kind == "float")
+    cotangent = rng.random(4) if options.get("reduction") == "none" else None
+    return Case(function, "", "", "float64", arrays, options, kind, cotangent, wrt)
+
+
+LOSSES = (*CATEGORICAL, *BINARY)
+REDUCTIONS = ("none", "mean", "sum", Reduce("Mean", {"over": "all"}), Reduce("Hardest", {"k": 2}))
+
+
+@pytest.mark.parametrize("reduction", REDUCTIONS, ids=str)
+@pytest.mark.parametrize("function", LOSSES)
+def test_losses_and_all_gradients(function: str, reduction: str | Reduce) -> None:
+    rng = np.random.default_rng(1)
+    for far in (False, True) if reduction == "none" else (False,):
+        options: dict[str, Any] = {"reduction": reduction}
+        if function not in ("nll_loss", "binary_cross_entropy"):
+            options["label_smoothing"] = 0.125
+        if "focal" in function:
+            options["gamma"] = 1.5
+        if function == "sigmoid_focal_loss":
+            options["alpha"] = 0.25
+        for kind in ("index", "float") if function in CATEGORICAL else ("float",):
+            case = _problem(function, rng, far, **options, **({"kind": kind} if function in CATEGORICAL else {}))
+            _check(case, FAR if far else NEAR)
+
+
+def _check(case: Case, digits: int) -> None:
+    found = exact(case)
+    with mpmath.workdps(digits):
+        total = _value(case, _lists(case))
+        value = found["value"]
+        cotangent = np.ones(1) if case.cotangent is None else case.cotangent
+        pairs = zip(value.high.ravel(), value.low.ravel(), cotangent, strict=True)
+        ours = sum(mpmath.mpf(float(g)) * (mpmath.mpf(float(h)) + mpmath.mpf(float(lo))) for h, lo, g in pairs)
+        assert abs(ours - total) <= mpmath.mpf(2) ** -90 * abs(total), case.label
+        for name in case.wrt:
+            entry = found[f"d {name}"]
+            for at in range(entry.high.size):
+                triple = [float(a.ravel()[at]) for a in (entry.high, entry.low, entry.scale)]
+                assert _same(*triple, _slope(case, name, at)), (case.label, name, at)
+
+
+@pytest.mark.parametrize("function", ["softmax", "log_softmax", "logsumexp", "sigmoid", "log_sigmoid"])
+@pytest.mark.parametrize("pulled", ["one", "all"])
+def test_functions_and_their_pullbacks(function: str, pulled: str) -> None:
+    rng = np.random.default_rng(2)
+    scalar = function in ("sigmoid", "log_sigmoid")
+    for scale in (1e-6, 1.0, 60.0):
+        x = rng.normal(size=4) * scale
+        g = rng.normal(size=() if function == "logsumexp" else 4)
+        if pulled == "one" and g.ndim:
+            g[[0, 2, 3]] = 0
+        case = Case(function, "", "", "float64", {"logits": x}, cotangent=np.asarray(g))
+        found = exact(case)
+
+        def value(v: list[Any]) -> list[Any]:
+            if scalar:
+                p = [1 / (1 + mpmath.exp(-a)) for a in v]
+                return p if function == "sigmoid" else [mpmath.log(a) for a in p]
+            total = sum(mpmath.exp(a) for a in v)
+            if function == "logsumexp":
+                return [mpmath.log(total)]
+            p = [mpmath.exp(a) / total for a in v]
+            return p if function == "softmax" else [mpmath.log(a) for a in p]
+
+        with mpmath.workdps(FAR):
+            step = mpmath.mpf(10) ** (-mpmath.mp.dps // 3)
+            start = [mpmath.mpf(float(a)) for a in x]
+            entry = found["value"]
+            for at, due in enumerate(value(start)):
+                assert _same(*(float(a.ravel()[at]) for a in (entry.high, entry.low, entry.scale)), due)
+            entry = found["d logits"]
+            for at in range(4):
+                ends = [value([a + sign * step * (i == at) for i, a in enumerate(start)]) for sign in (1, -1)]
+                moved = zip(np.ravel(g), ends[0], ends[1], strict=True)
+                due = sum(mpmath.mpf(float(w)) * (up - down) for w, up, down in moved) / (2 * step)
+                assert _same(*(float(a.ravel()[at]) for a in (entry.high, entry.low, entry.scale)), due)
+
+
+@pytest.mark.parametrize("function", FUNCTIONS)
+def test_every_case_is_proven(function: str) -> None:
+    # `exact` raises where a ball isn't sharp.
+    for case in cases(function, "float32", quick=True):
+        assert exact(case)["value"].high.shape == exact(case)["value"].low.shape
+
+
+def test_no_digit_of_a_confident_answer_is_lost() -> None:
+    arrays = {"logits": np.asarray([[40.0, 0.0]]), "target": np.asarray([0.0])}
+    found = exact(Case("cross_entropy", "", "", "float32", arrays, {}, "index"))
+    assert found["value"].high == pytest.approx(np.exp(-40.0), rel=1e-15)
+    assert found["d logits"].high[0] == pytest.approx([-np.exp(-40.0), np.exp(-40.0)], rel=1e-15)
