@@ -1,0 +1,413 @@
+"""torch: autograd to the second order, torch.func, torch.compile forward and backward."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import reference
+
+import arrayloss
+from arrayloss import (
+    Hardest,
+    Mean,
+    binary_cross_entropy,
+    binary_cross_entropy_with_logits,
+    cross_entropy,
+    nll_loss,
+    sigmoid_focal_loss,
+    softmax_focal_loss,
+    value_and_grad,
+)
+
+torch = pytest.importorskip("torch", reason="torch is not installed")
+
+CATEGORICAL = [nll_loss, cross_entropy, softmax_focal_loss]
+BINARY = [binary_cross_entropy, binary_cross_entropy_with_logits, sigmoid_focal_loss]
+LABELS = torch.tensor([0, 2, -100, 1])
+
+
+def names(x: Any) -> str:
+    return getattr(x, "__name__", str(x))
+
+
+def doubles(*shape: int, low: float = -2.0, high: float = 2.0, seed: int = 0) -> Any:
+    generator = torch.Generator().manual_seed(seed)
+    return (low + (high - low) * torch.rand(shape, generator=generator, dtype=torch.float64)).requires_grad_()
+
+
+def probabilities(rows: int, classes: int, seed: int = 1) -> Any:
+    return doubles(rows, classes, seed=seed).detach().softmax(-1).requires_grad_()
+
+
+def check(f: Callable[..., Any], *inputs: Any) -> None:
+    assert torch.autograd.gradcheck(f, inputs)
+    assert torch.autograd.gradgradcheck(f, inputs)
+
+
+# --- autograd -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("reduction", ["none", "mean", "sum", Mean(over="all")], ids=str)
+@pytest.mark.parametrize("loss", CATEGORICAL, ids=names)
+def test_index_labels(loss: Any, reduction: Any) -> None:
+    check(lambda x: loss(x, LABELS, reduction=reduction), doubles(4, 3, low=-2, high=-0.1))
+
+
+@pytest.mark.parametrize("loss", CATEGORICAL, ids=names)
+def test_categorical_inputs_all_differentiate(loss: Any) -> None:
+    """Logits, probabilities, both weights and alpha at once: the mean divides by three of them."""
+    focal = loss is softmax_focal_loss
+
+    def f(x: Any, t: Any, w: Any, c: Any, *alpha: Any) -> Any:
+        extra = {"alpha": alpha[0]} if focal else {}
+        smoothing = {} if loss is nll_loss else {"label_smoothing": 0.1}
+        return loss(x, t, sample_weight=w, class_weight=c, **smoothing, **extra)
+
+    inputs = [doubles(3, 4, low=-2, high=-0.1), probabilities(3, 4), doubles(3, low=0.5), doubles(4, low=0.5)]
+    check(f, *inputs, *([doubles(4, low=0.2, high=0.9, seed=3)] if focal else []))
+
+
+@pytest.mark.parametrize("loss", CATEGORICAL, ids=names)
+def test_weights_of_index_labels(loss: Any) -> None:
+    def f(x: Any, w: Any, c: Any) -> Any:
+        return loss(x, LABELS, sample_weight=w, class_weight=c)
+
+    check(f, doubles(4, 3, low=-2, high=-0.1), doubles(4, low=0.5), doubles(3, low=0.5, seed=2))
+
+
+@pytest.mark.parametrize("reduction", ["none", "mean"])
+@pytest.mark.parametrize("loss", BINARY, ids=names)
+def test_binary_inputs_all_differentiate(loss: Any, reduction: str) -> None:
+    x = doubles(3, 2, low=0.1, high=0.9) if loss is binary_cross_entropy else doubles(3, 2)
+    t, w = doubles(3, 2, low=0.1, high=0.9, seed=1), doubles(3, 1, low=0.5, seed=2)
+    pos, alpha = doubles(2, low=0.5, seed=3), torch.tensor(0.3, dtype=torch.float64, requires_grad=True)
+    if loss is binary_cross_entropy:
+        check(lambda x, t, w: loss(x, t, sample_weight=w, reduction=reduction), x, t, w)
+    elif loss is sigmoid_focal_loss:
+
+        def focal(x: Any, t: Any, w: Any, pos: Any, alpha: Any) -> Any:
+            return loss(x, t, sample_weight=w, pos_weight=pos, alpha=alpha, label_smoothing=0.1, reduction=reduction)
+
+        check(focal, x, t, w, pos, alpha)
+    else:
+        check(lambda *a: loss(*a[:2], sample_weight=a[2], pos_weight=a[3], reduction=reduction), x, t, w, pos)
+
+
+@pytest.mark.parametrize("gamma", [0, 0.5, 1, 3.5])
+def test_gamma(gamma: float) -> None:
+    check(lambda x: sigmoid_focal_loss(x, torch.tensor([1, 0, 1]), gamma=gamma), doubles(3))
+    check(lambda x: softmax_focal_loss(x, LABELS, gamma=gamma), doubles(4, 3))
+
+
+def test_hardest() -> None:
+    check(lambda x: cross_entropy(x, LABELS, reduction=Hardest(k=2)), doubles(4, 3))
+
+
+def test_axis() -> None:
+    labels = torch.tensor([[0, 2], [1, 1]])
+    check(lambda x: cross_entropy(x, labels, axis=1, label_smoothing=0.2), doubles(2, 3, 2))
+
+
+@pytest.mark.parametrize(
+    "f",
+    [
+        arrayloss.softmax,
+        arrayloss.log_softmax,
+        arrayloss.logsumexp,
+        arrayloss.sigmoid,
+        arrayloss.log_sigmoid,
+        lambda x: arrayloss.softmax(x, axis=0),
+        lambda x: arrayloss.logsumexp(x, axis=0, keepdims=True),
+        lambda x: arrayloss.softmax(x, where=torch.tensor([[True, False, True]] * 2)),
+        lambda x: arrayloss.logsumexp(x, where=torch.tensor([[True, False, True]] * 2)),
+    ],
+    ids=names,
+)
+def test_activations(f: Any) -> None:
+    check(f, doubles(2, 3))
+
+
+def test_the_slope_of_a_weight_of_zero() -> None:
+    """(loss_i - mean) / W: leaving a sample out by its weight does not make its weight's slope zero."""
+    x = doubles(3, 2).detach()
+    labels, w = (
+        torch.tensor([0, 1, 0]),
+        torch.tensor([1.0, 0.0, 2.0], dtype=torch.float64, requires_grad=True),
+    )
+    (slope,) = torch.autograd.grad(cross_entropy(x, labels, sample_weight=w), w)
+    losses = cross_entropy(x, labels, reduction="none")
+    mean = cross_entropy(x, labels, sample_weight=w.detach())
+    torch.testing.assert_close(slope, (losses - mean) / 3, rtol=1e-12, atol=0)
+
+
+def test_distillation() -> None:
+    """Through the teacher too: the slope of a soft target is -log p, of a smoothed one (1 - s) times it."""
+    x, t = doubles(2, 3), probabilities(2, 3)
+    (slope,) = torch.autograd.grad(cross_entropy(x.detach(), t, reduction="sum"), t)
+    torch.testing.assert_close(slope, -x.log_softmax(-1).detach(), rtol=1e-12, atol=1e-14)
+
+
+def test_ignored_rows_have_exactly_zero_gradient() -> None:
+    x = torch.tensor([[torch.nan, 0.0], [torch.inf, torch.inf], [1.0, 0.0]], requires_grad=True)
+    w = torch.ones(3, requires_grad=True)
+    cross_entropy(x, torch.tensor([-100, -100, 0]), sample_weight=w).backward()
+    assert (x.grad[:2] == 0).all()
+    assert torch.isfinite(x.grad).all()
+    assert torch.isfinite(w.grad).all()
+
+
+def test_second_derivative_of_ignored_rows() -> None:
+    x = torch.tensor([[torch.nan, 0.0], [1.0, 0.0]], requires_grad=True)
+    (g,) = torch.autograd.grad(cross_entropy(x, torch.tensor([-100, 0])), x, create_graph=True)
+    (h,) = torch.autograd.grad(g[1, 0], x)
+    assert (h[0] == 0).all()
+    assert torch.isfinite(h).all()
+
+
+def test_inference_makes_no_graph() -> None:
+    x = doubles(4, 3)
+    with torch.no_grad():
+        assert not cross_entropy(x, LABELS).requires_grad
+    with torch.inference_mode():
+        assert torch.isfinite(cross_entropy(x.detach(), LABELS))
+    assert not cross_entropy(x.detach(), LABELS).requires_grad
+    value, gradient = value_and_grad(cross_entropy)(x.detach(), LABELS)
+    assert not value.requires_grad
+    assert not gradient.requires_grad
+
+
+def test_logits_inside_a_graph() -> None:
+    """A model in front: the gradient reaches the parameters, twice if asked."""
+    weight = doubles(2, 3)
+    inputs = torch.ones(4, 2, dtype=torch.float64)
+    check(lambda w: cross_entropy((inputs @ w).tanh(), LABELS), weight)
+
+
+def test_accumulates_and_frees_like_any_other() -> None:
+    x = doubles(4, 3)
+    out = cross_entropy(x, LABELS)
+    out.backward(retain_graph=True)
+    once = x.grad.clone()
+    out.backward()
+    torch.testing.assert_close(x.grad, 2 * once)
+    with pytest.raises(RuntimeError, match="second time"):
+        out.backward()
+
+
+def test_views_and_strides() -> None:
+    """Transposed, expanded and sliced logits: nothing assumes contiguous memory."""
+    base = doubles(3, 8).detach()
+    right = cross_entropy(base.T[::2].contiguous(), LABELS)
+    torch.testing.assert_close(cross_entropy(base.T[::2], LABELS), right)
+    torch.testing.assert_close(cross_entropy(base[:, ::2], LABELS, axis=0), right)
+    row = doubles(1, 3)
+    check(lambda x: cross_entropy(x.expand(4, 3), LABELS), row)
+
+
+# --- torch.func ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("loss", [*CATEGORICAL, *BINARY], ids=names)
+def test_func_grad_vmap_jacrev(loss: Any) -> None:
+    low, high = {"nll_loss": (-2.0, -0.1), "binary_cross_entropy": (0.1, 0.9)}.get(loss.__name__, (-2.0, 2.0))
+    x = doubles(5, 4, 3, low=low, high=high).detach()
+    if loss in CATEGORICAL:
+        y = torch.randint(0, 3, (5, 4), generator=torch.Generator().manual_seed(0))
+    else:
+        y = (x > x.mean()).long()
+    per = torch.stack([torch.stack(list(value_and_grad(loss)(a, b))[:1]) for a, b in zip(x, y, strict=True)])[:, 0]
+    slopes = torch.stack([value_and_grad(loss)(a, b)[1] for a, b in zip(x, y, strict=True)])
+    torch.testing.assert_close(torch.func.grad(loss)(x[0], y[0]), slopes[0])
+    torch.testing.assert_close(torch.func.vmap(loss)(x, y), per)
+    torch.testing.assert_close(torch.func.vmap(torch.func.grad(loss))(x, y), slopes)
+    jacobian = torch.func.jacrev(lambda a: loss(a, y[0], reduction="none"))(x[0])
+    torch.testing.assert_close(jacobian.flatten(0, -3).sum(0), grad_of_sum(loss, x[0], y[0]))
+    shared = torch.func.vmap(torch.func.grad(loss), in_dims=(0, None))(x, y[0])
+    torch.testing.assert_close(shared[0], slopes[0])
+
+
+def grad_of_sum(loss: Any, x: Any, y: Any) -> Any:
+    return value_and_grad(loss)(x, y, reduction="sum")[1]
+
+
+def test_func_over_weights_and_soft_targets() -> None:
+    x, t, w = doubles(4, 3).detach(), probabilities(4, 3).detach(), doubles(4, low=0.5).detach()
+
+    def f(x: Any, t: Any, w: Any) -> Any:
+        return cross_entropy(x, t, sample_weight=w)
+
+    got = torch.func.grad(f, argnums=(0, 1, 2))(x, t, w)
+    leaves = [a.clone().requires_grad_() for a in (x, t, w)]
+    expected = torch.autograd.grad(f(*leaves), leaves)
+    for a, b in zip(got, expected, strict=True):
+        torch.testing.assert_close(a, b)
+        assert a.abs().max() > 0
+
+
+def test_func_hessian() -> None:
+    """jacrev of grad; for one row it is diag(p) - p p'."""
+    x = doubles(1, 3).detach()
+    h = torch.func.jacrev(torch.func.grad(cross_entropy))(x, torch.tensor([1]))
+    p = x[0].softmax(-1)
+    torch.testing.assert_close(h[0, :, 0], p.diag() - torch.outer(p, p))
+
+
+def test_per_sample_gradients_of_a_model() -> None:
+    """What torch.func is for: grad inside vmap, the label traced with the sample."""
+    weight = doubles(2, 3).detach()
+    inputs = doubles(4, 2, seed=9).detach()
+    labels = torch.tensor([0, 2, 1, 1])
+
+    def one(w: Any, a: Any, y: Any) -> Any:
+        return cross_entropy(a @ w, y)
+
+    got = torch.func.vmap(torch.func.grad(one), in_dims=(None, 0, 0))(weight, inputs, labels)
+    p = (inputs @ weight).softmax(-1) - torch.nn.functional.one_hot(labels, 3)
+    torch.testing.assert_close(got, inputs[:, :, None] * p[:, None, :])
+
+
+# --- torch.compile ------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def counter() -> Any:
+    """A compiler that counts how often it is asked; fullgraph=True makes any break an error."""
+    import torch._dynamo.testing
+
+    torch._dynamo.reset()
+    yield torch._dynamo.testing.CompileCounterWithBackend("aot_eager")
+    torch._dynamo.reset()
+
+
+def soft_or_labels(loss: Any, rows: int, seed: int = 0) -> tuple[Any, Any]:
+    low, high = {"nll_loss": (-2.0, -0.1), "binary_cross_entropy": (0.1, 0.9)}.get(loss.__name__, (-2.0, 2.0))
+    x = doubles(rows, 3, low=low, high=high, seed=seed)
+    if loss in CATEGORICAL:
+        return x, torch.randint(0, 3, (rows,), generator=torch.Generator().manual_seed(seed))
+    return x, (x > x.mean()).long()
+
+
+@pytest.mark.parametrize("loss", [*CATEGORICAL, *BINARY], ids=names)
+def test_compiles_whole_and_once(counter: Any, loss: Any) -> None:
+    compiled = torch.compile(loss, fullgraph=True, backend=counter, dynamic=False)
+    first = 0
+    for seed in (0, 1):
+        x, y = soft_or_labels(loss, 6, seed)
+        out = compiled(x, y)
+        (got,) = torch.autograd.grad(out, x)
+        (expected,) = torch.autograd.grad(loss(x, y), x)
+        torch.testing.assert_close(out, loss(x, y), rtol=1e-12, atol=1e-14)
+        torch.testing.assert_close(got, expected, rtol=1e-12, atol=1e-14)
+        first = first or counter.frame_count
+    assert counter.frame_count == first, "compiled again for the same shapes"
+
+
+@pytest.mark.parametrize("loss", [cross_entropy, sigmoid_focal_loss], ids=names)
+def test_dynamic_shapes(counter: Any, loss: Any) -> None:
+    """One graph for every batch size."""
+    compiled = torch.compile(loss, fullgraph=True, backend=counter, dynamic=True)
+    # Not 1: dynamo starts the first call over where a Python float among the arguments became symbolic.
+    first = 0
+    for rows in (6, 9, 33):
+        x, y = soft_or_labels(loss, rows)
+        out = compiled(x, y)
+        torch.testing.assert_close(out, loss(x, y), rtol=1e-12, atol=1e-14)
+        (got,) = torch.autograd.grad(out, x)
+        torch.testing.assert_close(got, value_and_grad(loss)(x.detach(), y)[1], rtol=1e-12, atol=1e-14)
+        first = first or counter.frame_count
+    assert counter.frame_count == first, "compiled again for another batch size"
+
+
+def test_marked_dynamic(counter: Any) -> None:
+    """mark_dynamic is an error if anything specializes on the size."""
+    compiled = torch.compile(cross_entropy, fullgraph=True, backend=counter)
+    first = 0
+    for rows in (6, 10):
+        x, y = soft_or_labels(cross_entropy, rows)
+        torch._dynamo.mark_dynamic(x, 0)
+        torch._dynamo.mark_dynamic(y, 0)
+        torch.testing.assert_close(compiled(x, y), cross_entropy(x, y))
+        first = first or counter.frame_count
+    assert counter.frame_count == first, "compiled again for another batch size"
+
+
+def test_compiled_options(counter: Any) -> None:
+    """Everything at once, differentiated by all of it."""
+
+    def f(x: Any, t: Any, w: Any, c: Any, where: Any) -> Any:
+        return cross_entropy(
+            x,
+            t,
+            sample_weight=w,
+            class_weight=c,
+            where=where,
+            label_smoothing=0.1,
+            axis=1,
+            reduction=Mean(over="valid"),
+        )
+
+    x, w = doubles(4, 3, 2), doubles(4, 2, low=0.5)
+    t, c = doubles(4, 3, 2, seed=5).detach().softmax(1).requires_grad_(), doubles(3, low=0.5)
+    where = torch.tensor([[True, False], [True, True], [False, True], [True, True]])
+    inputs = (x, t, w, c)
+    got = torch.autograd.grad(torch.compile(f, fullgraph=True, backend=counter)(*inputs, where), inputs)
+    expected = torch.autograd.grad(f(*inputs, where), inputs)
+    for a, b in zip(got, expected, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-14)
+        assert a.abs().max() > 0
+
+
+def test_compiled_value_and_grad(counter: Any) -> None:
+    x, y = soft_or_labels(cross_entropy, 6)
+    f = torch.compile(value_and_grad(cross_entropy), fullgraph=True, backend=counter)
+    for a, b in zip(f(x.detach(), y), value_and_grad(cross_entropy)(x.detach(), y), strict=True):
+        torch.testing.assert_close(a, b)
+
+
+def test_compiled_hardest(counter: Any) -> None:
+    x, y = soft_or_labels(cross_entropy, 6)
+
+    def f(x: Any, y: Any) -> Any:
+        return cross_entropy(x, y, reduction=Hardest(fraction=0.5))
+
+    out = torch.compile(f, fullgraph=True, backend=counter)(x, y)
+    torch.testing.assert_close(out, f(x, y))
+    torch.testing.assert_close(torch.autograd.grad(out, x)[0], torch.autograd.grad(f(x, y), x)[0])
+
+
+@pytest.mark.parametrize("loss", [cross_entropy, sigmoid_focal_loss], ids=names)
+def test_inductor(loss: Any) -> None:
+    """The compiler that users get, with generated code; the accuracy of it is conformance's to judge."""
+    torch._dynamo.reset()
+    x, y = soft_or_labels(loss, 6)
+    x = x.detach().float().requires_grad_()
+    try:
+        out = torch.compile(loss, fullgraph=True)(x, y)
+    except Exception as error:
+        if "C++ compiler" in str(error) or "InvalidCxxCompiler" in str(error):
+            pytest.skip("inductor finds no C++ compiler here")
+        raise
+    torch.testing.assert_close(out, loss(x, y), rtol=1e-6, atol=0)
+    (got,) = torch.autograd.grad(out, x)
+    torch.testing.assert_close(got, value_and_grad(loss)(x.detach(), y)[1], rtol=1e-5, atol=1e-8)
+
+
+# --- against the reference ----------------------------------------------------------------------------------
+
+
+def test_every_gradient_against_the_reference() -> None:
+    """gradcheck compares with differences of the package's own values; this compares with the textbook's."""
+    x, t, w, c = doubles(3, 4), probabilities(3, 4), doubles(3, low=0.5), doubles(4, low=0.5)
+    inputs = [a.detach().numpy() for a in (x, t, w, c)]
+
+    def exact(position: int) -> np.ndarray:
+        def scalar(at: Any) -> Any:
+            a, b, weight, classes = (at if i == position else v for i, v in enumerate(inputs))
+            return reference.mean(reference.categorical(a, b, sample_weight=weight, class_weight=classes))
+
+        return reference.difference(scalar, inputs[position])
+
+    got = torch.autograd.grad(cross_entropy(x, t, sample_weight=w, class_weight=c), (x, t, w, c))
+    for i, a in enumerate(got):
+        np.testing.assert_allclose(a.numpy(), exact(i), rtol=1e-11, atol=1e-14)

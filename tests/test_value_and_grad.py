@@ -1,0 +1,121 @@
+"""value_and_grad and grad: the closed form on every library, and autodiff's answer where there is one."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import reference
+
+import arrayloss
+from arrayloss import Hardest, Mean, Sum, cross_entropy, grad, value_and_grad
+
+RNG = np.random.default_rng(11)
+LOGITS = RNG.normal(size=(5, 3)).round(3)
+LABELS = np.array([0, 2, 1, 1, 0])
+SOFT = RNG.dirichlet(np.ones(3), size=5)
+BITS = (LOGITS > 0.2).astype(np.int64)
+INPUTS = {
+    "nll_loss": (LOGITS, LABELS),
+    "cross_entropy": (LOGITS, LABELS),
+    "softmax_focal_loss": (LOGITS, SOFT),
+    "binary_cross_entropy": (1 / (1 + np.exp(-LOGITS)), BITS),
+    "binary_cross_entropy_with_logits": (LOGITS, BITS),
+    "sigmoid_focal_loss": (LOGITS, SOFT),
+}
+CATEGORICAL = ["nll_loss", "cross_entropy", "softmax_focal_loss"]
+
+
+@pytest.mark.autodiff
+@pytest.mark.parametrize("reduction", ["mean", "sum", Mean(over="all"), Sum(), Hardest(k=2)], ids=str)
+@pytest.mark.parametrize("name", INPUTS)
+def test_the_closed_form_is_autodiffs_answer(backend: Any, name: str, reduction: Any) -> None:
+    loss = getattr(arrayloss, name)
+    x, y = (backend.asarray(a) for a in INPUTS[name])
+    value, closed = value_and_grad(loss)(x, y, reduction=reduction)
+    again, autodiff = backend.pullback(lambda x, y: loss(x, y, reduction=reduction), x, y)
+    # One derivative, written once: the two are the same up to the order of a multiplication.
+    np.testing.assert_allclose(backend.to_numpy(value), backend.to_numpy(again), rtol=1e-14)
+    np.testing.assert_allclose(backend.to_numpy(closed), backend.to_numpy(autodiff), rtol=1e-13, atol=1e-17)
+
+
+@pytest.mark.parametrize("name", INPUTS)
+def test_the_value_is_the_plain_functions(backend: Any, name: str) -> None:
+    loss = getattr(arrayloss, name)
+    x, y = (backend.asarray(a) for a in INPUTS[name])
+    value, gradient = value_and_grad(loss)(x, y)
+    np.testing.assert_allclose(backend.to_numpy(value), backend.to_numpy(loss(x, y)), rtol=backend.rtol())
+    assert gradient.dtype == x.dtype
+    assert tuple(gradient.shape) == tuple(x.shape)
+    assert tuple(value.shape) == ()
+    assert backend.device_of(gradient) == backend.device_of(x)
+
+
+@pytest.mark.parametrize("name", INPUTS)
+def test_grad_is_the_second_half(backend: Any, name: str) -> None:
+    loss = getattr(arrayloss, name)
+    x, y = (backend.asarray(a) for a in INPUTS[name])
+    _, gradient = value_and_grad(loss)(x, y, reduction="sum")
+    alone = grad(loss)(x, y, reduction="sum")
+    np.testing.assert_array_equal(backend.to_numpy(alone), backend.to_numpy(gradient))
+
+
+@pytest.mark.parametrize("name", INPUTS)
+def test_cotangent(backend: Any, name: str) -> None:
+    loss = getattr(arrayloss, name)
+    logits, target = INPUTS[name]
+    shape = (5,) if name in CATEGORICAL else (5, 3)
+    cotangent = np.random.default_rng(1).normal(size=shape).round(3)
+    family = reference.categorical if name in CATEGORICAL else reference.binary
+    options: dict[str, Any] = {"gamma": 2.0} if "focal" in name else {}
+    options |= {"log_probs": True} if name == "nll_loss" else {}
+    options |= {"probs": True} if name == "binary_cross_entropy" else {}
+    value = reference.value(family, logits, target, **options)
+    gradient = reference.gradient(family, logits, target, reduce=reference.none, cotangent=cotangent, **options)
+    backend.agree(loss, logits, target, value, gradient, reduction="none", cotangent=cotangent, rtol=8 * backend.rtol())
+    x, y, seed = backend.asarray(logits), backend.asarray(target), backend.asarray(cotangent)
+    alone = grad(loss)(x, y, reduction="none", cotangent=seed)
+    np.testing.assert_allclose(
+        backend.to_numpy(alone),
+        gradient,
+        rtol=8 * backend.rtol(),
+        atol=8 * backend.rtol() * np.abs(gradient).max(),
+    )
+
+
+def test_a_cotangent_of_zero_stops_a_nan(backend: Any) -> None:
+    """0 times the NaN or inf of a sample nobody asked about: the others must come through."""
+    logits = np.array([[np.nan, 0.0], [0.0, 0.0]])
+    seed = backend.asarray(np.array([0.0, 1.0]))
+    x, y = backend.asarray(logits), backend.asarray(np.array([0, 1]))
+    gradient = backend.to_numpy(grad(cross_entropy)(x, y, reduction="none", cotangent=seed))
+    np.testing.assert_allclose(gradient[1], [0.5, -0.5], rtol=backend.rtol())
+
+
+def test_options_reach_the_loss(backend: Any) -> None:
+    options: dict[str, Any] = {
+        "axis": 0,
+        "label_smoothing": 0.1,
+        "class_weight": np.array([1.0, 0.5, 2.0]),
+        "sample_weight": np.array([1.0, 2.0, 0.5, 0.25, 3.0]),
+    }
+    value = reference.value(reference.categorical, LOGITS.T, LABELS, reduce=reference.mean, **options)
+    gradient = reference.gradient(reference.categorical, LOGITS.T, LABELS, reduce=reference.mean, **options)
+    backend.agree(cross_entropy, LOGITS.T, LABELS, value, gradient, rtol=4 * backend.rtol(), **options)
+
+
+def test_half_logits_get_a_half_gradient(backend: Any) -> None:
+    """dtype= asks for another value; the gradient is the logits' own type."""
+    if "float16" not in backend.floats:
+        pytest.skip("no float16 here")
+    x, y = backend.asarray(LOGITS, "float16"), backend.asarray(LABELS)
+    value, gradient = value_and_grad(cross_entropy)(x, y, dtype=backend.dtype("float32"))
+    assert backend.dtype_name(value) == "float32"
+    assert backend.dtype_name(gradient) == "float16"
+    rounded = LOGITS.astype(np.float16).astype(float)
+    expected = reference.value(reference.categorical, rounded, LABELS, reduce=reference.mean)
+    np.testing.assert_allclose(backend.to_numpy(value), expected, rtol=backend.rtol("float32"))
+
+
+def test_it_keeps_the_name_of_its_loss() -> None:
+    assert "cross_entropy" in value_and_grad(cross_entropy).__name__
+    assert "cross_entropy" in grad(cross_entropy).__name__
