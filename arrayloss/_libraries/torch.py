@@ -12,7 +12,7 @@ from arrayloss._libraries.generic import Library
 from arrayloss._modes import Array, Eager, IndexedLabels, Traced
 from arrayloss._rows import Arrays, Work, in_blocks, whole
 
-_CPU_BLOCK_BYTES = 1024 * 1024
+_CPU_BLOCK_BYTES = 2 * 1024 * 1024
 _DEVICE_BLOCK_BYTES = 256 * 1024 * 1024
 
 
@@ -75,25 +75,61 @@ class _Apply(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, g: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        return (None, *_pulled(ctx.kernel, g, ctx.saved_tensors, ctx.needs_input_grad[1:]))
+
+
+def _pulled(
+    kernel: Any, g: torch.Tensor, arrays: tuple[torch.Tensor | None, ...], needed: tuple[bool, ...]
+) -> tuple[torch.Tensor | None, ...]:
+    """What the kernel pulls the cotangent `g` back to, for each input that it is needed for."""
+    # A tape (create_graph=True) needs operations that it can differentiate: out of place, on whole arrays.
+    mode = library.mode(kernel.dtype, g, *arrays)
+
+    def work(x: Array, g: Array, *others: Array | None) -> tuple[Array | None, ...]:
+        coefficient = others[0] if others else None
+        if coefficient is not None and not isinstance(mode, Eager):
+            # What counts for nothing must not reach the second derivative either: 0 * nan there is out of sight.
+            nothing = (coefficient == 0) & ~torch.isfinite(x.amax(1, keepdim=True))
+            x = torch.where(nothing, torch.zeros_like(x), x)
+        rows = (x, *others)
+        pulls = kernel(mode, *rows).pulls
+        g = mode.real(g)
+        # The pull of the logits may write over what the others read: it comes last.
+        gradients = [pulls[i](g).to(rows[i].dtype) if needed[i] else None for i in reversed(range(len(needed)))]
+        return tuple(reversed(gradients))
+
+    x, *others = arrays
+    return library.run(work, (x, g, *others))
+
+
+class _Prepaid(torch.autograd.Function):
+    """A loss of plain tensors: the gradient is made with the value, in one pass over each block.
+
+    The exponentials are computed once. The backward scales the gradient's rows where they stand, so that nothing but
+    the gradient itself takes memory; a second backward computes it again.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, kernel: Any, *arrays: torch.Tensor | None) -> torch.Tensor:
+        ctx.kernel = kernel
+        ctx.save_for_backward(*arrays)
+        value, ctx.gradient = _unit_gradient(kernel, arrays)
+        return value
+
+    @staticmethod
+    def backward(ctx: Any, g: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         kernel, arrays, needed = ctx.kernel, ctx.saved_tensors, ctx.needs_input_grad[1:]
-        # A tape (create_graph=True) needs operations that it can differentiate: out of place, on whole arrays.
-        mode = library.mode(kernel.dtype, g, *arrays)
+        gradient, ctx.gradient = ctx.gradient, None
+        if torch.is_grad_enabled() or any(needed[1:]):
+            return (None, *_pulled(kernel, g, arrays, needed))
+        if gradient is None:
+            _, gradient = _unit_gradient(kernel, arrays)
+        mode = library.mode(kernel.dtype, g)
+        return (None, mode.still(g, gradient.mul_(g)), *(None for _ in needed[1:]))
 
-        def work(x: Array, g: Array, *others: Array | None) -> tuple[Array | None, ...]:
-            coefficient = others[0] if others else None
-            if coefficient is not None and not isinstance(mode, Eager):
-                # What counts for nothing must not reach the second derivative either: 0 * nan there is out of sight.
-                nothing = (coefficient == 0) & ~torch.isfinite(x.amax(1, keepdim=True))
-                x = torch.where(nothing, torch.zeros_like(x), x)
-            rows = (x, *others)
-            pulls = kernel(mode, *rows).pulls
-            g = mode.real(g)
-            # The pull of the logits may write over what the others read: it comes last.
-            gradients = [pulls[i](g).to(rows[i].dtype) if needed[i] else None for i in reversed(range(len(needed)))]
-            return tuple(reversed(gradients))
 
-        x, *others = arrays
-        return (None, *library.run(work, (x, g, *others)))
+def _unit_gradient(kernel: Any, arrays: tuple[Any, ...]) -> tuple[torch.Tensor, torch.Tensor]:
+    return library.gradient(kernel, arrays, torch.ones_like(arrays[0][:, :1], dtype=kernel.dtype))
 
 
 class Torch(Library):
@@ -129,7 +165,11 @@ class Torch(Library):
         # Nothing to differentiate: no function either, which torch.compile calls with one argument too many then.
         if not _taped(*arrays) and not torch._C._are_functorch_transforms_active():
             return self.value(kernel, arrays)
-        return _Apply.apply(kernel, *arrays)  # type: ignore[no-untyped-call]
+        function: type[torch.autograd.Function] = _Apply
+        x = arrays[0]
+        if _plain() and x.requires_grad and not kernel.keeps_classes and x.dtype == kernel.dtype:
+            function = _Prepaid
+        return function.apply(kernel, *arrays)  # type: ignore[no-untyped-call]
 
 
 library = Torch(xp)
