@@ -108,6 +108,10 @@ def _where(xp: Namespace, layout: Layout, where: Array | None) -> Array | None:
     return layout.canonical(xp, where)
 
 
+def _product(a: Array | None, b: Array | None) -> Array | None:
+    return b if a is None else a if b is None else a * b
+
+
 def _both(a: Array | None, b: Array | None) -> Array | None:
     return b if a is None else a if b is None else a & b
 
@@ -169,15 +173,17 @@ def categorical(
     classes = layout.shape[layout.axis or 0]
     if classes == 0:
         raise ValueError(f"{name} of shape {layout.shape} have no classes along axis {axis}")
-    scale = None
     for factor_name, factor in (("class_weight", class_weight), ("alpha", alpha)):
         if factor is not None:
-            why = "one number a class"
-            _checks.same_shape(factor_name, factor.shape, (classes,), layout.shape, why)
-            factor = _as(xp, factor, compute)
-            if factor is not None and factor_name == "alpha" and library.looks(factor):
-                _checks.within("alpha", library, factor)
-            scale = factor if scale is None else scale * factor
+            _checks.same_shape(
+                factor_name, factor.shape, (classes,), layout.shape, "there is one number for each class"
+            )
+    if class_weight is not None:
+        class_weight = _as(xp, class_weight, compute)
+    if alpha is not None:
+        alpha = _as(xp, alpha, compute)
+        if library.looks(alpha):
+            _checks.within("alpha", library, alpha)
 
     is_label = xp.isdtype(target.dtype, "integral")
     if not is_label and not xp.isdtype(target.dtype, "real floating"):
@@ -205,17 +211,10 @@ def categorical(
                     _refuse(xp, wrong, given, layout, "label", allowed)
             else:
                 weight = _poison(xp, wrong, weight, compute)
-        if class_weight is not None:
-            of_label = library.gather(_as(xp, class_weight, compute), labels)
-            counted = of_label if weight is None else weight * of_label
-        else:
-            counted = weight
+        counted = _product(weight, None if class_weight is None else library.gather(class_weight, labels))
         samples = Samples(library, math.prod(layout.samples), valid, counted)
         if not smoothing:
-            coefficient = counted
-            if alpha is not None:
-                of_label = library.gather(_as(xp, alpha, compute), labels)
-                coefficient = of_label if coefficient is None else coefficient * of_label
+            coefficient = _product(counted, None if alpha is None else library.gather(alpha, labels))
             kernel: Any = LabelLoss(link, cost, compute)
             return Problem(library, kernel, (x, coefficient, labels), samples, reduced, layout, dtype or logits.dtype)
         # A label of class weight 0 weighs nothing, but its smoothed target may.
@@ -225,13 +224,14 @@ def categorical(
         coefficient = _weights(library, layout, compute, valid, sample_weight)
         mass = _as(xp, probabilities, compute)
         if class_weight is not None:
-            mass = mass * _per_class(xp, _as(xp, class_weight, compute), x.ndim)
+            mass = mass * _per_class(xp, class_weight, x.ndim)
         mass = xp.sum(mass, axis=1, keepdims=True)
         samples = Samples(
             library, math.prod(layout.samples), valid, mass if coefficient is None else _times(xp, coefficient, mass)
         )
         assembled = probabilities
     weights = ClassWeights(smoothing, is_label, compute)
+    scale = _product(class_weight, alpha)
     return Problem(
         library,
         *_assemble(

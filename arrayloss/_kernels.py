@@ -284,7 +284,7 @@ class RowLoss:
         each = self.cost.value(mode, at)
 
         def pull_x(g: Array) -> Array:
-            g = mode.times(-g * target, self.cost.slope(mode, at))
+            g = mode.times(mode.times(-g, target), self.cost.slope(mode, at))
             return mode.still(xp.max(xp.abs(g), axis=1, keepdims=True), pull(g))
 
         def pull_target(g: Array) -> Array:

@@ -19,6 +19,12 @@ class NumPy(Library):
     def owns(self, x: Any) -> bool:
         return isinstance(x, (np.ndarray, np.generic))
 
+    def index_dtype(self, x: Array) -> Any:
+        return np.int64
+
+    def sum(self, x: Array) -> Array:
+        return np.sum(x, dtype=np.float64)
+
     def looks(self, *arrays: Array | None) -> bool:
         return True
 

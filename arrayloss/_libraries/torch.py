@@ -139,6 +139,9 @@ class Torch(Library):
     def owns(self, x: Any) -> bool:
         return isinstance(x, torch.Tensor)
 
+    def index_dtype(self, x: Array) -> Any:
+        return torch.int64  # the only one that torch indexes with
+
     def looks(self, *arrays: Array | None) -> bool:
         return _plain() and all(a is None or a.device.type == "cpu" for a in arrays)
 
