@@ -11,11 +11,11 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from conformance import hunt, real, report, runner, share
+from conformance import hunt, peers, real, report, runner, share
 from conformance.backends import arrayloss, backends
-from conformance.cases import FAMILIES, FUNCTIONS, SLOW
+from conformance.cases import FAMILIES, FUNCTIONS
 from conformance.formats import FORMATS
-from conformance.runner import Result, Selection
+from conformance.runner import Result, Selection, Spread, Spreads
 
 MODES = ("eager", "jax.jit", "torch.compile")
 
@@ -41,20 +41,26 @@ def main(arguments: list[str] | None = None) -> int:
         print(hunt.told(found))
         hunt.keep(found)
         return 0
-    if asked.peers:
-        results = _run(share.PEERS, selection, asked.workers)
-    else:
-        results = _run(share.OURS, selection, asked.workers)
-        if not selection.families or real.FAMILY in selection.families:
-            results += list(real.judged(arrayloss(), selection))
+    spreads: Spreads = {}
+    results = _run(share.PEERS if asked.peers else share.OURS, selection, asked.workers, spreads)
+    if not asked.peers and (not selection.families or real.FAMILY in selection.families):
+        results += list(real.judged(arrayloss(), selection, spreads))
+    ours = sorted((s for s in spreads.values() if s.implementation == "arrayloss"), key=_order)
+    sections = {
+        "Where a peer is still better than we are": peers.better(results) if asked.peers else "",
+        "Spread: the farthest apart that any two libraries are, in ULP": "" if asked.peers else report.apart(ours),
+        "Left out": runner.left_out(selection),
+    }
     print(report.matrix(results))
+    for heading, body in sections.items():
+        if body:
+            print(f"\n{heading}\n{body}")
+    print()
     if not asked.peers:
         print(report.failures(results))
     print(report.summary(results), f"in {time.monotonic() - began:.0f} s")
-    if asked.quick:
-        print(f"{runner.QUICK} Families left out altogether: {', '.join(SLOW)}.")
     if asked.report:
-        report.write(results, Path(asked.report), "Peers" if asked.peers else "Conformance")
+        report.write(results, ours, Path(asked.report), "Peers" if asked.peers else "Conformance", sections)
     ran = [r for r in results if r.mode and r.status != "not run"]
     if not ran:
         print("Nothing ran.", file=sys.stderr)
@@ -62,18 +68,23 @@ def main(arguments: list[str] | None = None) -> int:
     return int(any(r.failed for r in ran) and not asked.peers)
 
 
-def _run(work: share.Work, selection: Selection, workers: int) -> list[Result]:
+def _run(work: share.Work, selection: Selection, workers: int, spreads: Spreads) -> list[Result]:
     console = Console(stderr=True)
     columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.description}"))
     results: list[Result] = []
     with Progress(*columns, console=console) as progress:
         task = progress.add_task("", total=len(share.parts(selection)))
-        for done in share.run(work, selection, workers):
+        for done, apart in share.run(work, selection, workers):
             results += done
+            runner.widen(spreads, apart)
             failed = sum(r.failed for r in results)
             progress.update(task, advance=1, description=f"[red]{failed} failed[/red]" if failed else "all well")
-    order = {name: place for place, name in enumerate(FUNCTIONS)}
-    return sorted(results, key=lambda r: (order.get(r.function, -1), list(FORMATS).index(r.dtype or "float16")))
+    return sorted(results, key=_order)
+
+
+def _order(one: Result | Spread) -> tuple[int, int]:
+    """By function, then by dtype; what was not run at all first."""
+    return FUNCTIONS.index(one.function) if one.function else -1, list(FORMATS).index(one.dtype or "float16")
 
 
 def _list() -> None:

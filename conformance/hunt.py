@@ -25,7 +25,7 @@ ROWS = 256
 
 @dataclass(frozen=True)
 class Find:
-    """The worst sample found for a function and dtype."""
+    """The sample nearest to its budget, or farthest over it, found for a function, dtype and focal exponent."""
 
     function: str
     dtype: str
@@ -33,33 +33,47 @@ class Find:
     logits: list[float]
     label: float
     after_k: float
+    budget: float
     backend: str
     quantity: str
 
+    @property
+    def key(self) -> tuple[str, str, float]:
+        """What it is the worst of."""
+        return self.function, self.dtype, self.gamma or 0.0
+
+    @property
+    def share(self) -> float:
+        """How much of the budget is used up."""
+        return self.after_k / self.budget
+
 
 def hunt(implementation: Implementation, selection: Selection, seconds: float) -> list[Find]:
-    """Search until the time is up, each function in turn, half of the rows near the worst known one."""
+    """Search until the time is up, each function in turn, half of the rows near the worst known one.
+
+    What is known already is measured anew, so that what has been mended is forgotten.
+    """
     rng = np.random.default_rng(selection.seed)
-    known = {(f.function, f.dtype): f for f in _read()}
+    known = _anew(implementation)
     functions = [f for f in selection.functions or FUNCTIONS if f != "nll_loss"]
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         for function in functions:
             for dtype in [d for d in selection.dtypes or DTYPES if d in DTYPES]:
-                case = _draw(function, dtype, rng, known.get((function, dtype)))
+                gamma = float(rng.choice([0.5, 1, 2, 5])) if "focal" in function else None
+                key = function, dtype, gamma or 0.0
+                case = _draw(function, dtype, gamma, rng, known.get(key))
                 for result in runner.run([implementation], [case], selection):
                     found = _find(case, result)
-                    before = known.get((function, dtype))
-                    if found and (before is None or found.after_k > before.after_k):
-                        known[function, dtype] = found
+                    if found and (key not in known or found.share > known[key].share):
+                        known[key] = found
                 if time.monotonic() > end:
                     break
     return [known[key] for key in sorted(known)]
 
 
-def _draw(function: str, dtype: str, rng: np.random.Generator, best: Find | None) -> Case:
+def _draw(function: str, dtype: str, gamma: float | None, rng: np.random.Generator, best: Find | None) -> Case:
     """Rows of random scale, half of them small changes of the worst row so far."""
-    gamma = float(rng.choice([0.5, 1, 2, 5])) if "focal" in function else None
     if function in ELEMENTWISE:
         x = rng.choice([-1, 1], size=ROWS) * 10 ** rng.uniform(-4, 2.3, size=ROWS)
         if function == "binary_cross_entropy":
@@ -114,6 +128,7 @@ def _find(case: Case, result: Result) -> Find | None:
         [float(v) for v in logits],
         float(labels[at]),
         after,
+        result.budget,
         f"{result.backend} {result.mode}",
         result.quantity,
     )
@@ -122,7 +137,8 @@ def _find(case: Case, result: Result) -> Find | None:
 def told(found: list[Find]) -> str:
     """The finds as lines."""
     return "\n".join(
-        f"{f.function:34} {f.dtype}: {f.after_k:6.2f} ULP after k, {f.quantity} on {f.backend}"
+        f"{f.function:34} {f.dtype}: {f.after_k:6.2f} ULP after k{', OVER' if f.share > 1 else ' of'} {f.budget:g}, "
+        f"{f.quantity} on {f.backend}"
         f"{'' if f.gamma is None else f', gamma {f.gamma:g}'}: logits {f.logits}, label {f.label:g}"
         for f in found
     )
@@ -143,10 +159,24 @@ def _read() -> list[Find]:
 
 def kept(selection: Selection) -> Iterator[Case]:
     """What was found, as cases: two rows each, so that the graphs compiled for many rows serve."""
-    if selection.families and FAMILY not in selection.families:
-        return
-    for f in _read():
-        if f.function in (selection.functions or FUNCTIONS) and f.dtype in (selection.dtypes or tuple(FORMATS)):
-            x = np.asarray([f.logits, f.logits])
-            x = x[:, 0] if f.function in ELEMENTWISE else x
-            yield _case(f.function, f.dtype, f.gamma, x, np.asarray([f.label, f.label]))
+    if not selection.families or FAMILY in selection.families:
+        for f in _read():
+            if f.function in (selection.functions or FUNCTIONS) and f.dtype in (selection.dtypes or tuple(FORMATS)):
+                yield _again(f)
+
+
+def _again(find: Find) -> Case:
+    x = np.asarray([find.logits, find.logits])
+    x = x[:, 0] if find.function in ELEMENTWISE else x
+    return _case(find.function, find.dtype, find.gamma, x, np.asarray([find.label, find.label]))
+
+
+def _anew(implementation: Implementation) -> dict[tuple[str, str, float], Find]:
+    """What is known, with the figures of today from where it was found."""
+    known = {}
+    for old in _read():
+        backend, mode = old.backend.split()
+        there = Selection(backends=(backend,), modes=(mode,))
+        found = [_find(_again(old), r) for r in runner.run([implementation], [_again(old)], there)]
+        known[old.key] = max(filter(None, found), key=lambda f: f.share, default=old)
+    return known

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -51,8 +52,13 @@ def errors(got: Floats, exact: Exact, dtype: str) -> Floats:
     """The error of each number in ULP (NaN where there's no such thing)."""
     with np.errstate(invalid="ignore", over="ignore"):
         difference = (got - exact.high) - exact.low
-        unit = spacing(np.where(np.isfinite(exact.scale), np.maximum(exact.scale, np.abs(exact.high)), 0), dtype)
-        return np.asarray(np.abs(difference) / unit)
+        return np.asarray(np.abs(difference) / spacing(_size(exact), dtype))
+
+
+def _size(exact: Exact) -> Floats:
+    """What an error is measured against; 0 where nothing finite was due."""
+    with np.errstate(invalid="ignore"):
+        return np.where(np.isfinite(exact.scale), np.maximum(exact.scale, np.abs(exact.high)), 0)
 
 
 def measure(
@@ -81,7 +87,7 @@ def measure(
     over = finite & (error > base + allowance)
     zero = over & (got == 0)
     flushed = (zero & (size < form.tiny)) | (
-        flushes & over & (size < form.tiny * terms) & (np.abs(got - exact.high) <= form.tiny * terms)
+        flushes & over & (size < form.tiny * terms) & (error * spacing(size, dtype) <= form.tiny * terms)
     )
     lost = zero & ~flushed
     counted = finite & ~flushed
@@ -100,10 +106,26 @@ def measure(
     )
 
 
-def spread(results: list[Floats], dtype: str) -> float:
-    """The largest disagreement between libraries, in ULP of the numbers themselves."""
-    stack = np.stack(results)
-    finite = np.all(np.isfinite(stack), axis=0)
-    gap = np.where(finite, np.ptp(np.where(finite, stack, 0), axis=0), 0)
-    unit = spacing(np.where(finite, np.max(np.abs(stack), axis=0, initial=0), 0), dtype)
-    return float(np.max(gap / unit, initial=0))
+@dataclass(frozen=True)
+class Gap:
+    """The largest disagreement among arrays of the same numbers: in ULP, at which number, between which two arrays."""
+
+    ulp: float
+    at: int
+    low: int
+    high: int
+
+
+def spread(results: Sequence[Floats], exact: Exact, dtype: str, terms: int = 1) -> Gap:
+    """Compare results with each other, in ULP of the exact number.
+
+    Left out are numbers that aren't finite in all of them, and those so small that a compiler may flush a term of them:
+    `measure` counts both.
+    """
+    stack = np.stack([r.ravel() for r in results])
+    size = _size(exact).ravel()
+    apart = np.ptp(np.where(np.isfinite(stack), stack, 0), axis=0) / spacing(size, dtype)
+    apart = np.where(np.all(np.isfinite(stack), axis=0) & (size >= FORMATS[dtype].tiny * terms), apart, 0)
+    at = int(np.argmax(apart)) if apart.size else 0
+    column = stack[:, at] if apart.size else np.zeros(len(results))
+    return Gap(float(np.max(apart, initial=0)), at, int(np.argmin(column)), int(np.argmax(column)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import math
 import os
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -12,7 +13,10 @@ from conformance import runner
 from conformance.backends import Implementation, Loss
 from conformance.cases import Case
 from conformance.formats import HALF
+from conformance.report import short
+from conformance.runner import Result
 
+OURS = "arrayloss"
 FAMILIES = ("margins", "ties", "classes", "dominating", "offset", "probabilities")
 
 
@@ -41,7 +45,7 @@ def peers() -> list[Implementation]:
     return found
 
 
-def _covering(options: Mapping[str, tuple[str, ...]], no_half: bool = False, kinds: tuple[str, ...] = ()) -> Any:
+def _covering(options: Mapping[str, tuple[str, ...]], no_half: bool = False) -> Any:
     """A judge of what a peer takes: for each function, the options and arrays besides logits, target and reduction."""
 
     def not_covered(case: Case) -> str | None:
@@ -53,8 +57,6 @@ def _covering(options: Mapping[str, tuple[str, ...]], no_half: bool = False, kin
             return "takes no such reduction"
         if no_half and case.dtype in HALF:
             return "takes no half types"
-        if kinds and case.target_kind not in kinds:
-            return f"takes no {case.target_kind} targets"
         return None
 
     return not_covered
@@ -89,7 +91,15 @@ def _torch() -> Implementation:
         "binary_cross_entropy": bce(functional.binary_cross_entropy),
         "binary_cross_entropy_with_logits": bce(functional.binary_cross_entropy_with_logits),
     }
-    return Implementation("torch", functions, backends=("torch:cpu", "torch:cuda"), not_covered=_covering({}))
+    takes = _covering({})
+
+    def not_covered(case: Case) -> str | None:
+        if case.function == "nll_loss" and case.target_kind != "index":
+            return "takes no soft targets"
+        found: str | None = takes(case)
+        return found
+
+    return Implementation("torch", functions, backends=("torch:cpu", "torch:cuda"), not_covered=not_covered)
 
 
 def _tutorial() -> Implementation:
@@ -226,13 +236,62 @@ def _keras() -> Implementation:
         return keras.ops.binary_crossentropy(target, logits, from_logits=True)
 
     def focal(logits: Any, target: Any, *, gamma: float, reduction: str) -> Any:
-        column = keras.losses.binary_focal_crossentropy(target[:, None], logits[:, None], gamma=gamma, from_logits=True)
-        return column
+        return keras.losses.binary_focal_crossentropy(target[:, None], logits[:, None], gamma=gamma, from_logits=True)
+
+    def categorical_focal(logits: Any, target: Any, *, gamma: float, reduction: str) -> Any:
+        shares = keras.ops.one_hot(target, logits.shape[-1])
+        return keras.losses.categorical_focal_crossentropy(shares, logits, alpha=1.0, gamma=gamma, from_logits=True)
 
     functions: dict[str, Loss] = {
         "cross_entropy": categorical,
         "binary_cross_entropy_with_logits": binary,
         "sigmoid_focal_loss": focal,
+        "softmax_focal_loss": categorical_focal,
     }
-    takes = _covering({"sigmoid_focal_loss": ("gamma",)})
+    takes = _covering({"sigmoid_focal_loss": ("gamma",), "softmax_focal_loss": ("gamma",)})
     return Implementation("keras", functions, backends=backend, not_covered=takes)
+
+
+# ---------------------------------------------------------------- where a peer is better
+
+WHY: dict[tuple[str, str], str] = {
+    ("scikit-learn", "binary_cross_entropy_with_logits"): "computes in double",
+    ("scipy", "sigmoid"): "computes in double",
+    ("scipy", "log_sigmoid"): "computes in double",
+}
+"""Why a peer's function is the more accurate one, where that is known."""
+
+NOTES = {
+    "keras": "the focal losses turn logits into probabilities and clip these to [1e-7, 1 - 1e-7], so the loss of a "
+    "confident right answer stays at 1e-7 or so however small it is; in ULP of a subnormal number that is 1e37",
+}
+"""What a peer's row must be read with."""
+
+
+def better(results: list[Result], dtype: str = "float32") -> str:
+    """The cells where a peer's worst error is smaller than ours, on the cases that it takes, as a Markdown list."""
+    worst: dict[tuple[str, str, str, str, str, str], float] = {}
+    for r in results:
+        if r.dtype == dtype and r.mode and r.status != "not run":
+            found = r.measured
+            sound = found is not None and not found.spurious and not found.missing
+            kind = "value" if r.quantity.endswith("value") else "gradient"
+            key = r.function, kind, r.case, r.implementation, r.backend, r.mode
+            worst[key] = max(worst.get(key, 0), found.worst if found and sound else math.inf)
+    theirs: dict[tuple[str, str, str, str, str], list[str]] = {}
+    for function, kind, case, name, backend, mode in worst:
+        if name != OURS:
+            theirs.setdefault((function, kind, name, backend, mode), []).append(case)
+    lines = []
+    for (function, kind, name, backend, mode), shared in theirs.items():
+        peer = max(worst[function, kind, case, name, backend, mode] for case in shared)
+        same = max(worst.get((function, kind, case, OURS, backend, mode), math.inf) for case in shared)
+        plain = max(worst.get((function, kind, case, OURS, "numpy", "eager"), math.inf) for case in shared)
+        if peer < same:
+            why = WHY.get((name, function), "")
+            lines.append(
+                f"- {function}, {kind}: {name} on {backend}{'' if mode == 'eager' else f' {mode}'} {short(peer)} ULP; "
+                f"ours there {short(same)} (on NumPy {short(plain)}){f': {why}' if why else ''}"
+            )
+    notes = [f"- {name}: {note}." for name, note in NOTES.items() if any(key[3] == name for key in worst)]
+    return "\n".join([*(lines or ["Nowhere."]), *(["", "To be read with:", *notes] if notes else [])])

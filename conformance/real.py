@@ -17,7 +17,7 @@ from conformance import runner
 from conformance.backends import Backend, Implementation, backends
 from conformance.cases import Case
 from conformance.formats import Floats, rounded
-from conformance.runner import Result, Selection
+from conformance.runner import Result, Selection, Spreads
 
 FAMILY = "real"
 STEPS = 120
@@ -73,7 +73,7 @@ def train(
     return curve, features @ weights
 
 
-def judged(implementation: Implementation, selection: Selection) -> Iterator[Result]:
+def judged(implementation: Implementation, selection: Selection, spreads: Spreads | None = None) -> Iterator[Result]:
     """Train on each library, compare the curves with the first's, and judge every library on the logits."""
     present = [b for b in backends() if not selection.backends or b.name in selection.backends]
     present = [b for b in present if b.missing() is None and "float64" in b.dtypes]
@@ -107,7 +107,7 @@ def judged(implementation: Implementation, selection: Selection) -> Iterator[Res
             bad = not (apart <= CURVE_RTOL and falls)
             reason = f"{apart:.1e} from the first library's curve, {curve[0]:.4f} to {curve[-1]:.4f}"
             yield Result(**{**vars(record), "status": "FAIL" if bad else "ok", "reason": reason})
-    yield from runner.run([implementation], chosen, selection)
+    yield from runner.run([implementation], chosen, selection, spreads)
 
 
 def _cases(function: str, logits: Floats, selection: Selection) -> Iterator[Case]:

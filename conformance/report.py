@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import platform
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 
 from conformance.backends import versions
-from conformance.runner import Result
+from conformance.runner import Result, Spread
 
 Cell = tuple[str, str, str]
 
@@ -57,11 +58,36 @@ def matrix(results: list[Result]) -> str:
     table = [["function", "dtype", *names]]
     for (function, dtype), cells in grouped.items():
         table.append([function, dtype, *(cell(cells[h]) if h in cells else "-" for h in heads)])
-    widths = [max(len(row[i]) for row in table) for i in range(len(table[0]))]
-    lines = ["| " + " | ".join(text.ljust(w) for text, w in zip(row, widths, strict=True)) + " |" for row in table]
-    lines.insert(1, "|" + "|".join("-" * (w + 2) for w in widths) + "|")
     absent = list(dict.fromkeys(f"{r.backend}: not run: {r.reason}" for r in results if not r.mode))
-    return "\n".join([*lines, "", *absent])
+    return "\n".join([*_table(table), "", *absent])
+
+
+def _table(rows: list[list[str]]) -> list[str]:
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    lines = ["| " + " | ".join(text.ljust(w) for text, w in zip(row, widths, strict=True)) + " |" for row in rows]
+    lines.insert(1, "|" + "|".join("-" * (w + 2) for w in widths) + "|")
+    return lines
+
+
+def apart(spreads: Iterable[Spread]) -> str:
+    """How far the libraries are from each other, as a Markdown table: value, gradient by the logits, the others."""
+    grouped: dict[tuple[str, str], dict[str, Spread]] = defaultdict(dict)
+    for s in spreads:
+        kind = s.quantity if s.quantity in ("value", "d logits") else "other gradients"
+        before = grouped[s.function, s.dtype].get(kind)
+        if before is None or s.ulp > before.ulp:
+            grouped[s.function, s.dtype][kind] = s
+    kinds = ("value", "d logits", "other gradients")
+    table = [["function", "dtype", *kinds]]
+    for (function, dtype), found in grouped.items():
+        table.append([function, dtype, *(_said(found.get(kind)) for kind in kinds)])
+    return "\n".join(_table(table))
+
+
+def _said(spread: Spread | None) -> str:
+    if spread is None:
+        return "-"
+    return f"{short(spread.ulp)} ({spread.low}, {spread.high})" if spread.ulp else "0"
 
 
 def failures(results: list[Result], most: int = 40) -> str:
@@ -108,21 +134,24 @@ def summary(results: list[Result]) -> str:
     )
 
 
-def write(results: list[Result], directory: Path, title: str = "Conformance") -> None:
-    """`results.json` and `summary.md`, dated and with versions."""
+def write(
+    results: list[Result], spreads: list[Spread], directory: Path, title: str, sections: Mapping[str, str]
+) -> None:
+    """`results.json` and `summary.md`, dated and with versions; the sections come under the matrix."""
     directory.mkdir(parents=True, exist_ok=True)
     about = {
-        "schema": 1,
+        "schema": 2,
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "python": platform.python_version(),
         "machine": platform.machine(),
         "versions": versions(),
     }
-    records = {"about": about, "results": [r.as_json() for r in results]}
+    records = {"about": about, "results": [r.as_json() for r in results], "spread": [asdict(s) for s in spreads]}
     (directory / "results.json").write_text(json.dumps(records, indent=1, default=str) + "\n")
     found = ", ".join(f"{name} {number}" for name, number in versions().items())
     text = f"# {title}\n\n{about['date']}; Python {about['python']}; {found}\n\n{LEGEND}\n\n"
     text += f"{matrix(results)}\n\n{summary(results)}\n"
+    text += "".join(f"\n## {heading}\n\n{body}\n" for heading, body in sections.items() if body)
     if any(r.failed for r in results):
         text += f"\n## Failures\n\n```\n{failures(results)}\n```\n"
     (directory / "summary.md").write_text(text)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -10,9 +11,9 @@ import numpy as np
 
 from conformance import budget
 from conformance.backends import Backend, Implementation, Numbers, backends
-from conformance.cases import ELEMENTWISE, FUNCTIONS, Case, cases
+from conformance.cases import ELEMENTWISE, FUNCTIONS, SLOW, Case, cases
 from conformance.formats import FORMATS, Floats
-from conformance.measure import Measurement, measure
+from conformance.measure import Measurement, measure, spread
 from conformance.oracle import Exact, exact
 
 
@@ -55,6 +56,32 @@ class Result:
 
 
 @dataclass(frozen=True)
+class Spread:
+    """The worst disagreement on a function, dtype and quantity: how far apart, on which case, between which two."""
+
+    implementation: str
+    function: str
+    dtype: str
+    quantity: str
+    ulp: float
+    case: str
+    low: str
+    high: str
+
+
+Spreads = dict[tuple[str, str, str, str], Spread]
+"""The worst so far, by implementation, function, dtype and quantity."""
+
+
+def widen(spreads: Spreads, found: Iterable[Spread]) -> None:
+    """Keep the worse of what is known and what was found."""
+    for one in found:
+        key = one.implementation, one.function, one.dtype, one.quantity
+        if key not in spreads or one.ulp > spreads[key].ulp:
+            spreads[key] = one
+
+
+@dataclass(frozen=True)
 class Selection:
     """What to run; an empty tuple means all."""
 
@@ -82,9 +109,15 @@ def selected_cases(selection: Selection) -> Iterator[Case]:
 
 
 def run(
-    implementations: Sequence[Implementation], chosen: Iterable[Case], selection: Selection = Selection()
+    implementations: Sequence[Implementation],
+    chosen: Iterable[Case],
+    selection: Selection = Selection(),
+    spreads: Spreads | None = None,
 ) -> Iterator[Result]:
-    """Put each case to each implementation on each backend; the exact answer is computed once."""
+    """Put each case to each implementation on each backend; the exact answer is computed once.
+
+    How far the backends are from each other is gathered in `spreads`.
+    """
     present = [b for b in backends() if not selection.backends or b.name in selection.backends]
     reasons = {b.name: b.missing() for b in present}
     usable = [b for b in present if reasons[b.name] is None]
@@ -96,6 +129,7 @@ def run(
         for implementation in implementations:
             if case.function not in implementation.functions:
                 continue
+            heard: dict[str, Numbers] = {}
             for backend in usable:
                 if implementation.backends is not None and backend.name not in implementation.backends:
                     continue
@@ -112,7 +146,39 @@ def run(
                         continue
                     if answer is None:
                         answer = exact(case)
-                    yield from _results(implementation, case, answer, backend, mode)
+                    try:
+                        numbers = backend.evaluate(implementation, case, mode)
+                    except Exception as error:  # whatever an implementation raises is a finding, no reason to stop
+                        said = f"{type(error).__name__}: {error}"[:400]
+                        yield _blank(implementation, case, backend, mode, "error", said)
+                        continue
+                    heard[f"{backend.name} {mode}".removesuffix(" eager")] = numbers
+                    yield from compare(
+                        implementation.name, case, answer, numbers, backend.name, mode, backend.flushes(mode)
+                    )
+            if spreads is not None and answer is not None:
+                widen(spreads, _spreads(implementation.name, case, answer, heard))
+
+
+def _spreads(name: str, case: Case, answer: Mapping[str, Exact], heard: Mapping[str, Numbers]) -> Iterator[Spread]:
+    """The spread of each quantity; closed form and autodiff, eager and compiled are answers to the same question."""
+    said: dict[str, dict[str, Floats]] = defaultdict(dict)
+    for place, numbers in heard.items():
+        for quantity, got in numbers.items():
+            if got.shape == answer[_plain(quantity)].high.shape:
+                way = quantity.split()[0] if quantity.startswith(("closed", "auto")) else ""
+                said[_plain(quantity)][f"{place} {way}".strip()] = got
+    for quantity, answers in said.items():
+        if len({place.split()[0] for place in answers}) > 1:
+            gap = spread(list(answers.values()), answer[quantity], budget.dtype_of(case, quantity), _terms(case))
+            places = list(answers)
+            yield Spread(
+                name, case.function, case.dtype, quantity, gap.ulp, case.label, places[gap.low], places[gap.high]
+            )
+
+
+def _plain(quantity: str) -> str:
+    return quantity.removeprefix("closed ").removeprefix("auto ")
 
 
 LEFT_OUT = {
@@ -124,14 +190,31 @@ LEFT_OUT = {
 Eager JAX compiles every operation for every shape, and `jax.jit` takes these families.
 """
 
+COMPILED_GAMMAS = (0.5, 2.0)
+"""The focal exponents that torch.compile takes: one that is a power, one that is a product."""
+
+COMPILED_IN_FLOAT32 = ("soft", "weights", "classes")
+"""Families that torch.compile takes in float32 only."""
+
 QUICK = (
-    "Quick: no torch.compile; JAX and Dask in float32 only, there without the families "
-    "nonfinite, options (JAX) and reductions; eager JAX on margins alone."
+    "no torch.compile; JAX and Dask in float32 only, there without the families nonfinite, options (JAX) and "
+    "reductions; eager JAX on margins alone"
 )
 
 
-COMPILED_GAMMAS = (0.5, 2.0)
-"""The focal exponents that torch.compile takes: one that is a power, one that is a product."""
+def left_out(selection: Selection) -> str:
+    """What a run leaves out by itself, in words."""
+    if selection.quick:
+        return f"A quick run has {QUICK}; it leaves out, everywhere, the families {', '.join(SLOW)}."
+    if selection.families or selection.modes:
+        return ""
+    said = [f"{place} without the families {', '.join(families)}" for place, families in LEFT_OUT.items()]
+    gammas = " and ".join(f"{gamma:g}" for gamma in COMPILED_GAMMAS)
+    return (
+        f"Each would be a compilation of arithmetic that is judged elsewhere: {'; '.join(said)}; torch.compile with "
+        f"focal exponents other than {gammas}, and {', '.join(COMPILED_IN_FLOAT32)} in other dtypes than float32. "
+        "A --family or --mode asked for by name is taken whole."
+    )
 
 
 def _taken(case: Case, backend: Backend, mode: str, selection: Selection) -> bool:
@@ -143,7 +226,7 @@ def _taken(case: Case, backend: Backend, mode: str, selection: Selection) -> boo
         return False
     if mode == "torch.compile" and (
         case.options.get("gamma", 2.0) not in COMPILED_GAMMAS
-        or (case.dtype != "float32" and case.family in ("soft", "weights", "classes"))
+        or (case.dtype != "float32" and case.family in COMPILED_IN_FLOAT32)
     ):
         return False
     if not selection.quick or backend.name not in ("jax:cpu", "dask"):
@@ -170,23 +253,12 @@ def _blank(implementation: Implementation, case: Case, backend: Backend, mode: s
     )
 
 
-def _results(
-    implementation: Implementation, case: Case, answer: dict[str, Exact], backend: Backend, mode: str
-) -> Iterator[Result]:
-    try:
-        numbers = backend.evaluate(implementation, case, mode)
-    except Exception as error:  # whatever an implementation raises is a finding, not a reason to stop
-        yield _blank(implementation, case, backend, mode, "error", f"{type(error).__name__}: {error}"[:400])
-        return
-    yield from compare(implementation.name, case, answer, numbers, backend.name, mode, backend.flushes(mode))
-
-
 def compare(
     name: str, case: Case, answer: dict[str, Exact], numbers: Numbers, backend: str, mode: str, flushes: bool
 ) -> Iterator[Result]:
     """Measure everything that came back against what is exact."""
     for quantity, got in numbers.items():
-        plain = quantity.removeprefix("closed ").removeprefix("auto ")
+        plain = _plain(quantity)
         dtype = budget.dtype_of(case, plain)
         base, allowance = budget.base(case, plain), budget.allowance(case, plain)
         record = Result(name, case.function, backend, mode, case.dtype, quantity, case.family, case.label, "ok")

@@ -15,7 +15,7 @@ from conformance import hunt, peers, runner
 from conformance.backends import Implementation, arrayloss
 from conformance.cases import FUNCTIONS, Case
 from conformance.formats import FORMATS
-from conformance.runner import Result, Selection
+from conformance.runner import Result, Selection, Spread, Spreads
 
 
 @dataclass(frozen=True)
@@ -39,6 +39,8 @@ def _every_case(selection: Selection) -> Iterator[Case]:
     yield from hunt.kept(selection)
 
 
+Done = tuple[list[Result], list[Spread]]
+
 OURS = Work(_ours, _every_case)
 PEERS = Work(_with_peers, peers.cases)
 
@@ -51,8 +53,8 @@ def parts(selection: Selection) -> list[Selection]:
     return sorted(cut, key=lambda part: -FUNCTIONS.index(part.functions[0]))
 
 
-def run(work: Work, selection: Selection, workers: int) -> Iterator[list[Result]]:
-    """Yield the results of each part as it is done."""
+def run(work: Work, selection: Selection, workers: int) -> Iterator[Done]:
+    """Yield each part as it is done."""
     cut = parts(selection)
     if workers < 2 or len(cut) < 2:
         for part in cut:
@@ -68,6 +70,8 @@ def run(work: Work, selection: Selection, workers: int) -> Iterator[list[Result]
             yield done.result()
 
 
-def part_of(work: Work, part: Selection) -> list[Result]:
-    """All results of one part."""
-    return list(runner.run(work.implementations(), work.cases(part), part))
+def part_of(work: Work, part: Selection) -> Done:
+    """All results of one part, and how far the libraries are apart in it."""
+    spreads: Spreads = {}
+    results = list(runner.run(work.implementations(), work.cases(part), part, spreads))
+    return results, list(spreads.values())
