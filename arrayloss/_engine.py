@@ -71,11 +71,13 @@ def _as(xp: Namespace, x: Array, dtype: Any) -> Array:
     return x if x.dtype == dtype else xp.astype(x, dtype)
 
 
-def _compute_dtype(xp: Namespace, given: Any, wanted: Any) -> Any:
+def _compute_dtype(library: Library, given: Any, wanted: Any) -> Any:
     """float32 at least, and no less than the result is asked for."""
-    if wanted is not None and not xp.isdtype(wanted, "real floating"):
+    if wanted is None:
+        return library.compute_dtype(given)
+    if not library.xp.isdtype(wanted, "real floating"):
         raise TypeError(f"dtype must be a real floating-point dtype of the logits' library, not {wanted!r}")
-    return xp.result_type(given, xp.float32, *(() if wanted is None else (wanted,)))
+    return library.compute_dtype(given, wanted)
 
 
 def _weights(
@@ -169,7 +171,7 @@ def categorical(
     layout = Layout(tuple(logits.shape), _checks.class_axis(axis, logits.ndim))
     smoothing = _checks.fraction("label_smoothing", label_smoothing)
     reduced = reduction_of(reduction)
-    compute = _compute_dtype(xp, logits.dtype, dtype)
+    compute = _compute_dtype(library, logits.dtype, dtype)
     classes = layout.shape[layout.axis or 0]
     if classes == 0:
         raise ValueError(f"{name} of shape {layout.shape} have no classes along axis {axis}")
@@ -320,7 +322,7 @@ def binary(
     layout = Layout(tuple(logits.shape), None)
     smoothing = _checks.fraction("label_smoothing", label_smoothing)
     reduced = reduction_of(reduction)
-    compute = _compute_dtype(xp, logits.dtype, dtype)
+    compute = _compute_dtype(library, logits.dtype, dtype)
     if not xp.isdtype(target.dtype, ("bool", "integral", "real floating")):
         raise TypeError(f"target must be an array of bool, integers or floating-point numbers, not {target.dtype}")
     _checks.same_shape("target", target.shape, layout.shape, layout.shape, "the loss is elementwise")
@@ -460,7 +462,7 @@ def function(kernel: Any, x: Array, axis: int | None, where: Array | None, keepd
     library = _checks.library(x, "x", where=where)
     xp = library.xp
     layout = Layout(tuple(x.shape), None if axis is None else _checks.class_axis(axis, x.ndim))
-    compute = _compute_dtype(xp, x.dtype, None)
+    compute = _compute_dtype(library, x.dtype, None)
     classes = 1 if layout.axis is None else layout.shape[layout.axis]
     if where is not None:
         if not xp.isdtype(where.dtype, "bool"):

@@ -105,9 +105,9 @@ class Peak:
         """x - maximum, without inf - inf."""
         return (x if self.bounded else self.mode.at_most(x)) - self.top
 
-    def exp(self, x: Array, distance: Array) -> Array:
-        """exp(x - maximum)."""
-        return self.mode.exp(x, self.top, distance, self.near)
+    def exp(self, x: Array, distance: Array, base: Array | None = None) -> Array:
+        """exp(x - base); base: the maximum."""
+        return self.mode.exp(x, distance, self.top, self.near, base)
 
     def surprisal(self, rest: Array, distance: Array) -> Array:
         """log1p(rest) - distance."""
@@ -133,15 +133,21 @@ def _softmax_label(mode: Traced, x: Array, target: Array, near: float) -> tuple[
     labels = mode.labels(x, target)
     x_label = labels.take(x)
     d = peak.distance(x_label)
-    e = peak.exp(x_label, d)
-    dropped = labels.drop(peak.exp(x, peak.distance(x)))
+    base = mode.base(peak.top)
+    dropped = labels.drop(peak.exp(x, peak.distance(x), base))
+    e = peak.exp(x_label, d, base)
     # Leaving out the label, not the maximum: `others` and `e` are then the two parts of 1 to full precision.
     others = xp.sum(dropped, axis=1, keepdims=True)
     others = peak.only(others, others + e)
     total = others + e
     # log(others + e) = log1p(others - (1 - e)): `others` alone where the label is the maximum, and at least 1 where
     # it is not, so that nothing cancels in either case.
-    h = peak.surprisal(others - (1 - e), d)
+    if base is peak.top:
+        h = peak.surprisal(others - (1 - e), d)
+    else:
+        # The same relative to the maximum, of which `e` is then exactly 1.
+        unit = peak.exp(base, base - peak.top)
+        h = peak.surprisal(others * unit - (1 - peak.exp(x_label, d)), d)
 
     def pull(g: Array) -> Array:
         return mode.still(g, labels.spread(dropped, -g / total, g * (others / total)))
@@ -229,7 +235,7 @@ def given(mode: Traced, x: Array) -> tuple[Chance, Chance, Callable[[Array, Arra
     # 1 - x is exact from 1/2 up, and rounded once below.
     return (
         Chance(-xp.log(x), lambda: (x, 1 - x)),
-        Chance(-xp.log1p(-x), lambda: (1 - x, x)),
+        Chance(-mode.log_complement(x), lambda: (1 - x, x)),
         lambda one, zero: mode.times(one, 1 / x) - mode.times(zero, 1 / (1 - x)),
     )
 

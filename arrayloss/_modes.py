@@ -8,6 +8,7 @@ on a CPU, looks at the numbers to skip work that they do not need.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 Array = Any
@@ -95,20 +96,29 @@ class Traced:
         """`x` with the largest finite number for +inf."""
         return self.xp.minimum(x, self.xp.full_like(x[:, :1], self.xp.finfo(x.dtype).max))
 
-    def exp(self, x: Array, top: Array, d: Array, near: float) -> Array:
-        """exp(x - top), where `d` is x - top as rounded: the rounding, which exp magnifies by its size, is made good.
+    def exp(self, x: Array, d: Array, top: Array, near: float, base: Array | None = None) -> Array:
+        """exp(x - base), where `d` is x - top as rounded: the rounding, which exp magnifies by its size, is made good.
 
         The error of the difference is exact (2Sum: Knuth, TAOCP 2, section 4.2.2), and exp(d + error) is
         exp(d) (1 + error): as a product, since `e + e * error` flushes to zero on XLA for small e. Where no d is
         beyond -`near`, the caller can do without.
         """
         xp = self.xp
+        base = top if base is None else base
         # No infinity on the way, but far enough down for exp to be 0: a row with a +inf has its own scale. Nothing is
         # clipped to a constant, which XLA's CPU compiler takes 5 times as long for.
         x = xp.minimum(xp.maximum(x, top - xp.maximum(xp.abs(top) / 2, xp.full_like(top, 1000.0))), top)
-        d = x - top
+        d = x - base
         back = d - x
-        return xp.exp(d) * (1 + ((x - (d - back)) - (top + back)))
+        return xp.exp(d) * (1 + ((x - (d - back)) - (base + back)))
+
+    def base(self, top: Array) -> Array:
+        """Below `top`, so that exponentials relative to it are normal numbers: compilers flush others to 0."""
+        return top + math.log(self.xp.finfo(self.dtype).smallest_normal) / 2
+
+    def log_complement(self, p: Array) -> Array:
+        """log(1 - p)."""
+        return self.xp.log1p(-p)
 
     def times(self, weight: Array, x: Array) -> Array:
         """`weight * x` where nothing costs nothing: 0 * inf = 0 * nan = 0; differentiable in both."""
@@ -150,14 +160,14 @@ class Eager(Traced):
     def bounded(self, top: Array) -> bool:
         return self.looks and 0 not in top.shape and bool(self.xp.max(top) < float("inf"))
 
-    def exp(self, x: Array, top: Array, d: Array, near: float) -> Array:
+    def exp(self, x: Array, d: Array, top: Array, near: float, base: Array | None = None) -> Array:
         if not self.looks or 0 in d.shape:
-            return super().exp(x, top, d, near)
+            return super().exp(x, d, top, near)
         furthest = float(self.xp.min(d))
         if furthest > -near:
             return self.xp.exp(d)
         if not furthest > -float("inf"):
-            return super().exp(x, top, d, near)
+            return super().exp(x, d, top, near)
         e = self.xp.exp(d)
         back = d - x
         error = d - back
@@ -167,6 +177,9 @@ class Eager(Traced):
         error *= e
         e -= error
         return e
+
+    def base(self, top: Array) -> Array:
+        return top
 
     def times(self, weight: Array, x: Array) -> Array:
         if not self.looks:

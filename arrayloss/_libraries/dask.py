@@ -9,7 +9,7 @@ import numpy as np
 from array_api_compat.dask import array as xp
 
 from arrayloss._libraries.generic import Library
-from arrayloss._modes import Array
+from arrayloss._modes import Array, Traced
 from arrayloss._rows import Arrays
 
 
@@ -39,7 +39,15 @@ def _take(labels: Array, values: Array) -> Array:
     return values.reshape(-1)[labels]
 
 
+class _Lazy(Traced):
+    def arange(self, n: int, like: Array) -> Array:
+        return da.arange(n, dtype=like.dtype)
+
+
 class Dask(Library):
+    def mode(self, dtype: Any, *arrays: Array | None) -> Traced:
+        return _Lazy(self.xp, dtype)
+
     def owns(self, x: Any) -> bool:
         return isinstance(x, da.Array)
 

@@ -36,6 +36,10 @@ class Library:
         """Where `x` lives, or None where that can't be told (under a tracer)."""
         return x.device
 
+    def compute_dtype(self, *dtypes: Any) -> Any:
+        """The dtype to compute in: the largest of these, and float32 at least."""
+        return self.xp.result_type(self.xp.float32, *dtypes)
+
     def index_dtype(self, x: Array) -> Any:
         """The dtype of indices on the device of `x`: int64, or int32 where there is no int64."""
         return self.xp.__array_namespace_info__().default_dtypes(device=self.device(x))["indexing"]

@@ -139,6 +139,10 @@ class Torch(Library):
     def owns(self, x: Any) -> bool:
         return isinstance(x, torch.Tensor)
 
+    def compute_dtype(self, *dtypes: Any) -> Any:
+        # torch.compile doesn't trace result_type of dtypes.
+        return torch.float64 if torch.float64 in dtypes else torch.float32
+
     def index_dtype(self, x: Array) -> Any:
         return torch.int64  # the only one that torch indexes with
 
