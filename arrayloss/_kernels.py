@@ -40,7 +40,8 @@ class Chance(NamedTuple):
 
 # ---------------------------------------------------------------------------------------------------------------
 # Costs: what a probability p costs, and its slope -p d cost / dp = d cost / d surprisal. `near` is how far below the
-# maximum a logit may be for the rounding of the difference to stay: up to 16, it is 8 units in the last place of p.
+# maximum a logit may be for the rounding of the difference to stay (up to 16, it is 8 units in the last place of p);
+# 0 where the exponential itself has to be right to the last bit as well.
 
 
 @dataclass(frozen=True)
@@ -61,8 +62,8 @@ class Focal:
     """(1 - p)^gamma (-log p), of Lin et al., "Focal Loss for Dense Object Detection" (ICCV 2017)."""
 
     gamma: float
-    # The power magnifies the rounding by 1 + gamma.
-    near: ClassVar[float] = 4.0
+    # The power magnifies every rounding by 1 + gamma.
+    near: ClassVar[float] = 0.0
 
     def value(self, mode: Traced, at: Chance) -> Array:
         _, miss = at.odds()
@@ -150,7 +151,11 @@ def _softmax_label(mode: Traced, x: Array, target: Array, near: float) -> tuple[
         h = peak.surprisal(others * unit - (1 - peak.exp(x_label, d)), d)
 
     def pull(g: Array) -> Array:
-        return mode.still(g, labels.spread(dropped, -g / total, g * (others / total)))
+        at_label = g * (others / total)
+        if base is peak.top:
+            return mode.still(g, labels.spread(dropped, -g / total, at_label))
+        # One factor at a time: the scale of the exponentials on top of a small cotangent would underflow.
+        return mode.still(g, labels.spread(dropped * (1 / total), -g, at_label))
 
     return Chance(h, lambda: (e / total, others / total)), pull
 
@@ -206,11 +211,11 @@ given_log = RowLink(_log_label, _log_rows)
 # Binary: one number each, for the probability of the answer 1; the chances of 1 and of 0.
 
 
-def sigmoid(mode: Traced, x: Array) -> tuple[Chance, Chance, Callable[[Array, Array], Array]]:
+def sigmoid(mode: Traced, x: Array, near: float) -> tuple[Chance, Chance, Callable[[Array, Array], Array]]:
     xp = mode.xp
     positive = x >= 0
     a = mode.magnitude(x)
-    e = xp.exp(-a)
+    e = mode.exponential(-a, near)
     short = xp.log1p(e)
     long = short + a
 
@@ -230,7 +235,7 @@ def sigmoid(mode: Traced, x: Array) -> tuple[Chance, Chance, Callable[[Array, Ar
     )
 
 
-def given(mode: Traced, x: Array) -> tuple[Chance, Chance, Callable[[Array, Array], Array]]:
+def given(mode: Traced, x: Array, near: float) -> tuple[Chance, Chance, Callable[[Array, Array], Array]]:
     xp = mode.xp
     # 1 - x is exact from 1/2 up, and rounded once below.
     return (
@@ -304,13 +309,13 @@ class RowLoss:
 class BinaryLoss:
     """The target is the weights of the answers 1 and 0; any shape."""
 
-    link: Callable[[Traced, Array], tuple[Chance, Chance, Callable[[Array, Array], Array]]]
+    link: Callable[[Traced, Array, float], tuple[Chance, Chance, Callable[[Array, Array], Array]]]
     cost: Cost
     dtype: Any
     keeps_classes: ClassVar[bool] = False
 
     def __call__(self, mode: Traced, x: Array, coefficient: Array | None, one: Array, zero: Array) -> Evaluated:
-        at_one, at_zero, pull = self.link(mode, mode.real(x))
+        at_one, at_zero, pull = self.link(mode, mode.real(x), self.cost.near)
         if_one, if_zero = self.cost.value(mode, at_one), self.cost.value(mode, at_zero)
 
         def pull_x(g: Array) -> Array:
@@ -466,7 +471,7 @@ class Sigmoid:
     keeps_classes: ClassVar[bool] = True
 
     def __call__(self, mode: Traced, x: Array) -> Evaluated:
-        one, _, _ = sigmoid(mode, mode.real(x))
+        one, _, _ = sigmoid(mode, mode.real(x), CrossEntropy.near)
         p, miss = one.odds()
         return Evaluated(p, (lambda g: g * p * miss,))
 
@@ -479,5 +484,5 @@ class LogSigmoid:
     keeps_classes: ClassVar[bool] = True
 
     def __call__(self, mode: Traced, x: Array) -> Evaluated:
-        one, _, _ = sigmoid(mode, mode.real(x))
+        one, _, _ = sigmoid(mode, mode.real(x), CrossEntropy.near)
         return Evaluated(-one.surprisal, (lambda g: g * one.odds()[1],))

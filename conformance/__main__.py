@@ -43,8 +43,6 @@ def main(arguments: list[str] | None = None) -> int:
         return 0
     spreads: Spreads = {}
     results = _run(share.PEERS if asked.peers else share.OURS, selection, asked.workers, spreads)
-    if not asked.peers and (not selection.families or real.FAMILY in selection.families):
-        results += list(real.judged(arrayloss(), selection, spreads))
     ours = sorted((s for s in spreads.values() if s.implementation == "arrayloss"), key=_order)
     sections = {
         "Where a peer is still better than we are": peers.better(results) if asked.peers else "",
@@ -72,9 +70,10 @@ def _run(work: share.Work, selection: Selection, workers: int, spreads: Spreads)
     console = Console(stderr=True)
     columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.description}"))
     results: list[Result] = []
+    cut = share.tasks(work, selection)
     with Progress(*columns, console=console) as progress:
-        task = progress.add_task("", total=len(share.parts(selection)))
-        for done, apart in share.run(work, selection, workers):
+        task = progress.add_task("", total=len(cut))
+        for done, apart in share.run(cut, workers):
             results += done
             runner.widen(spreads, apart)
             failed = sum(r.failed for r in results)

@@ -86,9 +86,9 @@ def measure(
     missing = ~defined & ~((got == exact.high) | (np.isnan(got) & np.isnan(exact.high)))
     over = finite & (error > base + allowance)
     zero = over & (got == 0)
-    flushed = (zero & (size < form.tiny)) | (
-        flushes & over & (size < form.tiny * terms) & (error * spacing(size, dtype) <= form.tiny * terms)
-    )
+    # Terms are computed in float32 at the least.
+    gone = terms * min(form.tiny, FORMATS["float32"].tiny)
+    flushed = (zero & (size < form.tiny)) | (flushes & over & (error * spacing(_size(exact), dtype) <= gone))
     lost = zero & ~flushed
     counted = finite & ~flushed
     beyond = np.where(counted, np.maximum(error - allowance, 0), 0)

@@ -10,8 +10,9 @@ import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, replace
+from functools import partial
 
-from conformance import hunt, peers, runner
+from conformance import hunt, peers, real, runner
 from conformance.backends import Implementation, arrayloss
 from conformance.cases import FUNCTIONS, Case
 from conformance.formats import FORMATS
@@ -24,6 +25,7 @@ class Work:
 
     implementations: Callable[[], list[Implementation]]
     cases: Callable[[Selection], Iterator[Case]]
+    trained: bool = False
 
 
 def _ours() -> list[Implementation]:
@@ -41,7 +43,7 @@ def _every_case(selection: Selection) -> Iterator[Case]:
 
 Done = tuple[list[Result], list[Spread]]
 
-OURS = Work(_ours, _every_case)
+OURS = Work(_ours, _every_case, trained=True)
 PEERS = Work(_with_peers, peers.cases)
 
 
@@ -53,19 +55,27 @@ def parts(selection: Selection) -> list[Selection]:
     return sorted(cut, key=lambda part: -FUNCTIONS.index(part.functions[0]))
 
 
-def run(work: Work, selection: Selection, workers: int) -> Iterator[Done]:
-    """Yield each part as it is done."""
-    cut = parts(selection)
+def tasks(work: Work, selection: Selection) -> list[Callable[[], Done]]:
+    """What to do, each in one process; training first, which is the longest."""
+    chosen = [f for f in real.TRAINED if f in (selection.functions or FUNCTIONS)]
+    if not work.trained or (selection.families and real.FAMILY not in selection.families):
+        chosen = []
+    training: list[Callable[[], Done]] = [partial(trained, work, replace(selection, functions=(f,))) for f in chosen]
+    return training + [partial(part_of, work, part) for part in parts(selection)]
+
+
+def run(cut: list[Callable[[], Done]], workers: int) -> Iterator[Done]:
+    """Yield what comes of each task as it is done."""
     if workers < 2 or len(cut) < 2:
-        for part in cut:
-            yield part_of(work, part)
+        for task in cut:
+            yield task()
         return
     # Spawned, because JAX and torch have threads by the time anyone forks.
     # One thread each: the processes are as many as the cores that they were given.
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // workers)))
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(workers, mp_context=context) as pool:
-        waiting = [pool.submit(part_of, work, part) for part in cut]
+        waiting = [pool.submit(task) for task in cut]
         for done in as_completed(waiting):
             yield done.result()
 
@@ -74,4 +84,11 @@ def part_of(work: Work, part: Selection) -> Done:
     """All results of one part, and how far the libraries are apart in it."""
     spreads: Spreads = {}
     results = list(runner.run(work.implementations(), work.cases(part), part, spreads))
+    return results, list(spreads.values())
+
+
+def trained(work: Work, part: Selection) -> Done:
+    """The same of what is trained with."""
+    spreads: Spreads = {}
+    results = [r for one in work.implementations() for r in real.judged(one, part, spreads)]
     return results, list(spreads.values())

@@ -180,6 +180,11 @@ def test_what_is_due_is_no_fault(got: float, exact: float) -> None:
 def test_a_compiler_that_flushes_may_lose_terms_of_a_sum_of_subnormals() -> None:
     assert measured(TINY / 2, due(TINY * 0.75), flushes=True).flushed == 1
     assert measured(TINY / 2, due(TINY * 0.75)).over == 1
+    # A sum of normal size counts too, as long as what it misses is no more than its terms could have lost.
+    exact, allowance = due(64 * TINY), np.zeros(())
+    for missing, flushed in ((1, 1), (3, 0)):
+        got = np.asarray([(64 - missing) * TINY])
+        assert measure(got, exact, "float32", 4.0, allowance, terms=2, flushes=True).flushed == flushed
 
 
 def test_spread_is_the_farthest_apart_that_two_results_are() -> None:
@@ -212,10 +217,11 @@ def test_better_names_a_peer_only_where_it_is() -> None:
         found = Measurement(1, worst, worst, 0, 0, spurious, 0, 0, 0)
         return Result(implementation, function, "numpy", "eager", "float32", "value", "", "", "ok", measured=found)
 
-    pairs = [("sigmoid", 0.5, 0), ("softmax", 9.0, 0), ("log_sigmoid", 0.5, 1)]
-    results = [one("arrayloss", name, 2.0) for name, _, _ in pairs] + [one("scipy", *pair) for pair in pairs]
+    pairs = [("binary_cross_entropy_with_logits", 0.5, 0), ("softmax", 9.0, 0), ("log_sigmoid", 0.5, 1)]
+    results = [one("arrayloss", name, 2.0) for name, _, _ in pairs] + [one("scikit-learn", *pair) for pair in pairs]
     assert better(results) == (
-        "- sigmoid, value: scipy on numpy 0.5 ULP; ours there 2.0 (on NumPy 2.0): computes in double"
+        "- binary_cross_entropy_with_logits, value: scikit-learn on numpy 0.5 ULP; "
+        "ours there 2.0 (on NumPy 2.0): computes in double"
     )
 
 

@@ -46,8 +46,12 @@ class Library:
 
     def sum(self, x: Array) -> Array:
         """The sum of all of `x`, in float64 where the device has it: right to the last bit of a float32."""
-        kinds = self.xp.__array_namespace_info__().dtypes(device=self.device(x), kind="real floating")
-        return self.xp.sum(x, dtype=kinds.get("float64", x.dtype))
+        return self.xp.sum(x, dtype=self._doubles(x) or x.dtype)
+
+    def _doubles(self, x: Array, *_: Array | None) -> Any:
+        """float64, or None where the device of `x` has none."""
+        info = self.xp.__array_namespace_info__()
+        return info.dtypes(device=self.device(x), kind="real floating").get("float64")
 
     def count(self, condition: Array) -> Array:
         """How many elements are true."""
@@ -64,7 +68,7 @@ class Library:
         return False
 
     def mode(self, dtype: Any, *arrays: Array | None) -> Traced:
-        return Traced(self.xp, dtype)
+        return Traced(self.xp, dtype, self._doubles(*arrays))
 
     def run(self, work: Work, arrays: Arrays) -> tuple[Array | None, ...]:
         """`work` over the rows of canonical `arrays`."""
