@@ -153,7 +153,7 @@ def categorical(
     class_weight: Array | None,
     sample_weight: Array | None,
     where: Array | None,
-    ignore_index: int,
+    ignore_index: int | None,
     reduction: str | Reduction,
     dtype: Any,
 ) -> Problem[Any]:
@@ -260,17 +260,22 @@ def _times(xp: Namespace, weight: Array, mass: Array) -> Array:
 
 
 def _sanitised(
-    library: Library, labels: Array, valid: Array | None, ignore_index: int, classes: int
+    library: Library, labels: Array, valid: Array | None, ignore_index: int | None, classes: int
 ) -> tuple[Array | None, Array | None, Array]:
     """Which samples count, whose labels are out of range (None: none), and the labels, safe to index with."""
     xp = library.xp
-    if library.looks(labels) and 0 not in labels.shape and not 0 <= ignore_index < classes:
+    if (
+        library.looks(labels)
+        and 0 not in labels.shape
+        and not (ignore_index is not None and 0 <= ignore_index < classes)
+    ):
         lowest, highest = int(xp.min(labels)), int(xp.max(labels))
         if lowest >= 0 and highest < classes:
             return valid, None, labels
-    valid = _both(valid, labels != ignore_index)
+    if ignore_index is not None:
+        valid = _both(valid, labels != ignore_index)
     inside = (labels >= 0) & (labels < classes)
-    return valid, valid & ~inside, xp.where(inside, labels, xp.zeros_like(labels))
+    return valid, ~inside if valid is None else valid & ~inside, xp.where(inside, labels, xp.zeros_like(labels))
 
 
 def _assemble(

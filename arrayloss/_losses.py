@@ -28,7 +28,7 @@ def nll_loss(
     class_weight: Any = None,
     sample_weight: Any = None,
     where: Any = None,
-    ignore_index: int = -100,
+    ignore_index: int | None = -100,
     reduction: str | Reduction = "mean",
     dtype: Any = None,
 ) -> Problem[A]:
@@ -50,7 +50,7 @@ def nll_loss(
         A weight for each sample.
     where : array of bool broadcastable to the samples, optional
         Which samples count.
-    ignore_index : int
+    ignore_index : int or None
         The label of samples that don't count.
     reduction : {"none", "mean", "sum"}, Mean, Sum or Hardest
         From the loss of each sample to the result; "mean" divides by the sum of the weights.
@@ -110,7 +110,7 @@ def cross_entropy(
     class_weight: Any = None,
     sample_weight: Any = None,
     where: Any = None,
-    ignore_index: int = -100,
+    ignore_index: int | None = -100,
     reduction: str | Reduction = "mean",
     dtype: Any = None,
 ) -> Problem[A]:
@@ -135,7 +135,7 @@ def cross_entropy(
         A weight for each sample.
     where : array of bool broadcastable to the samples, optional
         Which samples count.
-    ignore_index : int
+    ignore_index : int or None
         The label of samples that don't count.
     reduction : {"none", "mean", "sum"}, Mean, Sum or Hardest
         From the loss of each sample to the result; "mean" divides by the sum of the weights.
@@ -201,7 +201,7 @@ def softmax_focal_loss(
     class_weight: Any = None,
     sample_weight: Any = None,
     where: Any = None,
-    ignore_index: int = -100,
+    ignore_index: int | None = -100,
     reduction: str | Reduction = "mean",
     dtype: Any = None,
 ) -> Problem[A]:
@@ -231,7 +231,7 @@ def softmax_focal_loss(
         A weight for each sample.
     where : array of bool broadcastable to the samples, optional
         Which samples count.
-    ignore_index : int
+    ignore_index : int or None
         The label of samples that don't count.
     reduction : {"none", "mean", "sum"}, Mean, Sum or Hardest
         From the loss of each sample to the result; "mean" divides by the sum of the weights.

@@ -117,8 +117,12 @@ class Traced:
         return xp.exp(d) * (1 + ((x - (d - back)) - (base + back)))
 
     def base(self, top: Array) -> Array:
-        """Below `top`, so that exponentials relative to it are normal numbers: compilers flush others to 0."""
-        return top + math.log(self.xp.finfo(self.dtype).smallest_normal) / 2
+        """Below `top`, so that exponentials relative to it are normal numbers: compilers flush others to 0.
+
+        A quarter of the exponents there are is enough for that, and leaves their squares, which second derivatives
+        divide by, in range.
+        """
+        return top + math.log(self.xp.finfo(self.dtype).smallest_normal) / 4
 
     def exponential(self, x: Array, near: float) -> Array:
         """exp(x), of an x that is exact."""
