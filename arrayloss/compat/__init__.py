@@ -1,0 +1,12 @@
+"""The losses of other libraries, by their names, arguments, defaults and numbers, on any array.
+
+A module for each: `torch`, `torchvision`, `optax`, `keras`, `sklearn`, `onnx`. None imports the library it is named
+after. Each function is a preset of `arrayloss`: it says which axis holds the classes, what a mean divides by, and what
+is clipped, and leaves the numbers to the loss. What to look out for when porting is in docs/porting.md.
+"""
+
+from __future__ import annotations
+
+from arrayloss.compat import keras, onnx, optax, sklearn, torch, torchvision
+
+__all__ = ["keras", "onnx", "optax", "sklearn", "torch", "torchvision"]

@@ -1,0 +1,309 @@
+"""The losses of `optax.losses` (0.2.8), on any array: the loss of each sample, over the last axis unless told.
+
+Labels are not broadcast: their shape is that of the logits (without the class axis, where they are integers), else
+ValueError. Optax broadcasts, (N, 1) with (N,) to (N, N) included. A term 0 * inf is 0 in all of them, as in Optax's
+`safe_softmax_cross_entropy`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ClassVar, TypeVar
+
+import arrayloss
+from arrayloss import _checks, _kernels
+from arrayloss._engine import Problem, categorical
+from arrayloss._gradients import loss
+from arrayloss._modes import Array, Traced
+from arrayloss.compat import _focal
+
+A = TypeVar("A")
+Axis = int | tuple[int, ...] | None
+
+
+def _last(xp: Any, x: Any, axis: tuple[int, ...]) -> Any:
+    """`x` with the axes `axis` as one, the last."""
+    batch = tuple(i for i in range(x.ndim) if i not in axis)
+    x = xp.permute_dims(x, batch + axis)
+    return xp.reshape(x, (*x.shape[: len(batch)], -1))
+
+
+def _rows(logits: Any, labels: Any, axis: Axis, where: Any) -> tuple[Any, Any, dict[str, Any]]:
+    """Logits and labels, and the core's axis and where: of samples, or of classes, which then have a logit of -inf."""
+    xp: Any = _checks.library(logits, labels=_checks.given("labels", labels), where=where).xp
+    soft = labels.ndim == logits.ndim
+    if soft and not xp.isdtype(labels.dtype, "real floating"):
+        labels = xp.astype(labels, logits.dtype)
+    of_classes = where is not None and where.ndim == logits.ndim
+    if not isinstance(axis, int):
+        axes = tuple(range(logits.ndim)) if axis is None else tuple(_checks.class_axis(i, logits.ndim) for i in axis)
+        logits, labels = _last(xp, logits, axes), _last(xp, labels, axes) if soft else labels
+        if of_classes:
+            where = _last(xp, where, axes)
+        axis = -1
+    if of_classes:
+        logits = xp.where(where, logits, xp.full_like(logits, -float("inf")))
+        labels = xp.where(where, labels, xp.zeros_like(labels)) if soft else labels
+        where = xp.any(where, axis=axis)
+    return logits, labels, {"axis": axis, "where": where, "reduction": "none"}
+
+
+def _soft(function: Callable[..., A], logits: A, labels: Any, axis: Axis, where: Any, **options: Any) -> A:
+    shape, given = getattr(logits, "shape", ()), getattr(labels, "shape", ())
+    if labels is not None and shape != given:
+        _checks.same_shape("labels", given, shape, shape, "probabilities have one number for each logit")
+    x, q, rows = _rows(logits, labels, axis, where)
+    return function(x, q, **rows, **options)
+
+
+def softmax_cross_entropy(logits: A, labels: Any, axis: Axis = -1, where: Any = None) -> A:
+    """`optax.softmax_cross_entropy`.
+
+    Parameters
+    ----------
+    logits : array of floating-point numbers
+        Unbounded scores.
+    labels : array, of the shape of `logits`
+        Probabilities, or one-hot rows of any dtype.
+    axis : int, tuple of int or None
+        The class axis, or several that are one together; None for all.
+    where : array of bool, of the shape of `logits`, or of the losses, optional
+        Which classes take part in each sample (one of none costs 0), or which samples.
+
+    Returns
+    -------
+    array
+        The loss of each sample.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from arrayloss.compat import optax
+    >>> x, q = np.asarray([[1.2, -0.8, -0.5], [0.9, -1.2, 1.1]]), np.asarray([[1.0, 0, 0], [0, 1, 0]])
+    >>> optax.softmax_cross_entropy(x, q).round(4).tolist()
+    [0.2761, 2.9518]
+    """
+    return _soft(arrayloss.cross_entropy, logits, labels, axis, where)
+
+
+def safe_softmax_cross_entropy(logits: A, labels: Any) -> A:
+    """`optax.safe_softmax_cross_entropy`.
+
+    Parameters
+    ----------
+    logits : array of floating-point numbers
+        Unbounded scores; -inf for a class that is masked out.
+    labels : array, of the shape of `logits`
+        Probabilities, or one-hot rows of any dtype.
+
+    Returns
+    -------
+    array
+        The loss of each sample, over the last axis.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from arrayloss.compat import optax
+    >>> optax.safe_softmax_cross_entropy(np.asarray([0.0, 0.0, -np.inf]), np.asarray([1.0, 0.0, 0.0])).round(6)
+    np.float64(0.693147)
+    """
+    return _soft(arrayloss.cross_entropy, logits, labels, -1, None)
+
+
+def softmax_cross_entropy_with_integer_labels(
+    logits: A, labels: Any, axis: int | tuple[int, ...] = -1, where: Any = None
+) -> A:
+    """`optax.softmax_cross_entropy_with_integer_labels`.
+
+    A label out of range is a ValueError (nan under a tracer); Optax counts -C to -1 from the end, and gives nan for
+    the others. A label that `where` leaves out costs inf, as one of probability 0 does; Optax subtracts its logit.
+
+    Parameters
+    ----------
+    logits : array of floating-point numbers
+        Unbounded scores.
+    labels : array of integers, of the shape of `logits` without the class axis
+        With several class axes, the index into them as one.
+    axis : int or tuple of int
+        The class axis, or several that are one together.
+    where : array of bool, of the shape of `logits`, or of `labels`, optional
+        Which classes take part in each sample (one of none costs 0), or which samples.
+
+    Returns
+    -------
+    array
+        The loss of each sample.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from arrayloss.compat import optax
+    >>> x = np.asarray([[1.2, -0.8, -0.5], [0.9, -1.2, 1.1]])
+    >>> optax.softmax_cross_entropy_with_integer_labels(x, np.asarray([0, 1])).round(4).tolist()
+    [0.2761, 2.9518]
+    """
+    x, t, rows = _rows(logits, labels, axis, where)
+    if t.ndim == x.ndim:
+        expected = x.shape[:-1] if not isinstance(axis, int) else x.shape[:axis] + x.shape[axis % x.ndim + 1 :]
+        _checks.same_shape("labels", labels.shape, expected, x.shape, "integer labels have no class axis")
+    value: A = arrayloss.cross_entropy(x, t, ignore_index=None, **rows)
+    return value
+
+
+def sigmoid_binary_cross_entropy(logits: A, labels: Any) -> A:
+    """`optax.sigmoid_binary_cross_entropy`.
+
+    Parameters
+    ----------
+    logits : array of floating-point numbers, any shape
+        Unbounded scores.
+    labels : array of floating-point numbers in [0, 1], of bool or of integers, of the shape of `logits`
+        Probabilities of the answer 1.
+
+    Returns
+    -------
+    array
+        The loss of each element.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from arrayloss.compat import optax
+    >>> optax.sigmoid_binary_cross_entropy(np.asarray([0.0, 40.0]), np.asarray([0, 1])).tolist()
+    [0.6931471805599453, 4.248354255291589e-18]
+    """
+    return arrayloss.binary_cross_entropy_with_logits(logits, labels, reduction="none")
+
+
+def sigmoid_focal_loss(logits: A, labels: Any, *, alpha: Any = None, gamma: float = 2.0) -> A:
+    """`optax.sigmoid_focal_loss`.
+
+    Labels of floats strictly between 0 and 1 get Optax's factor, `(1 - p_t)^gamma` of the blended p_t, which is not
+    that of `arrayloss.sigmoid_focal_loss`. Labels of bool or integers take the latter's closed form.
+
+    Parameters
+    ----------
+    logits : array of floating-point numbers, any shape
+        Unbounded scores.
+    labels : array of floating-point numbers in [0, 1], of bool or of integers, of the shape of `logits`
+        Probabilities of the answer 1.
+    alpha : number or 0-d array, in [0, 1], optional
+        The share of the answer 1; that of 0 is 1 - alpha. Without it both count in full.
+    gamma : float >= 0
+        How much less an easy element counts.
+
+    Returns
+    -------
+    array
+        The loss of each element.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from arrayloss.compat import optax
+    >>> optax.sigmoid_focal_loss(np.zeros(2), np.asarray([1.0, 0.0])).round(6).tolist()
+    [0.173287, 0.173287]
+    """
+    return _focal.sigmoid_focal_loss(logits, labels, alpha, gamma, "none")
+
+
+@dataclass(frozen=True)
+class _Poly:
+    """-log p + epsilon (1 - p), of Leng et al., "PolyLoss" (ICLR 2022)."""
+
+    epsilon: float
+    near: ClassVar[float] = 16.0
+
+    def value(self, mode: Traced, at: _kernels.Chance) -> Array:
+        return at.surprisal + self.epsilon * at.odds()[1]
+
+    def slope(self, mode: Traced, at: _kernels.Chance) -> Array:
+        return 1 + self.epsilon * at.odds()[0]
+
+
+@loss
+def _poly_loss(logits: A, target: Any, /, *, epsilon: float, **options: Any) -> Problem[A]:
+    cost: Any = _Poly(_checks.real("epsilon", epsilon))
+    return categorical(
+        _kernels.softmax,
+        cost,
+        logits,
+        target,
+        class_weight=None,
+        sample_weight=None,
+        ignore_index=None,
+        dtype=None,
+        **options,
+    )
+
+
+def poly_loss_cross_entropy(logits: A, labels: Any, *, epsilon: float = 2.0, axis: Axis = -1, where: Any = None) -> A:
+    """`optax.poly_loss_cross_entropy`.
+
+    Parameters
+    ----------
+    logits : array of floating-point numbers
+        Unbounded scores.
+    labels : array, of the shape of `logits`
+        Probabilities, or one-hot rows of any dtype.
+    epsilon : float
+        What 1 - p counts beside -log p.
+    axis : int, tuple of int or None
+        The class axis, or several that are one together; None for all.
+    where : array of bool, of the shape of `logits`, or of the losses, optional
+        Which classes take part in each sample (one of none costs 0), or which samples.
+
+    Returns
+    -------
+    array
+        The loss of each sample.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from arrayloss.compat import optax
+    >>> float(optax.poly_loss_cross_entropy(np.zeros(2), np.asarray([1.0, 0.0])))  # log 2 + 2 / 2
+    1.6931471805599454
+    """
+    return _soft(_poly_loss, logits, labels, axis, where, epsilon=epsilon)
+
+
+def smooth_labels(labels: A, alpha: Any, *, axis: Axis = -1, where: Any = None) -> A:
+    """`optax.smooth_labels`.
+
+    Parameters
+    ----------
+    labels : array of floating-point numbers
+        Probabilities, or one-hot rows.
+    alpha : number or array
+        How much of each is spread over all classes.
+    axis : int, tuple of int or None
+        The class axis, or several that are one together; None for all.
+    where : array of bool broadcastable to `labels`, optional
+        Which classes there are; they only count here, and all of them get their share, as in Optax.
+
+    Returns
+    -------
+    array
+        The shape of `labels`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from arrayloss.compat import optax
+    >>> optax.smooth_labels(np.asarray([0.0, 1.0]), 0.5).tolist()
+    [0.25, 0.75]
+    """
+    x: Any = labels
+    xp: Any = _checks.library(x, "labels", where=where).xp
+    axes = range(x.ndim) if axis is None else (axis,) if isinstance(axis, int) else axis
+    classes: Any = 1
+    if where is None:
+        for i in axes:
+            classes *= x.shape[i]
+    else:
+        classes = xp.astype(xp.sum(xp.astype(where, xp.int32), axis=axis, keepdims=True), x.dtype)
+    smooth: A = (1 - alpha) * x + alpha / classes
+    return smooth

@@ -1,0 +1,93 @@
+"""The loss of `sklearn.metrics` (scikit-learn 1.9) that `arrayloss` has too, on any array."""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar
+
+import numpy as np
+
+import arrayloss
+from arrayloss import Mean, _checks
+
+A = TypeVar("A")
+
+
+def _codes(y_true: Any, labels: Any) -> tuple[Any, int]:
+    """The place of each label among the sorted ones, and how many these are."""
+    y = np.asarray(y_true)
+    known = np.unique(y if labels is None else np.asarray(labels))
+    if known.size < 2:
+        raise ValueError(f"log_loss needs two labels at least, and there is {known.tolist()}; pass labels=")
+    codes = np.minimum(np.searchsorted(known, y), known.size - 1)
+    unknown = known[codes] != y
+    if unknown.any():
+        raise ValueError(f"y_true holds {np.unique(y[unknown]).tolist()}, which labels={known.tolist()} does not")
+    return codes, known.size
+
+
+def log_loss(y_true: Any, y_proba: A, *, normalize: bool = True, sample_weight: Any = None, labels: Any = None) -> A:
+    """`sklearn.metrics.log_loss`.
+
+    Probabilities are clipped to [eps, 1 - eps] of their dtype, as scikit-learn does since 1.3, and are taken as they
+    are where they don't sum to 1 (it warns). The result is a 0-d array of the library of `y_proba`, not a float, so
+    that it can be differentiated by the probabilities. Labels are looked at, and so can't be traced.
+
+    Parameters
+    ----------
+    y_true : array or list of N labels, or of 0 and 1, (N, C)
+        Labels of any kind, strings too; or for each sample which classes are right.
+    y_proba : array of floating-point numbers, (N, C), (N, 1) or (N,)
+        Probabilities of the classes, sorted by label; or of the second of two.
+    normalize : bool
+        Whether to divide by the sum of the weights.
+    sample_weight : array of shape (N,), optional
+        A weight for each sample.
+    labels : array or list, optional
+        All labels, where `y_true` may not hold each.
+
+    Returns
+    -------
+    array
+        0-d.
+
+    Raises
+    ------
+    ValueError
+        If there are fewer than two labels, more or fewer of them than columns, or one that `labels` does not hold.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from arrayloss.compat.sklearn import log_loss
+    >>> p = np.asarray([[0.1, 0.9], [0.9, 0.1], [0.8, 0.2], [0.35, 0.65]])
+    >>> round(float(log_loss(["spam", "ham", "ham", "spam"], p)), 6)
+    0.216162
+    """
+    library = _checks.library(y_proba, "y_proba", sample_weight=sample_weight)
+    xp: Any = library.xp
+    p: Any = y_proba
+    if p.ndim == 1:
+        p = xp.reshape(p, (-1, 1))
+    if p.shape[1] == 1:
+        p = xp.concat([1 - p, p], axis=1)
+    eps = float(xp.finfo(p.dtype).eps)
+    log_p = xp.log(xp.clip(p, eps, 1 - eps))
+    if getattr(y_true, "ndim", 1) == 2 and y_true.shape[1] > 1:
+        target, classes = y_true, y_true.shape[1]
+        if not library.owns(target):
+            target = xp.asarray(np.asarray(target), device=library.device(p))
+        target = xp.astype(target, p.dtype)
+    else:
+        codes, classes = _codes(y_true, labels)
+        target = xp.asarray(codes.reshape(-1), device=library.device(p))
+    if classes != p.shape[1]:
+        raise ValueError(f"there are {classes} labels, and y_proba has {p.shape[1]} columns; pass labels=")
+    weight: Any = "all" if sample_weight is None else xp.sum(sample_weight)
+    value: A = arrayloss.nll_loss(
+        log_p,
+        target,
+        sample_weight=sample_weight,
+        ignore_index=None,
+        reduction=Mean(over=weight) if normalize else "sum",
+    )
+    return value

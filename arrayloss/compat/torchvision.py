@@ -1,0 +1,46 @@
+"""The loss of `torchvision.ops` (0.28) that `arrayloss` has too, on any array."""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar
+
+from arrayloss import Mean
+from arrayloss.compat import _focal
+
+A = TypeVar("A")
+
+
+def sigmoid_focal_loss(inputs: A, targets: Any, alpha: float = 0.25, gamma: float = 2, reduction: str = "none") -> A:
+    """`torchvision.ops.sigmoid_focal_loss`.
+
+    Targets of floats strictly between 0 and 1 get torchvision's factor, `(1 - p_t)^gamma` of the blended p_t, which
+    is not that of `arrayloss.sigmoid_focal_loss`. Targets of bool or integers take the latter's closed form.
+
+    Parameters
+    ----------
+    inputs : array of floating-point numbers, any shape
+        Logits.
+    targets : array of floating-point numbers in [0, 1], of bool or of integers, of the shape of `inputs`
+        Probabilities of the answer 1.
+    alpha : float in [0, 1], or -1
+        The share of the answer 1; that of 0 is 1 - alpha. At -1 both count in full.
+    gamma : float >= 0
+        How much less an easy element counts.
+    reduction : {"none", "mean", "sum"}
+        "mean" divides by the number of elements.
+
+    Returns
+    -------
+    array
+        The shape of `inputs`, or 0-d.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from arrayloss.compat.torchvision import sigmoid_focal_loss
+    >>> sigmoid_focal_loss(np.zeros(2), np.asarray([1.0, 0.0])).round(6).tolist()
+    [0.043322, 0.129965]
+    """
+    return _focal.sigmoid_focal_loss(
+        inputs, targets, None if alpha == -1 else alpha, gamma, Mean(over="all") if reduction == "mean" else reduction
+    )

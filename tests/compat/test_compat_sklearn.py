@@ -1,0 +1,83 @@
+"""arrayloss.compat.sklearn against sklearn.metrics."""
+
+import warnings
+from typing import Any
+
+import numpy as np
+import pytest
+
+from arrayloss.compat import sklearn as preset
+
+metrics = pytest.importorskip("sklearn.metrics", reason="the original, scikit-learn, is not installed")
+
+RNG = np.random.default_rng(0)
+P = RNG.random((12, 3))
+P /= P.sum(1, keepdims=True)
+P[:3] = np.eye(3)  # the clip
+CODES = np.concatenate([[1, 1, 0, 2], RNG.integers(0, 3, 8)])
+WEIGHT = RNG.random(12)
+NAMES = np.asarray(["ham", "eggs", "spam"])
+
+
+def test_signature(same_signature: Any) -> None:
+    import inspect
+
+    ours, original = (list(inspect.signature(f.log_loss).parameters) for f in (preset, metrics))
+    assert ours == [name for name in original if name != "y_pred"]  # deprecated in 1.9
+
+
+@pytest.mark.parametrize("normalize", [True, False])
+@pytest.mark.parametrize("weight", [None, WEIGHT], ids=["unweighted", "weighted"])
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+def test_multiclass(lib: Any, normalize: bool, weight: Any, dtype: Any) -> None:
+    p = P.astype(dtype)
+    weight = None if weight is None else weight.astype(dtype)
+    for y, labels in [
+        (CODES, None),
+        (CODES * 10 - 5, None),
+        (NAMES[CODES], None),
+        (NAMES[CODES].tolist(), ["eggs", "ham", "spam"]),
+        (np.where(CODES == 2, 1, CODES), [0, 1, 2]),
+        (np.eye(3, dtype=np.int64)[CODES], None),
+    ]:
+        expected = metrics.log_loss(y, p, normalize=normalize, sample_weight=weight, labels=labels)
+        got = preset.log_loss(y, lib.array(p), normalize=normalize, sample_weight=lib.array(weight), labels=labels)
+        np.testing.assert_allclose(np.asarray(got), expected, rtol=1e-13 if dtype is np.float64 else 1e-5)
+
+
+@pytest.mark.parametrize("shape", [(12,), (12, 1)])
+def test_binary(lib: Any, shape: tuple[int, ...]) -> None:
+    p, y = P[:, 0].reshape(shape), np.asarray(["no", "yes"])[CODES % 2]
+    expected = metrics.log_loss(y, p)
+    np.testing.assert_allclose(np.asarray(preset.log_loss(y, lib.array(p))), expected, rtol=1e-13)
+    codes = lib.array(CODES % 2)
+    np.testing.assert_allclose(np.asarray(preset.log_loss(codes, lib.array(p))), expected, rtol=1e-13)
+
+
+def test_gradient(lib: Any, originals: Any) -> None:
+    """Of the probabilities themselves, which scikit-learn has none of."""
+    pytest.importorskip("torch", reason="torch is not installed")
+    import torch
+
+    p = P[3:]
+    expected = originals["torch"](lambda p: -torch.log(p[torch.arange(9), torch.tensor(CODES[3:])]).mean(), p)
+    lib.agree(lambda p: preset.log_loss(CODES[3:], p, labels=[0, 1, 2]), p, (), expected)
+
+
+def test_errors() -> None:
+    for y, p, labels in [
+        (np.zeros(12), P, None),  # one label
+        (CODES % 2, P, None),  # two labels, three columns
+        (CODES, P, [0, 1, 3]),  # a label that is not declared
+        (CODES, P, [0, 1, 2, 3]),
+    ]:
+        for log_loss in (metrics.log_loss, preset.log_loss):
+            with pytest.raises(ValueError, match=r"label|classes"):
+                log_loss(y, p, labels=labels)
+
+
+def test_sums_other_than_1_are_taken_as_they_are() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        expected = metrics.log_loss(CODES, P / 2)
+    np.testing.assert_allclose(preset.log_loss(CODES, P / 2), expected, rtol=1e-14)
