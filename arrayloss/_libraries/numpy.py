@@ -11,7 +11,7 @@ from arrayloss._libraries.generic import Library
 from arrayloss._modes import Array, Eager, Traced
 from arrayloss._rows import Arrays, Work, in_blocks
 
-# 2.5 times faster than whole arrays at 2048 x 32000 (measured with 1 MiB of L2 a core; see docs/performance.md).
+# 2.5 times faster than whole arrays at 2048 x 32000 (measured with 1 MiB of L2 a core).
 _BLOCK_BYTES = 512 * 1024
 
 
