@@ -211,11 +211,11 @@ given_log = RowLink(_log_label, _log_rows)
 # Binary: one number each, for the probability of the answer 1; the chances of 1 and of 0.
 
 
-def sigmoid(mode: Traced, x: Array, near: float) -> tuple[Chance, Chance, Callable[[Array, Array], Array]]:
+def sigmoid(mode: Traced, x: Array) -> tuple[Chance, Chance, Callable[[Array, Array], Array]]:
     xp = mode.xp
     positive = x >= 0
     a = mode.magnitude(x)
-    e = mode.exponential(-a, near)
+    e = xp.exp(-a)
     short = xp.log1p(e)
     long = short + a
 
@@ -235,7 +235,7 @@ def sigmoid(mode: Traced, x: Array, near: float) -> tuple[Chance, Chance, Callab
     )
 
 
-def given(mode: Traced, x: Array, near: float) -> tuple[Chance, Chance, Callable[[Array, Array], Array]]:
+def given(mode: Traced, x: Array) -> tuple[Chance, Chance, Callable[[Array, Array], Array]]:
     xp = mode.xp
     # 1 - x is exact from 1/2 up, and rounded once below.
     return (
@@ -309,23 +309,19 @@ class RowLoss:
 class BinaryLoss:
     """The target is the weights of the answers 1 and 0; any shape."""
 
-    link: Callable[[Traced, Array, float], tuple[Chance, Chance, Callable[[Array, Array], Array]]]
+    link: Callable[[Traced, Array], tuple[Chance, Chance, Callable[[Array, Array], Array]]]
     cost: Cost
     dtype: Any
     keeps_classes: ClassVar[bool] = False
 
     def __call__(self, mode: Traced, x: Array, coefficient: Array | None, one: Array, zero: Array) -> Evaluated:
-        at_one, at_zero, pull = self.link(mode, mode.real(x), self.cost.near)
-        if_one, if_zero = self.cost.value(mode, at_one), self.cost.value(mode, at_zero)
+        at_one, at_zero, pull = self.link(mode, mode.precise(x, self.cost.near))
+        if_one, if_zero = (mode.real(self.cost.value(mode, at)) for at in (at_one, at_zero))
 
         def pull_x(g: Array) -> Array:
-            return mode.still(
-                g,
-                pull(
-                    mode.times(-g * one, self.cost.slope(mode, at_one)),
-                    mode.times(-g * zero, self.cost.slope(mode, at_zero)),
-                ),
-            )
+            of_one = mode.times(-g * one, self.cost.slope(mode, at_one))
+            of_zero = mode.times(-g * zero, self.cost.slope(mode, at_zero))
+            return mode.still(g, mode.real(pull(of_one, of_zero)))
 
         def pull_one(g: Array) -> Array:
             return mode.times(g, if_one)
@@ -471,9 +467,13 @@ class Sigmoid:
     keeps_classes: ClassVar[bool] = True
 
     def __call__(self, mode: Traced, x: Array) -> Evaluated:
-        one, _, _ = sigmoid(mode, mode.real(x), CrossEntropy.near)
-        p, miss = one.odds()
-        return Evaluated(p, (lambda g: g * p * miss,))
+        xp = mode.xp
+        x = mode.precise(x, 0.0)
+        one, _, _ = sigmoid(mode, x)
+        e = xp.exp(-mode.magnitude(x))
+        # p (1 - p), with one rounding less.
+        slope = e / ((1 + e) * (1 + e))
+        return Evaluated(mode.real(one.odds()[0]), (lambda g: mode.real(g * slope),))
 
 
 @dataclass(frozen=True)
@@ -484,5 +484,5 @@ class LogSigmoid:
     keeps_classes: ClassVar[bool] = True
 
     def __call__(self, mode: Traced, x: Array) -> Evaluated:
-        one, _, _ = sigmoid(mode, mode.real(x), CrossEntropy.near)
+        one, _, _ = sigmoid(mode, mode.real(x))
         return Evaluated(-one.surprisal, (lambda g: g * one.odds()[1],))

@@ -124,6 +124,10 @@ class Traced:
         """
         return top + math.log(self.xp.finfo(self.dtype).smallest_normal) / 4
 
+    def precise(self, x: Array, near: float) -> Array:
+        """`real`, or wider where every rounding is magnified."""
+        return self.real(x) if near or self.wide is None else self.xp.astype(x, self.wide)
+
     def exponential(self, x: Array, near: float) -> Array:
         """exp(x), of an x that is exact."""
         xp = self.xp

@@ -255,11 +255,11 @@ def cross_entropy(
     return _categorical(_kernels.softmax, input, target, weight, ignore_index, reduction, label_smoothing)
 
 
-def _clamped(mode: Traced, x: Array, near: float) -> tuple[_kernels.Chance, _kernels.Chance, Any]:
+def _clamped(mode: Traced, x: Array) -> tuple[_kernels.Chance, _kernels.Chance, Any]:
     """`_kernels.given` as torch has it: logarithms of at least -100, and x (1 - x) of at least 1e-12 in a divisor."""
     xp = mode.xp
     hundred = xp.full_like(x, 100.0)
-    one, zero, _ = _kernels.given(mode, x, near)
+    one, zero, _ = _kernels.given(mode, x)
 
     def pull(if_one: Array, if_zero: Array) -> Array:
         p = x * (1 - x)
