@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from arrayloss._libraries import Library, library_of
-from arrayloss._modes import Array
+from arrayloss._modes import Array, Namespace
 
 
 def library(first: Array, name: str = "logits", /, **others: Array | None) -> Library:
@@ -98,6 +98,13 @@ def broadcastable(name: str, shape: tuple[int, ...], to: tuple[int, ...]) -> Non
         raise ValueError(
             f"{name} has shape {tuple(shape)}, which does not broadcast to that of the samples, {tuple(to)}"
         )
+
+
+def mask(xp: Namespace, where: Array, to: tuple[int, ...]) -> None:
+    """An array of bool that broadcasts."""
+    if not xp.isdtype(where.dtype, "bool"):
+        raise TypeError(f"where must be an array of bool, not of {where.dtype}")
+    broadcastable("where", where.shape, to)
 
 
 def given(name: str, x: Any) -> Any:

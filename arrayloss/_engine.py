@@ -102,9 +102,7 @@ def _weights(
 def _where(xp: Namespace, layout: Layout, where: Array | None) -> Array | None:
     if where is None:
         return None
-    if not xp.isdtype(where.dtype, "bool"):
-        raise TypeError(f"where must be an array of bool, not of {where.dtype}")
-    _checks.broadcastable("where", where.shape, layout.samples)
+    _checks.mask(xp, where, layout.samples)
     if where.shape != layout.samples:
         where = xp.broadcast_to(where, layout.samples)
     return layout.canonical(xp, where)
@@ -470,9 +468,7 @@ def function(kernel: Any, x: Array, axis: int | None, where: Array | None, keepd
     compute = _compute_dtype(library, x.dtype, None)
     classes = 1 if layout.axis is None else layout.shape[layout.axis]
     if where is not None:
-        if not xp.isdtype(where.dtype, "bool"):
-            raise TypeError(f"where must be an array of bool, not of {where.dtype}")
-        _checks.broadcastable("where", where.shape, layout.shape)
+        _checks.mask(xp, where, layout.shape)
         out = xp.full_like(x, -float("inf"))
         x = xp.where(where, x, out)
     with library.quiet():

@@ -111,7 +111,7 @@ class Traced:
         # clipped to a constant, which XLA's CPU compiler takes 5 times as long for.
         x = xp.minimum(xp.maximum(x, top - xp.maximum(xp.abs(top) / 2, xp.full_like(top, 1000.0))), top)
         if not near and self.wide is not None:
-            return self.exponential(xp.astype(x, self.wide) - xp.astype(base, self.wide), near)
+            return xp.astype(xp.exp(xp.astype(x, self.wide) - xp.astype(base, self.wide)), self.dtype)
         d = x - base
         back = d - x
         return xp.exp(d) * (1 + ((x - (d - back)) - (base + back)))
@@ -127,13 +127,6 @@ class Traced:
     def precise(self, x: Array, near: float) -> Array:
         """`real`, or wider where every rounding is magnified."""
         return self.real(x) if near or self.wide is None else self.xp.astype(x, self.wide)
-
-    def exponential(self, x: Array, near: float) -> Array:
-        """exp(x), of an x that is exact."""
-        xp = self.xp
-        if near or self.wide is None:
-            return xp.exp(x)
-        return xp.astype(xp.exp(xp.astype(x, self.wide)), self.dtype)
 
     def log_complement(self, p: Array) -> Array:
         """log(1 - p)."""
