@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from conformance import runner
-from conformance.backends import Backend, Implementation, backends
+from conformance import named, runner
+from conformance.backends import Backend, Implementation
 from conformance.cases import Case
 from conformance.formats import Floats, rounded
 from conformance.runner import Result, Selection, Spreads
@@ -75,7 +75,7 @@ def train(
 
 def judged(implementation: Implementation, selection: Selection, spreads: Spreads | None = None) -> Iterator[Result]:
     """Train on each library, compare the curves with the first's, and judge every library on the logits."""
-    present = [b for b in backends() if not selection.backends or b.name in selection.backends]
+    present = named.chosen(selection.backends)
     present = [b for b in present if b.missing() is None and "float64" in b.dtypes]
     if selection.quick:
         present = [b for b in present if b.name != "dask"]

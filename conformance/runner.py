@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from conformance import budget
-from conformance.backends import Backend, Implementation, Numbers, backends
+from conformance import budget, named
+from conformance.backends import Backend, Implementation, Numbers
 from conformance.cases import ELEMENTWISE, FUNCTIONS, SLOW, Case, cases
 from conformance.formats import FORMATS, Floats
 from conformance.measure import Measurement, measure, spread
@@ -118,7 +118,7 @@ def run(
 
     How far the backends are from each other is gathered in `spreads`.
     """
-    present = [b for b in backends() if not selection.backends or b.name in selection.backends]
+    present = named.chosen(selection.backends)
     reasons = {b.name: b.missing() for b in present}
     usable = [b for b in present if reasons[b.name] is None]
     for name, reason in reasons.items():
