@@ -75,8 +75,7 @@ def _compute_dtype(library: Library, given: Any, wanted: Any) -> Any:
     """float32 at least, and no less than the result is asked for."""
     if wanted is None:
         return library.compute_dtype(given)
-    if not library.xp.isdtype(wanted, "real floating"):
-        raise TypeError(f"dtype must be a real floating-point dtype of the logits' library, not {wanted!r}")
+    _checks.real_dtype(library, wanted)
     return library.compute_dtype(given, wanted)
 
 
@@ -168,6 +167,7 @@ def categorical(
     xp = library.xp
     layout = Layout(tuple(logits.shape), _checks.class_axis(axis, logits.ndim))
     smoothing = _checks.fraction("label_smoothing", label_smoothing)
+    _checks.ignored(ignore_index)
     reduced = reduction_of(reduction)
     compute = _compute_dtype(library, logits.dtype, dtype)
     classes = layout.shape[layout.axis or 0]
@@ -189,7 +189,7 @@ def categorical(
     if not is_label and not xp.isdtype(target.dtype, "real floating"):
         raise TypeError(f"target must be integer labels or floating-point probabilities, not {target.dtype}")
     expected, why = (
-        (layout.samples, f"integer labels have no class axis (axis {axis})")
+        (layout.samples, f"integers are labels, without the class axis (axis {axis}), and one-hot targets floats")
         if is_label
         else (layout.shape, "probabilities have one number for each logit")
     )
@@ -324,6 +324,7 @@ def binary(
     xp = library.xp
     layout = Layout(tuple(logits.shape), None)
     smoothing = _checks.fraction("label_smoothing", label_smoothing)
+    _checks.ignored(ignore_index)
     reduced = reduction_of(reduction)
     compute = _compute_dtype(library, logits.dtype, dtype)
     if not xp.isdtype(target.dtype, ("bool", "integral", "real floating")):
@@ -431,7 +432,10 @@ def evaluate_with_gradient(problem: Problem[A], cotangent: Array | None) -> tupl
     with library.quiet():
         if problem.reduction is None:
             if cotangent is None:
-                raise TypeError('reduction="none" has a gradient only for a cotangent: pass cotangent=...')
+                raise TypeError(
+                    'reduction="none" gives a loss for each sample, and a gradient only with cotangent=, an array that '
+                    "weighs them (of ones, for the gradient of their sum)"
+                )
             _checks.library(cotangent, "cotangent", logits=x)
             _checks.same_shape(
                 "cotangent", cotangent.shape, layout.samples, layout.shape, "there is one loss for each sample"

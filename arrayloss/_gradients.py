@@ -55,7 +55,10 @@ def value_and_grad(loss: Callable[..., A], /) -> Callable[..., tuple[A, A]]:
     """
     stated: Callable[..., _engine.Problem[A]] | None = getattr(loss, "__wrapped__", None)
     if stated is None:
-        raise TypeError(f"value_and_grad takes a loss of arrayloss, such as cross_entropy, not {loss!r}")
+        raise TypeError(
+            "value_and_grad takes a loss of arrayloss, such as cross_entropy, not "
+            f"{getattr(loss, '__name__', repr(loss))}; its options go to the function that comes back"
+        )
 
     @wraps(loss)
     def both(logits: Any, target: Any, /, *, cotangent: Any = None, **options: Any) -> tuple[A, A]:
