@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import wraps
-from typing import Any, ParamSpec, TypeVar
+from functools import update_wrapper, wraps
+from typing import Any, ParamSpec, Protocol, TypeVar
 
 from arrayloss import _engine
 
@@ -22,7 +22,19 @@ def loss(stated: Callable[P, _engine.Problem[A]]) -> Callable[P, A]:
     return value
 
 
-def value_and_grad(loss: Callable[..., A], /) -> Callable[..., tuple[A, A]]:
+class ValueAndGrad(Protocol):
+    """What `value_and_grad` makes of a loss: the arrays that come back are of the type that went in."""
+
+    def __call__(self, logits: A, target: Any, /, *, cotangent: Any = None, **options: Any) -> tuple[A, A]: ...
+
+
+class Grad(Protocol):
+    """What `grad` makes of a loss."""
+
+    def __call__(self, logits: A, target: Any, /, *, cotangent: Any = None, **options: Any) -> A: ...
+
+
+def value_and_grad(loss: Callable[..., Any], /) -> ValueAndGrad:
     """A function for a loss's value and its derivative by the logits.
 
     The derivative is the loss's own formula, computed in the same pass as the value: no tape, so that NumPy and CuPy
@@ -53,21 +65,22 @@ def value_and_grad(loss: Callable[..., A], /) -> Callable[..., tuple[A, A]]:
     >>> round(float(value), 6), gradient.tolist()
     (0.287682, [[0.25, -0.25]])
     """
-    stated: Callable[..., _engine.Problem[A]] | None = getattr(loss, "__wrapped__", None)
+    stated: Callable[..., _engine.Problem[Any]] | None = getattr(loss, "__wrapped__", None)
     if stated is None:
         raise TypeError(
             "value_and_grad takes a loss of arrayloss, such as cross_entropy, not "
             f"{getattr(loss, '__name__', repr(loss))}; its options go to the function that comes back"
         )
 
-    @wraps(loss)
-    def both(logits: Any, target: Any, /, *, cotangent: Any = None, **options: Any) -> tuple[A, A]:
+    def both(logits: A, target: Any, /, *, cotangent: Any = None, **options: Any) -> tuple[A, A]:
         return _engine.evaluate_with_gradient(stated(logits, target, **options), cotangent)
 
+    # Not `wraps`, which a type checker sees no type variable through.
+    update_wrapper(both, loss)
     return both
 
 
-def grad(loss: Callable[..., A], /) -> Callable[..., A]:
+def grad(loss: Callable[..., Any], /) -> Grad:
     """A function for a loss's derivative by the logits: `value_and_grad` without the value.
 
     Parameters
@@ -94,8 +107,8 @@ def grad(loss: Callable[..., A], /) -> Callable[..., A]:
     """
     both = value_and_grad(loss)
 
-    @wraps(loss)
-    def gradient(logits: Any, target: Any, /, **options: Any) -> A:
-        return both(logits, target, **options)[1]
+    def gradient(logits: A, target: Any, /, *, cotangent: Any = None, **options: Any) -> A:
+        return both(logits, target, cotangent=cotangent, **options)[1]
 
+    update_wrapper(gradient, loss)
     return gradient

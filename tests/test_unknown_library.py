@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
 from typing import Any
 
 import array_api_strict as strict
@@ -67,18 +66,17 @@ for _name in [f"__{r}{name}__" for name in OPERATORS for r in ("", "r")] + [
     setattr(Box, _name, _through(getattr(type(strict.asarray(0)), _name)))
 
 
-class Boxes(SimpleNamespace):
+class Boxes:
     """The namespace."""
 
+    __array_namespace_info__ = staticmethod(strict.__array_namespace_info__)
 
-boxes = Boxes(
-    **{
-        name: found if isinstance(found := getattr(strict, name), type) or not callable(found) else _through(found)
-        for name in dir(strict)
-        if not name.startswith("_")
-    },
-    __array_namespace_info__=strict.__array_namespace_info__,
-)
+
+boxes = Boxes()
+for _name in dir(strict):
+    if not _name.startswith("_"):
+        _found = getattr(strict, _name)
+        setattr(boxes, _name, _found if isinstance(_found, type) or not callable(_found) else _through(_found))
 NAME = f"{__name__}:boxes"
 
 LOGITS = np.asarray([[0.5, 1.0, -1.0], [2.0, 0.0, 40.0]])
