@@ -8,6 +8,7 @@ under test; the products with the data are made in NumPy, so that the loss is al
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -75,6 +76,11 @@ def train(
 
 def judged(implementation: Implementation, selection: Selection, spreads: Spreads | None = None) -> Iterator[Result]:
     """Train on each library, compare the curves with the first's, and judge every library on the logits."""
+    if importlib.util.find_spec("sklearn") is None:
+        yield Result(
+            "", "", "training", "", "", "", "", "", "not run", "scikit-learn, which has the data, is not installed"
+        )
+        return
     present = named.chosen(selection.backends)
     present = [b for b in present if b.missing() is None and "float64" in b.dtypes]
     if selection.quick:
