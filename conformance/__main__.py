@@ -59,8 +59,8 @@ def main(arguments: list[str] | None = None) -> int:
     ours = sorted((s for s in spreads.values() if s.implementation == "arrayloss"), key=_order)
     sections = {
         "Where a peer is still better than we are": peers.better(results) if asked.peers else "",
-        "Spread: the farthest apart that any two libraries are, in ULP": "" if asked.peers else report.apart(ours),
-        "Left out": runner.left_out(selection),
+        "Spread: the farthest apart that any two libraries are, in ULP": report.apart(ours) if ours else "",
+        "Left out": "" if asked.candidate else runner.left_out(selection),
         "Not covered": report.not_covered(results) if asked.candidate else "",
     }
     print(report.matrix(results))

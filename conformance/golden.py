@@ -16,22 +16,22 @@ import numpy as np
 
 from arrayloss.testing import FORMATS, HALF, PER_SAMPLE, Case, Due, Floats, Reduce, vectors
 from conformance import budget
-from conformance.cases import FUNCTIONS, cases
+from conformance.cases import ELEMENTWISE, FUNCTIONS, cases
 from conformance.oracle import exact
 from conformance.runner import Selection
 
 FAMILY = "vectors"
 SAMPLES = {
-    "margins": 26,
-    "probabilities": 26,
-    "soft": 20,
+    "margins": 36,
+    "probabilities": 30,
+    "soft": 16,
     "weights": 10,
-    "ties": 8,
-    "dominating": 8,
-    "masked": 8,
-    "offset": 8,
+    "ties": 7,
+    "dominating": 7,
+    "masked": 7,
+    "offset": 7,
 }
-"""Families of which some samples are taken, and how many of each case."""
+"""Families of which some samples are taken, and how many of each case; of single numbers, twice as many."""
 
 WHOLE = ("options", "nonfinite")
 """Families of which all samples are taken, in float32: what they ask for is no matter of digits."""
@@ -53,7 +53,7 @@ def chosen(function: str) -> Iterator[Case]:
         samples = IN_HALF if dtype in HALF else SAMPLES
         for case in cases(function, dtype, quick=True):
             if case.family in samples and _wanted(case):
-                case = _distinct(case, samples[case.family])
+                case = _distinct(case, samples[case.family] * (2 if function in ELEMENTWISE else 1))
             elif case.family not in WHOLE or dtype != "float32":
                 continue
             elif case.options.get("reduction") == "none" and case.arrays["logits"].size:

@@ -247,12 +247,11 @@ def assert_same(
     >>> def stable(x):
     ...     return -np.logaddexp(x.dtype.type(0), -x)
     >>> assert_same(plain, stable, [([-1.0, 0.5],)], gradient=False)
-    >>> assert_same(plain, stable, [([-1.0, 15.5],)], gradient=False)  # doctest: +NORMALIZE_WHITESPACE
+    >>> assert_same(plain, stable, [([-1.0, 15.5],)], gradient=False)  # doctest: +ELLIPSIS
     Traceback (most recent call last):
     AssertionError: plain and stable differ in 1 of 1 cases
-    - case 0, value: 7.208e+05 ULP at 1: logits = 15.5
-        plain on numpy -1.1920929e-07 (-0x1.0000000000000p-23),
-        stable on numpy -1.85539124e-07 (-0x1.8e6fd80000000p-23)
+    - case 0, value: ... ULP at 1: logits = [-1.0, 15.5]
+        plain on numpy ..., stable on numpy -1.8553...e-07 (...)
     """
     given = [one if isinstance(one, Case) else case(*one, dtype=dtype) for one in cases]
     if not given:

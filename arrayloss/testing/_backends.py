@@ -220,6 +220,11 @@ class _Numpy(Backend):
         return isinstance(values, np.ndarray | np.generic | float)
 
 
+class _Strict(Backend):
+    def numpy(self, values: Any) -> Floats:
+        return super().numpy(values.to_device(self.xp.Device("CPU_DEVICE")))
+
+
 class _Dask(Backend):
     def missing(self) -> str | None:
         try:
@@ -401,7 +406,7 @@ def backends() -> list[Backend]:
         _Numpy("numpy"),
         _Torch("torch:cpu", ("eager", "torch.compile"), _ALL),
         _Jax("jax:cpu", ("eager", "jax.jit"), _ALL),
-        Backend("array-api-strict", dtypes=("float32", "float64")),
+        _Strict("array-api-strict", dtypes=("float32", "float64")),
         _Dask("dask"),
         _Torch("torch:cuda", ("eager", "torch.compile"), _ALL),
         _Jax("jax:cuda", ("eager", "jax.jit"), _ALL),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -28,6 +28,9 @@ DEFAULTS: Mapping[str, Any] = {
     "dtype": None,
 }
 """What an option is where a case doesn't say: a function that hasn't the option has to do the same."""
+
+IGNORED = -100
+"""The label that doesn't count, where a case doesn't say."""
 
 WEIGHTS = ("sample_weight", "class_weight")
 
@@ -73,7 +76,7 @@ def judged_as(f: Loss, as_: str | None) -> str:
     name = as_ or getattr(f, "__name__", "")
     if name not in judged_functions():
         said = "is no function that can be judged" if as_ else "says nothing of what it is judged as: give as_, one of"
-        raise ValueError(f"{name or f!r} {said}{';' if as_ else ''} {', '.join(judged_functions())}")
+        raise ValueError(f"{name or repr(f)} {said}{';' if as_ else ''} {', '.join(judged_functions())}")
     return name
 
 
@@ -109,8 +112,13 @@ def candidate(
     cases = vectors(as_)
     leading = 1 if cases[0].target_kind == "none" else 2
     takes = parameters(f, leading)
-    call = _with_defaults(f, takes)
-    pulls = value_and_grad is None or parameters(value_and_grad, leading).take("cotangent")
+    # Labels have an axis fewer than the logits of a row of classes.
+    rows = any(case.target_kind == "index" and "axis" in case.options for case in cases)
+    defaults = {**DEFAULTS, "ignore_index": IGNORED if rows else None}
+    call = _with_defaults(f, takes, defaults)
+    pulled = parameters(value_and_grad or f, leading)
+    pulls = value_and_grad is None or pulled.take("cotangent")
+    both = None if value_and_grad is None else _with_defaults(value_and_grad, pulled, defaults)
     probes: dict[str, Case] = {}
     for case in sorted(cases, key=lambda c: (c.dtype != "float32", c.options.get("reduction") != "none")):
         if not _untaken(case, takes):
@@ -137,9 +145,7 @@ def candidate(
     return Implementation(
         str(getattr(f, "__name__", f)),
         {as_: call},
-        None
-        if value_and_grad is None
-        else _the_same(_with_defaults(value_and_grad, parameters(value_and_grad, leading))),
+        None if both is None else lambda loss: both,
         backends=tuple(one.name for one in among) or (found.name,),
         not_covered=not_covered,
         single=reduces in ("mean", "sum"),
@@ -150,13 +156,16 @@ def take_library(
     f: Loss, probes: Mapping[str, Case], among: Sequence[Backend], gradient: bool
 ) -> tuple[Backend, dict[str, Trial]]:
     """The first library (see `candidate`) on which a function answers any of the probes, and what it answered."""
-    refusals = []
-    for backend in _trials(among, gradient):
-        trials = {kind: _try(f, probe, backend, gradient) for kind, probe in probes.items()}
-        if not all(trial.refused for trial in trials.values()):
-            return backend, trials
-        refusals.append(f"{backend.name}: {next(iter(trials.values())).refused}")
-    raise ValueError(f"no library's arrays are taken: {'; '.join(refusals) or 'none is installed'}")
+    refusals: dict[str, str] = {}
+    # A function may import its library as it is called: look again after every round.
+    while waiting := [one for one in _trials(among, gradient) if one.name not in refusals]:
+        for backend in waiting:
+            trials = {kind: _try(f, probe, backend, gradient) for kind, probe in probes.items()}
+            if not all(trial.refused for trial in trials.values()):
+                return backend, trials
+            refusals[backend.name] = next(iter(trials.values())).refused
+    said = "; ".join(f"{name}: {refused}" for name, refused in refusals.items())
+    raise ValueError(f"no library's arrays are taken: {said or 'none is installed'}")
 
 
 def _trials(among: Sequence[Backend], gradient: bool) -> list[Backend]:
@@ -194,15 +203,18 @@ def _reduces(probes: Mapping[str, Case], trials: Mapping[str, Trial]) -> str:
 
 
 def _reduced_otherwise(case: Case, reduces: str) -> str | None:
+    """Why a function that has no such option can't be asked for the reduction of a case."""
     asked = case.options.get("reduction", "mean")
     if asked == reduces:
         return None
-    if asked != "none" or reduces == "none":
-        return f"reduction {asked}: it reduces by {reduces}"
+    if reduces == "none":
+        return f"reduction {asked}: it doesn't reduce"
+    if asked != "none":
+        return f"reduction {asked}: it reduces to its {reduces}"
     if any(name in case.arrays for name in WEIGHTS):
-        return f"weighted losses of single samples: it reduces by {reduces}"
+        return f"weighted losses of single samples: it reduces to its {reduces}"
     if case.arrays["logits"].size == 0:
-        return f"losses of no samples: it reduces by {reduces}"
+        return f"losses of no samples: it reduces to its {reduces}"
     return None
 
 
@@ -210,7 +222,7 @@ def _untaken(case: Case, takes: Parameters) -> list[str]:
     """The options that a case needs and the function hasn't."""
     needed = [name for name in case.arrays if name not in ("logits", "target")]
     needed += [name for name, value in case.options.items() if name not in DEFAULTS or value != DEFAULTS[name]]
-    if case.target_kind == "index" and np.any(case.arrays["target"] < 0):
+    if case.target_kind == "index" and np.any(case.arrays["target"] == IGNORED):
         needed.append("ignore_index")
     asked = case.options.get("reduction")
     objects = [f"reduction {asked}"] if isinstance(asked, Reduce) else []
@@ -218,12 +230,12 @@ def _untaken(case: Case, takes: Parameters) -> list[str]:
     return [name for name in dict.fromkeys(needed) if name != "reduction" and not takes.take(name)] + objects
 
 
-def _with_defaults(f: Loss, takes: Parameters) -> Loss:
+def _with_defaults(f: Loss, takes: Parameters, defaults: Mapping[str, Any]) -> Loss:
     """The function, without the options that it hasn't, and with the contract's defaults where its own are others."""
     own = {
-        name: DEFAULTS[name]
+        name: defaults[name]
         for name, default in takes.defaults.items()
-        if name in DEFAULTS and (default is inspect.Parameter.empty or default != DEFAULTS[name])
+        if name in defaults and (default is inspect.Parameter.empty or default != defaults[name])
     }
 
     def call(*arrays: Any, **options: Any) -> Any:
@@ -231,7 +243,3 @@ def _with_defaults(f: Loss, takes: Parameters) -> Loss:
         return f(*arrays, **given)
 
     return call
-
-
-def _the_same(both: Loss) -> Callable[[Loss], Loss]:
-    return lambda loss: both

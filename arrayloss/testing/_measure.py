@@ -110,7 +110,7 @@ def measure(
     if got.shape != exact.high.shape:
         raise ValueError(f"shape {got.shape} came back, {exact.high.shape} was due")
     form = FORMATS[dtype]
-    underflow = terms / 2 * 2.0**form.subnormal_exponent / spacing(exact.high, dtype)
+    underflow = terms / 2 * 2.0**form.subnormal_exponent / spacing(_size(exact), dtype)
     allowance = np.broadcast_to(allowance, got.shape) + underflow
     error = errors(got, exact, dtype)
     size = np.abs(exact.high)
