@@ -16,9 +16,10 @@ from typing import Any
 
 from array_api_compat import array_namespace
 
+from arrayloss.testing import Case, Implementation, Loss
 from conformance import runner
-from conformance.backends import Implementation, Loss, arrayloss, versions
-from conformance.cases import BINARY, CATEGORICAL, FUNCTIONS, Case
+from conformance.backends import arrayloss, versions
+from conformance.cases import BINARY, CATEGORICAL, FUNCTIONS
 from conformance.runner import Selection
 
 LOSSES = (*CATEGORICAL, *BINARY)

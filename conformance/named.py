@@ -9,8 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from conformance.backends import Backend, backends
-from conformance.formats import FORMATS, Floats
+from arrayloss.testing import FORMATS, Backend, Floats, backends
 
 
 class Namespace(Backend):

@@ -11,9 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from conformance.backends import Backend, Implementation, Numbers
-from conformance.cases import Case
-from conformance.formats import Floats
+from arrayloss.testing import Backend, Case, Floats, Implementation, Numbers
 
 
 class _Graph(Backend):

@@ -14,10 +14,8 @@ from typing import Any
 
 import numpy as np
 
+from arrayloss.testing import Backend, Case, Floats, Implementation, rounded
 from conformance import named, runner
-from conformance.backends import Backend, Implementation
-from conformance.cases import Case
-from conformance.formats import Floats, rounded
 from conformance.runner import Result, Selection, Spreads
 
 FAMILY = "real"

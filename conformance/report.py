@@ -115,6 +115,17 @@ def failures(results: list[Result], most: int = 40) -> str:
     return "\n".join(lines)
 
 
+def not_covered(results: Iterable[Result]) -> str:
+    """What could not be asked, and why, as a Markdown list."""
+    why: dict[str, dict[str, None]] = defaultdict(dict)
+    for r in results:
+        if r.mode and r.status == "not run":
+            why[r.reason][f"{r.case} {r.dtype}"] = None
+    gradients = any(r.quantity.split()[0] in ("auto", "closed") for r in results if r.quantity)
+    lines = [f"- {reason}: {len(cases)} cases, {next(iter(cases))} among them" for reason, cases in why.items()]
+    return "\n".join([*lines, *([] if gradients else ["- gradients: the library has no autodiff"])])
+
+
 def _gravity(result: Result) -> int:
     found = result.measured
     return 2 if found is None or found.spurious or found.missing else 1 if found.lost else 0

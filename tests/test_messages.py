@@ -11,8 +11,10 @@ import numpy as np
 import pytest
 
 import arrayloss as al
+from arrayloss import testing
 from arrayloss.compat import torch
 from arrayloss.compat.sklearn import log_loss
+from conformance.cases import FUNCTIONS
 
 strict = pytest.importorskip("array_api_strict")
 
@@ -23,12 +25,15 @@ NAMES: dict[str, Any] = {
     "elsewhere": strict.Device("device1"),
     "log_loss": log_loss,
     "like_torch": torch,
+    "testing": testing,
     "x": np.asarray([[0.5, 1.0, -1.0], [2.0, 0.0, 1.0]]),
     "labels": np.asarray([0, 2]),
     "bits": np.asarray([[1, 0, 1], [0, 1, 0]]),
 }
 
 ARRAY = "must be an array (of NumPy, PyTorch, JAX, CuPy, or any other library of the array API standard), not"
+
+JUDGED = ", ".join(sorted(FUNCTIONS))
 
 MESSAGES = [
     # What is no array, or none of numbers.
@@ -219,6 +224,57 @@ MESSAGES = [
         ValueError,
         "there are 2 labels, and y_proba has 3 columns; pass labels=",
     ),
+    # Of arrayloss.testing.
+    (
+        "testing.ulp_distance(labels, labels)",
+        ValueError,
+        "an array of int64 has no ULP: give dtype, one of float16, bfloat16, float32, float64",
+    ),
+    (
+        "testing.ulp_distance(x, x[0])",
+        ValueError,
+        "numbers of shape (2, 3) against exact ones of shape (3,)",
+    ),
+    (
+        "testing.measure(x, testing.Exact(x[0], x[0], x[0]), 'float32', 4.0, x)",
+        ValueError,
+        "shape (2, 3) came back, (3,) was due",
+    ),
+    (
+        "testing.backend('tensorflow')",
+        ValueError,
+        "no array library 'tensorflow'; there are numpy, torch:cpu, jax:cpu, array-api-strict, dask, torch:cuda, "
+        "jax:cuda, cupy",
+    ),
+    ("testing.backend('numpy').differentiate(sum, {})", TypeError, "numpy has no autodiff"),
+    (
+        "testing.assert_conforms(cross_entropy, library='numpy')",
+        ValueError,
+        "numpy has no autodiff: give value_and_grad, or gradient=False to judge values alone",
+    ),
+    ("testing.assert_same(sigmoid, sigmoid, [])", ValueError, "no cases to compare by"),
+    (
+        "testing.assert_same(sigmoid, sigmoid, [([1.0],)], libraries=('numpy', 'numpy'))",
+        ValueError,
+        "numpy has no autodiff: give gradient=False to compare values alone",
+    ),
+    ("testing.vectors('hinge')", ValueError, f"no golden vectors of 'hinge'; there are {JUDGED}"),
+    ("testing._vectors.parse('{\"schema\": 0}')", ValueError, "vectors of schema 0; this reads 1"),
+    (
+        "testing.assert_conforms(sum)",
+        ValueError,
+        f"sum says nothing of what it is judged as: give as_, one of {JUDGED}",
+    ),
+    (
+        "testing.assert_conforms(sum, 'hinge')",
+        ValueError,
+        f"hinge is no function that can be judged; {JUDGED}",
+    ),
+    (
+        "testing.assert_conforms(lambda x: 1 / 0, 'sigmoid', library='numpy', gradient=False)",
+        ValueError,
+        "no library's arrays are taken: numpy: ZeroDivisionError: division by zero",
+    ),
 ]
 
 
@@ -236,15 +292,16 @@ def test_what_is_said(call: str, kind: type[Exception], message: str) -> None:
     assert (type(error), str(error)) == (kind, message)
 
 
+APART = ("raise AssertionError", "raise NotImplementedError")
 PACKAGE = Path(al.__file__).parent
 
 
 def places() -> set[tuple[str, int, int]]:
-    """Every `raise` of the package, but for those of an AssertionError, which is the message of a test."""
+    """Every `raise` of the package, but for what a test asserts and what a class leaves to others."""
     found = set()
     for path in PACKAGE.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.Raise) and not ast.unparse(node).startswith("raise AssertionError"):
+            if isinstance(node, ast.Raise) and not ast.unparse(node).startswith(APART):
                 assert node.end_lineno is not None
                 found.add((str(path.relative_to(PACKAGE)), node.lineno, node.end_lineno))
     return found

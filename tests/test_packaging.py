@@ -35,7 +35,8 @@ def test_the_wheel_has_the_package_and_its_types_and_no_more(tmp_path: Path) -> 
         names = archive.namelist()
         metadata = archive.read(f"arrayloss-{arrayloss.__version__}.dist-info/METADATA").decode()
     ours = {str(path.relative_to(ROOT)) for path in (ROOT / "arrayloss").rglob("*.py")}
-    assert {name for name in names if ".dist-info/" not in name} == ours | {"arrayloss/py.typed"}
+    vectors = {f"arrayloss/testing/vectors/{path.name}" for path in (ROOT / "conformance/vectors").iterdir()}
+    assert {name for name in names if ".dist-info/" not in name} == ours | vectors | {"arrayloss/py.typed"}
     # torch and JAX are extras: none is needed.
     needed = [line for line in metadata.splitlines() if line.startswith("Requires-Dist") and "extra ==" not in line]
     assert {re.split(r"[ <>=]", line)[1] for line in needed} == {"array-api-compat", "numpy"}
