@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
-from typing import Any
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from conformance import budget
+from conformance import budget, curves
 from conformance.backends import Backend, Implementation, Numbers, backends
 from conformance.cases import ELEMENTWISE, FUNCTIONS, SLOW, Case, cases
 from conformance.formats import FORMATS, Floats
@@ -29,7 +28,11 @@ class Witness:
 
 @dataclass(frozen=True)
 class Result:
-    """One quantity of one case on one backend: `status` is "ok", "FAIL", "error" or "not run"."""
+    """One quantity of one case on one backend: `status` is "ok", "FAIL", "error" or "not run".
+
+    `points` is its error over margin (see `curves`), where its family goes through margins; `asked` the case itself,
+    where it failed.
+    """
 
     implementation: str
     function: str
@@ -44,15 +47,13 @@ class Result:
     budget: float = 0.0
     measured: Measurement | None = None
     witness: Witness | None = None
+    points: Floats | None = field(default=None, repr=False, compare=False)
+    asked: Case | None = field(default=None, repr=False, compare=False)
 
     @property
     def failed(self) -> bool:
         """Whether the contract is broken here."""
         return self.status in ("FAIL", "error")
-
-    def as_json(self) -> dict[str, Any]:
-        """The record as plain data."""
-        return asdict(self)
 
 
 @dataclass(frozen=True)
@@ -150,7 +151,7 @@ def run(
                         numbers = backend.evaluate(implementation, case, mode)
                     except Exception as error:  # whatever an implementation raises is a finding, no reason to stop
                         said = f"{type(error).__name__}: {error}"[:400]
-                        yield _blank(implementation, case, backend, mode, "error", said)
+                        yield replace(_blank(implementation, case, backend, mode, "error", said), asked=case)
                         continue
                     heard[f"{backend.name} {mode}".removesuffix(" eager")] = numbers
                     yield from compare(
@@ -261,11 +262,12 @@ def compare(
         plain = _plain(quantity)
         dtype = budget.dtype_of(case, plain)
         base, allowance = budget.base(case, plain), budget.allowance(case, plain)
+        drawn = case.family in curves.FAMILIES and plain in curves.QUANTITIES
         record = Result(name, case.function, backend, mode, case.dtype, quantity, case.family, case.label, "ok")
         try:
             found = measure(got, answer[plain], dtype, base, allowance, _terms(case), flushes)
         except ValueError as error:
-            yield replace(record, status="FAIL", reason=str(error), budget=base)
+            yield replace(record, status="FAIL", reason=str(error), budget=base, asked=case)
             continue
         bad = bool(found.over or found.lost or found.spurious or found.missing or (found.flushed and not flushes))
         yield replace(
@@ -275,6 +277,8 @@ def compare(
             budget=base,
             measured=found,
             witness=_witness(case, plain, found.worst_at, got, answer[plain]) if found.count else None,
+            points=curves.points(case, plain, got, answer[plain], dtype, base + allowance) if drawn else None,
+            asked=case if bad else None,
         )
 
 

@@ -45,6 +45,8 @@ Done = tuple[list[Result], list[Spread]]
 
 OURS = Work(_ours, _every_case, trained=True)
 PEERS = Work(_with_peers, peers.cases)
+BESIDE = Work(peers.peers, peers.cases)
+"""The libraries' own losses alone, to be drawn beside what is judged."""
 
 
 def parts(selection: Selection) -> list[Selection]:
