@@ -75,7 +75,7 @@ def main(arguments: list[str] | None = None) -> int:
     whole = report.document(results, ours, failed, "Peers" if asked.peers else "Conformance", sections, drawn)
     for old in known:
         whole["compared"] = compare.compare(old, whole)
-        print(f"\n{compare.heading(found['compared'])}\n{compare.told(found['compared'])}")
+        print(f"\n{compare.heading(whole['compared'])}\n{compare.told(whole['compared'])}")
     if asked.report:
         report.write(whole, results, failed, Path(asked.report))
     ran = [r for r in results if r.mode and r.status != "not run"]

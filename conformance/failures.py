@@ -14,7 +14,7 @@ from conformance.formats import Floats
 from conformance.oracle import exact
 from conformance.runner import Result, Selection
 from conformance.shrink import shrink
-from conformance.snippet import digits, snippet, written
+from conformance.snippet import digits, passed_as, snippet, written
 
 SHRUNK = 12
 """How many kinds of failure are made small, so that a badly broken run still ends; the first of each function first."""
@@ -91,7 +91,7 @@ def _told(r: Result, same: list[Result], case: Case | None = None) -> Failure:
     w, m = r.witness, r.measured
     inputs = {}
     if case is not None:
-        inputs = {name: _short(values, "float64") for name, values in case.arrays.items()}
+        inputs = {name: _short(values, passed_as(case, name)) for name, values in case.arrays.items()}
     elif w is not None:
         inputs = {name: str([float.fromhex(v) for v in values]) for name, values in w.inputs.items()}
     finite = m is not None and not (m.spurious or m.missing)
@@ -143,14 +143,14 @@ def _smallest(same: list[Result], implementation: Implementation, seconds: float
 
     small = shrink(worst.asked, fails)
     result = found[-1] if found else worst  # what failed last is what was kept last
-    failure = _told(result, same, small)
+    failure = replace(_told(result, same, small), case=worst.case, reason=worst.reason)
     at = failure.position
     if result.measured is not None and result.witness is not None:
         answer = exact(small)[result.quantity.removeprefix("closed ").removeprefix("auto ")]
         failure = replace(failure, exact=digits(answer, at))
     due = "no exception" if result.status == "error" else failure.exact or "an answer of another shape"
     quantity = result.quantity or "value"
-    why = result.reason if failure.ulp is None else error(failure)
+    why = error(failure) if failure.exact else result.reason
     program = snippet(implementation, small, result.backend, result.mode, quantity, at, due, why)
     return replace(failure, snippet=program or "")
 
@@ -184,7 +184,9 @@ def told(failures: list[Failure], most: int = 40) -> str:
         lines += [f"     {name} = {values[:400]}" for name, values in f.inputs.items()]
         if f.exact:
             at = f" at {list(f.position)}" if f.position else ""
-            lines.append(f"     exact{at}: {f.exact}; came back: {f.got}; {error(f)}")
+            lines.append(
+                f"     exact{at}: {f.exact}; came back: {f.got}" + (f"; {error(f)}" if f.ulp is not None else "")
+            )
         if f.snippet:
             lines += ["", *(f"         {line}".rstrip() for line in f.snippet.splitlines()), ""]
     if len(failures) > most:
@@ -195,6 +197,6 @@ def told(failures: list[Failure], most: int = 40) -> str:
 def error(failure: Failure) -> str:
     """The error in words."""
     if failure.ulp is None or failure.after_k is None:
-        return "no number to measure"
+        return f"{failure.got} where {failure.exact} was due"
     after = "" if failure.after_k == failure.ulp else f", {failure.after_k:.4g} after k"
     return f"{failure.ulp:.4g} ULP{after}, {failure.budget:g} allowed"

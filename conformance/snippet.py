@@ -40,7 +40,7 @@ def snippet(
     arrays = dict(case.arrays)
     if case.cotangent is not None and quantity.split()[0] in ("closed", "auto"):
         arrays["cotangent"] = case.cotangent
-    lines = [f"{name} = {library.array(values, _dtype(case, name))}" for name, values in arrays.items()]
+    lines = [f"{name} = {library.array(values, passed_as(case, name))}" for name, values in arrays.items()]
     arguments = _arguments(implementation, case, library)
     call = f"{function}({arguments})"
     if quantity.startswith("closed"):
@@ -116,7 +116,8 @@ def _arguments(implementation: Implementation, case: Case, library: _Library) ->
     return ", ".join(given)
 
 
-def _dtype(case: Case, name: str) -> str:
+def passed_as(case: Case, name: str) -> str:
+    """The dtype that an array of a case is passed in."""
     if name == "where" or (name == "target" and case.target_kind == "bool"):
         return "bool"
     if name == "target" and case.target_kind == "index":
