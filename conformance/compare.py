@@ -130,7 +130,7 @@ def told(compared: Mapping[str, Any]) -> str:
         for f in found[:20]:
             lines.append(f"- {f['function']}, {f['quantity']}, {f['dtype']} on {f['backend']} {f['mode']}: {f['case']}")
         lines += ([f"- and {len(found) - 20} more"] if len(found) > 20 else []) + ([""] if found else [])
-    return "\n".join([*lines, f"{compared['same']} cells as before (within {NOTICED:g} ULP, after k)."])
+    return "\n".join([*lines, f"Cells as before, within {NOTICED:g} ULP after k: {compared['same']}."])
 
 
 def _figures(pair: list[float | None]) -> str:
