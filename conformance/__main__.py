@@ -71,7 +71,10 @@ def main(arguments: list[str] | None = None) -> int:
     if failed:
         print(failures.told(failed))
     print(report.summary(results), f"in {time.monotonic() - began:.0f} s")
-    drawn = _run(share.BESIDE, _drawn(selection), asked.workers, {}) if asked.report and not asked.peers else []
+    families = tuple(f for f in curves.FAMILIES if f in (selection.families or FAMILIES))
+    drawn = []
+    if asked.report and families and not asked.peers:
+        drawn = _run(share.BESIDE, _drawn(selection, families), asked.workers, {})
     whole = report.document(results, ours, failed, "Peers" if asked.peers else "Conformance", sections, drawn)
     for old in known:
         whole["compared"] = compare.compare(old, whole)
@@ -86,10 +89,10 @@ def main(arguments: list[str] | None = None) -> int:
     return int(worse or (any(r.failed for r in ran) and not asked.peers))
 
 
-def _drawn(selection: Selection) -> Selection:
+def _drawn(selection: Selection, families: tuple[str, ...]) -> Selection:
     """What the report draws of the libraries' own losses beside ours: margins, eagerly; in float32 in a quick run."""
     dtypes = ("float32",) if selection.quick and not selection.dtypes else selection.dtypes
-    return replace(selection, families=curves.FAMILIES, modes=("eager",), dtypes=dtypes)
+    return replace(selection, families=families, modes=("eager",), dtypes=dtypes)
 
 
 def _run(work: share.Work, selection: Selection, workers: int, spreads: Spreads) -> list[Result]:

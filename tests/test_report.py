@@ -339,6 +339,12 @@ def test_the_page_opens_and_a_cell_tells_its_detail(
     assert browser.get_log("browser") == []
 
 
+def test_a_run_of_nothing_has_a_page_too(browser: Any, tmp_path: Path) -> None:
+    report.write(report.document([], [], [], "Nothing", {}), [], [], tmp_path)
+    seen(browser, 390, "light", tmp_path / "index.html")
+    assert "0 cells judged" in browser.page_source
+
+
 def test_the_keyboard_goes_from_cell_to_cell(browser: Any, files: dict[str, Path]) -> None:
     from selenium.webdriver.common.by import By
     from selenium.webdriver.common.keys import Keys
