@@ -12,10 +12,10 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from conformance import compare, curves, failures, hunt, peers, real, report, runner, share
-from conformance.backends import arrayloss, backends
+from arrayloss.testing import FORMATS, backends
+from conformance import compare, curves, failures, golden, hunt, peers, real, report, runner, share
+from conformance.backends import arrayloss
 from conformance.cases import FAMILIES, FUNCTIONS
-from conformance.formats import FORMATS
 from conformance.runner import Result, Selection, Spread, Spreads
 
 MODES = ("eager", "jax.jit", "torch.compile")
@@ -25,6 +25,8 @@ def main(arguments: list[str] | None = None) -> int:
     """Run what the command line asks for; 1 on any failure, or where nothing ran."""
     parser = _parser()
     asked = parser.parse_args(arguments)
+    if (asked.as_ or asked.budget is not None) and not asked.candidate:
+        parser.error("--as and --budget are for a --candidate")
     if len(asked.compare) > 2:
         parser.error("--compare takes one results file, or two")
     if asked.list:
@@ -48,6 +50,9 @@ def main(arguments: list[str] | None = None) -> int:
         asked.quick,
     )
     began = time.monotonic()
+    if asked.vectors:
+        golden.write(Path(asked.vectors))
+        return 0
     if asked.hunt:
         found = hunt.hunt(arrayloss(), selection, asked.hunt)
         print(hunt.told(found))
@@ -55,12 +60,19 @@ def main(arguments: list[str] | None = None) -> int:
         return 0
     spreads: Spreads = {}
     work = share.PEERS if asked.peers else share.OURS
+    if asked.candidate:
+        try:
+            work, selection = share.candidate(asked.candidate, asked.as_, selection, asked.budget)
+        except ValueError as error:
+            print(error, file=sys.stderr)
+            return 2
     results = _run(work, selection, asked.workers, spreads)
     ours = sorted((s for s in spreads.values() if s.implementation == "arrayloss"), key=_order)
     sections = {
         "Where a peer is still better than we are": peers.better(results) if asked.peers else "",
-        "Spread: the farthest apart that any two libraries are, in ULP": "" if asked.peers else report.apart(ours),
-        "Left out": runner.left_out(selection),
+        "Spread: the farthest apart that any two libraries are, in ULP": report.apart(ours) if ours else "",
+        "Left out": "" if asked.candidate else runner.left_out(selection),
+        "Not covered": report.not_covered(results) if asked.candidate else "",
     }
     print(report.matrix(results))
     for heading, body in sections.items():
@@ -118,7 +130,7 @@ def _order(one: Result | Spread) -> tuple[int, int]:
 
 def _list() -> None:
     print("functions:", *FUNCTIONS)
-    print("families: ", *FAMILIES, real.FAMILY, hunt.FAMILY)
+    print("families: ", *FAMILIES, real.FAMILY, hunt.FAMILY, golden.FAMILY)
     print("dtypes:   ", *FORMATS)
     print("modes:    ", *MODES)
     for backend in backends():
@@ -132,10 +144,17 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--backend", action="append", default=[], choices=[b.name for b in backends()])
     parser.add_argument("--mode", action="append", default=[], choices=MODES)
     parser.add_argument("--dtype", action="append", default=[], choices=list(FORMATS))
-    parser.add_argument("--family", action="append", default=[], choices=[*FAMILIES, real.FAMILY, hunt.FAMILY])
+    parser.add_argument(
+        "--family", action="append", default=[], choices=[*FAMILIES, real.FAMILY, hunt.FAMILY, golden.FAMILY]
+    )
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--hunt", type=float, metavar="SECONDS", help="search at random for worse inputs")
-    parser.add_argument("--peers", action="store_true", help="judge the libraries' own losses by the same cases")
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument("--hunt", type=float, metavar="SECONDS", help="search at random for worse inputs")
+    what.add_argument("--peers", action="store_true", help="judge the libraries' own losses by the same cases")
+    what.add_argument("--candidate", metavar="MODULE:FUNCTION", help="judge this function, whosever it is")
+    what.add_argument("--vectors", metavar="DIR", help="write the golden vectors there")
+    parser.add_argument("--as", dest="as_", choices=FUNCTIONS, help="what the candidate is judged as; its own name")
+    parser.add_argument("--budget", type=float, metavar="ULP", help="the candidate's, in place of the contract's")
     parser.add_argument(
         "--workers", type=int, default=min(2, os.cpu_count() or 1), help="processes to share the run among"
     )

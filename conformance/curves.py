@@ -9,10 +9,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from conformance.cases import ELEMENTWISE, TRANSFORMS, Case
-from conformance.formats import FORMATS, Floats
-from conformance.measure import errors
-from conformance.oracle import Exact
+from arrayloss.testing import FORMATS, Case, Due, Floats, errors
+from conformance.cases import ELEMENTWISE, TRANSFORMS
 
 FAMILIES = ("margins", "dominating", "probabilities")
 """Families that go through margins."""
@@ -25,21 +23,21 @@ DECADES = 12
 """Margins are binned by their size, 24 bins a decade from 1e-8 to 1e4, and by their sign; bin 0 is margin 0."""
 
 
-def points(case: Case, quantity: str, got: Floats, exact: Exact, dtype: str, allowed: Floats) -> Floats:
+def points(case: Case, got: Floats, due: Due) -> Floats:
     """Rows of bin, largest error in ULP and largest budget within the bin; an error is inf where NaN or inf came back.
 
     Left out, as in `measure.spread`, are samples without a finite exact number and those so small that a compiler may
     flush a term of them.
     """
     at = margins(case)
+    exact, form, allowed = due.exact, FORMATS[due.dtype], due.budget + due.allowance
     if got.shape != exact.high.shape or at.size == 0:
         return np.zeros((0, 3))
-    found = np.where(np.isfinite(got), errors(got, exact, dtype), np.inf)
+    found = np.where(np.isfinite(got), errors(got, exact, due.dtype), np.inf)
     size = np.where(np.isfinite(exact.scale), np.maximum(exact.scale, np.abs(exact.high)), 0)
-    terms = 1 if case.function in ELEMENTWISE else case.arrays["logits"].shape[case.axis]
     shown = (
-        (size >= FORMATS[dtype].tiny * terms)
-        & (size <= FORMATS[dtype].largest)
+        (size >= form.tiny * due.terms)
+        & (size <= form.largest)
         & np.isfinite(at).reshape(at.shape + (1,) * (got.ndim - at.ndim))
     )
     rows = (len(at), -1)

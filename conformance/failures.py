@@ -7,10 +7,8 @@ from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
+from arrayloss.testing import Case, Floats, Implementation
 from conformance import runner
-from conformance.backends import Implementation
-from conformance.cases import Case
-from conformance.formats import Floats
 from conformance.oracle import exact
 from conformance.runner import Result, Selection
 from conformance.shrink import shrink

@@ -14,8 +14,9 @@ from typing import Any
 
 import numpy as np
 
+from arrayloss.testing import backends
 from conformance import compare, curves, failures, page
-from conformance.backends import backends, versions
+from conformance.backends import versions
 from conformance.compare import SCHEMA
 from conformance.failures import Failure
 from conformance.runner import Result, Spread
@@ -97,6 +98,17 @@ def _said(spread: Spread | None) -> str:
     if spread is None:
         return "-"
     return f"{short(spread.ulp)} ({spread.low}, {spread.high})" if spread.ulp else "0"
+
+
+def not_covered(results: Iterable[Result]) -> str:
+    """What could not be asked, and why, as a Markdown list."""
+    why: dict[str, dict[str, None]] = defaultdict(dict)
+    for r in results:
+        if r.mode and r.status == "not run":
+            why[r.reason][f"{r.case} {r.dtype}"] = None
+    gradients = any(r.quantity.split()[0] in ("auto", "closed") for r in results if r.quantity)
+    lines = [f"- {reason}: {len(cases)} cases, {next(iter(cases))} among them" for reason, cases in why.items()]
+    return "\n".join([*lines, *([] if gradients else ["- gradients: the library has no autodiff"])])
 
 
 def summary(results: list[Result]) -> str:

@@ -11,8 +11,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from conformance.cases import CATEGORICAL, ELEMENTWISE, Case
-from conformance.formats import Floats, rounded
+from arrayloss.testing import Case, Floats, rounded
+from conformance.cases import CATEGORICAL, ELEMENTWISE
 
 Fails = Callable[[Case], bool]
 

@@ -10,10 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from conformance.backends import Implementation
-from conformance.cases import Case, Reduce
-from conformance.formats import Floats
-from conformance.oracle import Exact
+from arrayloss.testing import Case, Exact, Floats, Implementation, Reduce
 
 NUMBERS = 400
 """A case of more numbers than this isn't written out."""

@@ -16,12 +16,12 @@ import numpy as np
 import pytest
 
 import arrayloss as package
+from arrayloss.testing import FORMATS, Case, Due, Exact, Implementation
 from conformance import compare, curves, failures, page, peers, report, runner
 from conformance.__main__ import main
-from conformance.backends import Implementation, arrayloss
-from conformance.cases import Case, cases
-from conformance.formats import FORMATS
-from conformance.oracle import Exact, exact
+from conformance.backends import arrayloss
+from conformance.cases import cases
+from conformance.oracle import exact
 from conformance.runner import Result, Selection, Spreads
 
 ASKED = Selection(
@@ -139,7 +139,7 @@ def test_points_hold_the_worst_of_a_bin_and_what_is_not_finite() -> None:
     answer = Exact(np.asarray([1.0, 1.0, 1.0, 1e-40]), np.zeros(4), np.ones(4))
     answer = replace(answer, scale=np.abs(answer.high))
     got = np.asarray([1.0, 1 + 3 * FORMATS["float32"].epsilon, np.nan, 0.0])
-    table = curves.points(case, "value", got, answer, "float32", np.asarray(4.0))
+    table = curves.points(case, got, Due(answer, "float32", 3.0, np.asarray(1.0), 1))
     assert table[:, 1].tolist() == [np.inf, 3.0]  # the last is below the smallest normal number
     assert table[:, 2].tolist() == [4.0, 4.0]
 

@@ -16,12 +16,12 @@ import broken
 import numpy as np
 import pytest
 
+from arrayloss.testing import Case, Floats, Implementation, rounded
+from arrayloss.testing import backends as every_backend
 from conformance import failures, runner
-from conformance.backends import Implementation, arrayloss
-from conformance.backends import backends as every_backend
-from conformance.cases import BINARY, CATEGORICAL, FUNCTIONS, Case, cases
+from conformance.backends import arrayloss
+from conformance.cases import BINARY, CATEGORICAL, FUNCTIONS, cases
 from conformance.failures import Failure
-from conformance.formats import Floats, rounded
 from conformance.oracle import exact
 from conformance.runner import Result, Selection
 from conformance.shrink import shrink, taken
