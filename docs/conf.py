@@ -17,7 +17,15 @@ import arrayloss
 project = "arrayloss"
 version = release = arrayloss.__version__
 root_doc = "README"
-include_patterns = ["README.md", "CHANGELOG.md", "CONTRIBUTING.md", "docs/**", "examples/*", "results/*"]
+include_patterns = [
+    "README.md",
+    "CHANGELOG.md",
+    "CONTRIBUTING.md",
+    "docs/**",
+    "examples/*",
+    "results/*",
+    "conformance/vectors/README.md",
+]
 exclude_patterns = [".*", "build", "docs/_templates"]
 extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.autosummary", "sphinx.ext.napoleon"]
 templates_path = ["docs/_templates"]  # autosummary looks for it from the source, not from here
@@ -35,6 +43,7 @@ autodoc_typehints = "none"
 autodoc_preserve_defaults = True
 default_role = "py:obj"
 napoleon_use_rtype = False
+napoleon_use_ivar = True
 maximum_signature_line_length = 60
 html_math_renderer = "mathml"  # every browser has it, and it needs no script
 
@@ -51,6 +60,7 @@ examples/README
 CONTRIBUTING
 CHANGELOG
 results/*
+conformance/vectors/README
 ```
 """
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -14,6 +15,8 @@ from arrayloss._rows import Arrays, Work, in_blocks, whole
 
 _CPU_BLOCK_BYTES = 2 * 1024 * 1024
 _DEVICE_BLOCK_BYTES = 256 * 1024 * 1024
+# Elements from which a sum in float64 is folded first.
+_FOLDED = 1 << 16
 
 
 def _plain() -> bool:
@@ -28,10 +31,27 @@ def _taped(*arrays: Array | None) -> bool:
     return torch.is_grad_enabled() and any(a is not None and a.requires_grad for a in arrays)
 
 
-class _Traced(Traced):
-    def take(self, x: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+class _Selected:
+    """The label by a comparison, which torch's compiler makes vector code of (XLA's does not)."""
+
+    def __init__(self, classes: int, labels: torch.Tensor) -> None:
+        self._labels = labels
+        self._hit = torch.arange(classes, device=labels.device) == labels
+
+    def take(self, x: torch.Tensor) -> torch.Tensor:
         # array-api-compat's take_along_axis fixes the batch size of a program with dynamic shapes.
-        return x.gather(1, labels)
+        return x.gather(1, self._labels)
+
+    def drop(self, e: torch.Tensor) -> torch.Tensor:
+        return torch.where(self._hit, 0.0, e)
+
+    def spread(self, e: torch.Tensor, others: torch.Tensor, at_label: torch.Tensor) -> torch.Tensor:
+        return torch.where(self._hit, at_label, e * others)
+
+
+class _Traced(Traced):
+    def labels(self, x: torch.Tensor, labels: torch.Tensor) -> _Selected:
+        return _Selected(x.shape[1], labels)
 
 
 class _Labels(IndexedLabels):
@@ -53,6 +73,14 @@ class _Labels(IndexedLabels):
 class _Eager(Eager):
     def labels(self, x: torch.Tensor, labels: torch.Tensor) -> _Labels:
         return _Labels(labels)
+
+    def sides(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return torch.relu(x), torch.relu(-x)
+
+    def raised(self, x: torch.Tensor, e: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        # Not array-api-compat's sign, which takes 15 times as long to make that of nan nan; `e` is it already.
+        sign = torch.sign(x)
+        return torch.maximum(e, sign), torch.maximum(e, sign.neg_())
 
 
 class _Apply(torch.autograd.Function):
@@ -84,10 +112,12 @@ def _pulled(
     """What the kernel pulls the cotangent `g` back to, for each input that it is needed for."""
     # A tape (create_graph=True) needs operations that it can differentiate: out of place, on whole arrays.
     mode = library.mode(kernel.dtype, g, *arrays)
+    # A compiled backward has no second one, and shares what it computes with the forward if that reads the same.
+    twice = not isinstance(mode, Eager) and not torch.compiler.is_compiling()
 
     def work(x: Array, g: Array, *others: Array | None) -> tuple[Array | None, ...]:
         coefficient = others[0] if others else None
-        if coefficient is not None and not isinstance(mode, Eager):
+        if coefficient is not None and twice:
             # What counts for nothing must not reach the second derivative either: 0 * nan there is out of sight.
             nothing = (coefficient == 0) & ~torch.isfinite(x.amax(1, keepdim=True))
             x = torch.where(nothing, torch.zeros_like(x), x)
@@ -103,33 +133,38 @@ def _pulled(
 
 
 class _Prepaid(torch.autograd.Function):
-    """A loss of plain tensors: the gradient is made with the value, in one pass over each block.
+    """A reduced loss of plain tensors: the gradient is made with the value, in one pass over each block.
 
-    The exponentials are computed once. The backward scales the gradient's rows where they stand, so that nothing but
-    the gradient itself takes memory; a second backward computes it again.
+    The exponentials are computed once. The backward hands the gradient over as it stands, or scales it there, so that
+    nothing but the gradient itself takes memory; a second backward computes it again.
     """
 
     @staticmethod
-    def forward(ctx: Any, kernel: Any, *arrays: torch.Tensor | None) -> torch.Tensor:
+    def forward(
+        ctx: Any,
+        kernel: Any,
+        reduced: Callable[[torch.Tensor], torch.Tensor],
+        cotangent: torch.Tensor,
+        *arrays: torch.Tensor | None,
+    ) -> torch.Tensor:
         ctx.kernel = kernel
-        ctx.save_for_backward(*arrays)
-        value, ctx.gradient = _unit_gradient(kernel, arrays)
-        return value
+        ctx.save_for_backward(cotangent, *arrays)
+        losses, ctx.gradient = library.gradient(kernel, arrays, cotangent)
+        return reduced(losses)
 
     @staticmethod
     def backward(ctx: Any, g: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        kernel, arrays, needed = ctx.kernel, ctx.saved_tensors, ctx.needs_input_grad[1:]
+        cotangent, *arrays = ctx.saved_tensors
         gradient, ctx.gradient = ctx.gradient, None
-        if torch.is_grad_enabled() or any(needed[1:]):
-            return (None, *_pulled(kernel, g, arrays, needed))
+        kept: tuple[None, ...] = (None,) * (len(arrays) - 1)
+        if torch.is_grad_enabled():
+            needed = (True, *(False for _ in kept))
+            return (None, None, None, *_pulled(ctx.kernel, g * cotangent, tuple(arrays), needed))
         if gradient is None:
-            _, gradient = _unit_gradient(kernel, arrays)
-        mode = library.mode(kernel.dtype, g)
-        return (None, mode.still(g, gradient.mul_(g)), *(None for _ in needed[1:]))
-
-
-def _unit_gradient(kernel: Any, arrays: tuple[Any, ...]) -> tuple[torch.Tensor, torch.Tensor]:
-    return library.gradient(kernel, arrays, torch.ones_like(arrays[0][:, :1], dtype=kernel.dtype))
+            _, gradient = library.gradient(ctx.kernel, tuple(arrays), cotangent)
+        if g != 1:
+            gradient = torch.zeros_like(gradient) if g == 0 else gradient.mul_(g)
+        return None, None, None, gradient, *kept
 
 
 class Torch(Library):
@@ -145,6 +180,16 @@ class Torch(Library):
 
     def index_dtype(self, x: Array) -> Any:
         return torch.int64  # the only one that torch indexes with
+
+    def sum(self, x: torch.Tensor) -> torch.Tensor:
+        if _plain() and not _taped(x) and x.numel() > _FOLDED:
+            # torch makes a copy in float64 to sum that; of sums of four, rounded twice, the copy is a quarter.
+            flat = x.reshape(-1)
+            n = flat.shape[0] // 4
+            first, second, third, fourth = (flat[i * n : (i + 1) * n] for i in range(4))
+            x = torch.cat(((first + second) + (third + fourth), flat[4 * n :]))
+        # Not sum(dtype=): that takes 4 us longer.
+        return x.to(torch.float64).sum()
 
     def looks(self, *arrays: Array | None) -> bool:
         return _plain() and all(a is None or a.device.type == "cpu" for a in arrays)
@@ -172,11 +217,17 @@ class Torch(Library):
         # Nothing to differentiate: no function either, which torch.compile calls with one argument too many then.
         if not _taped(*arrays) and not torch._C._are_functorch_transforms_active():
             return self.value(kernel, arrays)
-        function: type[torch.autograd.Function] = _Apply
-        x = arrays[0]
-        if _plain() and x.requires_grad and not kernel.keeps_classes and x.dtype == kernel.dtype:
-            function = _Prepaid
-        return function.apply(kernel, *arrays)  # type: ignore[no-untyped-call]
+        return _Apply.apply(kernel, *arrays)  # type: ignore[no-untyped-call]
+
+    def apply_reduced(
+        self, kernel: Any, arrays: Arrays, reduced: Callable[[Array], Array], cotangent: Callable[[], Array]
+    ) -> Array:
+        x, *others = arrays
+        if _plain() and _taped(x) and not _taped(*others) and x.dtype == kernel.dtype:
+            g = cotangent()
+            if not g.requires_grad:
+                return _Prepaid.apply(kernel, reduced, g, *arrays)  # type: ignore[no-untyped-call]
+        return reduced(self.apply(kernel, arrays))
 
 
 library = Torch(xp)
