@@ -6,13 +6,14 @@ import argparse
 import os
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from arrayloss.testing import FORMATS, backends
-from conformance import golden, hunt, named, peers, real, report, runner, share
+from conformance import compare, curves, failures, golden, hunt, named, peers, real, report, runner, share
 from conformance.backends import arrayloss
 from conformance.cases import FAMILIES, FUNCTIONS
 from conformance.runner import Result, Selection, Spread, Spreads
@@ -27,9 +28,19 @@ def main(arguments: list[str] | None = None) -> int:
     asked = parser.parse_args(arguments)
     if (asked.as_ or asked.budget is not None) and not asked.candidate:
         parser.error("--as and --budget are for a --candidate")
+    if len(asked.compare) > 2:
+        parser.error("--compare takes one results file, or two")
     if asked.list:
         _list()
         return 0
+    try:
+        known = [compare.read(Path(name)) for name in asked.compare]
+    except (OSError, ValueError) as error:
+        print(error, file=sys.stderr)
+        return 2
+    if len(known) == 2:
+        print(compare.told(compare.compare(*known)))
+        return int(compare.newly_failing(compare.compare(*known)))
     selection = Selection(
         tuple(asked.function),
         tuple(asked.backend),
@@ -71,17 +82,32 @@ def main(arguments: list[str] | None = None) -> int:
         if body:
             print(f"\n{heading}\n{body}")
     print()
-    if not asked.peers:
-        print(report.failures(results))
+    failed = [] if asked.peers else failures.gather(results, work.implementations())
+    if failed:
+        print(failures.told(failed))
     print(report.summary(results), f"in {time.monotonic() - began:.0f} s")
+    families = tuple(f for f in curves.FAMILIES if f in (selection.families or FAMILIES))
+    drawn = []
+    if asked.report and families and not asked.peers:
+        drawn = _run(share.BESIDE, _drawn(selection, families), asked.workers, {})
+    whole = report.document(results, ours, failed, "Peers" if asked.peers else "Conformance", sections, drawn)
+    for old in known:
+        whole["compared"] = compare.compare(old, whole)
+        print(f"\n{compare.heading(whole['compared'])}\n{compare.told(whole['compared'])}")
     if asked.report:
-        title = asked.candidate or ("Peers" if asked.peers else "Conformance")
-        report.write(results, ours, Path(asked.report), title, sections)
+        report.write(whole, results, failed, Path(asked.report))
     ran = [r for r in results if r.mode and r.status != "not run"]
     if not ran:
         print("Nothing ran.", file=sys.stderr)
         return 1
-    return int(any(r.failed for r in ran) and not asked.peers)
+    worse = "compared" in whole and compare.newly_failing(whole["compared"])
+    return int(worse or (any(r.failed for r in ran) and not asked.peers))
+
+
+def _drawn(selection: Selection, families: tuple[str, ...]) -> Selection:
+    """What the report draws of the libraries' own losses beside ours: margins, eagerly; in float32 in a quick run."""
+    dtypes = ("float32",) if selection.quick and not selection.dtypes else selection.dtypes
+    return replace(selection, families=families, modes=("eager",), dtypes=dtypes)
 
 
 def _run(work: share.Work, selection: Selection, workers: int, spreads: Spreads) -> list[Result]:
@@ -95,7 +121,8 @@ def _run(work: share.Work, selection: Selection, workers: int, spreads: Spreads)
             results += done
             runner.widen(spreads, apart)
             failed = sum(r.failed for r in results)
-            progress.update(task, advance=1, description=f"[red]{failed} failed[/red]" if failed else "all well")
+            said = f"[red]{failed} failed[/red]" if failed else "all well"
+            progress.update(task, advance=1, description="to be drawn beside" if work is share.BESIDE else said)
     return sorted(results, key=_order)
 
 
@@ -144,7 +171,14 @@ def _parser() -> argparse.ArgumentParser:
         "--workers", type=int, default=min(2, os.cpu_count() or 1), help="processes to share the run among"
     )
     parser.add_argument("--list", action="store_true", help="what can be selected, and what is installed")
-    parser.add_argument("--report", metavar="DIR", help="write results.json and summary.md there")
+    parser.add_argument("--report", metavar="DIR", help="write index.html, results.json and summary.md there")
+    parser.add_argument(
+        "--compare",
+        nargs="+",
+        default=[],
+        metavar="RESULTS",
+        help="tell what changed since a results.json; given two, compare those and run nothing",
+    )
     return parser
 
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
-from typing import Any
+from dataclasses import dataclass, field, replace
 
 from arrayloss.testing import (
     FORMATS,
@@ -22,14 +21,18 @@ from arrayloss.testing import (
     spread,
     witness,
 )
-from conformance import budget, named
+from conformance import budget, curves, named
 from conformance.cases import FUNCTIONS, SLOW, cases
 from conformance.oracle import exact
 
 
 @dataclass(frozen=True)
 class Result:
-    """One quantity of one case on one backend: `status` is "ok", "FAIL", "error" or "not run"."""
+    """One quantity of one case on one backend: `status` is "ok", "FAIL", "error" or "not run".
+
+    `points` is its error over margin (see `curves`), where its family goes through margins; `asked` the case itself,
+    where it failed.
+    """
 
     implementation: str
     function: str
@@ -44,15 +47,13 @@ class Result:
     budget: float = 0.0
     measured: Measurement | None = None
     witness: Witness | None = None
+    points: Floats | None = field(default=None, repr=False, compare=False)
+    asked: Case | None = field(default=None, repr=False, compare=False)
 
     @property
     def failed(self) -> bool:
         """Whether the contract is broken here."""
         return self.status in ("FAIL", "error")
-
-    def as_json(self) -> dict[str, Any]:
-        """The record as plain data."""
-        return asdict(self)
 
 
 @dataclass(frozen=True)
@@ -150,7 +151,7 @@ def run(
                         numbers = backend.evaluate(implementation, case, mode)
                     except Exception as error:  # whatever an implementation raises is a finding, no reason to stop
                         said = f"{type(error).__name__}: {error}"[:400]
-                        yield _blank(implementation, case, backend, mode, "error", said)
+                        yield replace(_blank(implementation, case, backend, mode, "error", said), asked=case)
                         continue
                     heard[f"{backend.name} {mode}".removesuffix(" eager")] = numbers
                     yield from compare(
@@ -260,12 +261,14 @@ def compare(
 ) -> Iterator[Result]:
     """Measure everything that came back against what is due."""
     for quantity, got in numbers.items():
-        due = answer[_plain(quantity)]
+        plain = _plain(quantity)
+        due = answer[plain]
+        drawn = case.family in curves.FAMILIES and plain in curves.QUANTITIES
         record = Result(name, case.function, backend, mode, case.dtype, quantity, case.family, case.label, "ok")
         try:
             found = measure(got, due.exact, due.dtype, due.budget, due.allowance, due.terms, flushes)
         except ValueError as error:
-            yield replace(record, status="FAIL", reason=str(error), budget=due.budget)
+            yield replace(record, status="FAIL", reason=str(error), budget=due.budget, asked=case)
             continue
         wrong = fault(found, due.budget, flushes)
         yield replace(
@@ -275,4 +278,6 @@ def compare(
             budget=due.budget,
             measured=found,
             witness=witness(case, due, found.worst_at, got) if found.count else None,
+            points=curves.points(case, got, due) if drawn else None,
+            asked=case if wrong else None,
         )

@@ -48,6 +48,8 @@ Done = tuple[list[Result], list[Spread]]
 
 OURS = Work(_ours, _every_case, trained=True)
 PEERS = Work(_with_peers, peers.cases)
+BESIDE = Work(peers.peers, peers.cases)
+"""The libraries' own losses alone, to be drawn beside what is judged."""
 
 
 def candidate(path: str, as_: str | None, selection: Selection, budget: float | None) -> tuple[Work, Selection]:

@@ -58,7 +58,8 @@ def test_a_planted_bug_is_found(capsys: pytest.CaptureFixture[str]) -> None:
     code, said = judge(capsys, "candidates:swapped", "--as", BINARY, "--family", "margins")
     assert code == 1
     assert failed(said) == {("value", "margins")}
-    assert "exact 10000.0, got -0.0" in said or "exact 0.0, got 10000.0" in said
+    assert "logits = [1.0]" in said  # made small
+    assert "exact at [0]: 1.313261687518222834; came back: 0.31326168751822286" in said
 
 
 def test_a_budget_of_ones_own(capsys: pytest.CaptureFixture[str]) -> None:
