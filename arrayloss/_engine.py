@@ -17,6 +17,7 @@ from arrayloss._kernels import (
     BinaryLoss,
     ClassWeights,
     Cost,
+    Diagonal,
     LabelLoss,
     RowLink,
     RowLoss,
@@ -446,6 +447,18 @@ def evaluate_with_gradient(problem: Problem[A], cotangent: Array | None) -> tupl
             g = _cotangent(problem, problem.reduction.parts(problem.samples, losses))
         losses, gradient = library.gradient(problem.kernel, problem.arrays, g)
         return _reduced(problem, losses), layout.original(xp, gradient, layout.shape)
+
+
+def second_derivatives(problem: Problem[A], weight: Array | None, least: float | None) -> A:
+    """The second derivative of each sample's loss by each of its own logits, times the samples' weights."""
+    library, layout = problem.library, problem.layout
+    xp = library.xp
+    x, *others = problem.arrays
+    if weight is not None:
+        weight = layout.canonical(xp, _as(xp, weight, problem.kernel.dtype))
+    with library.quiet():
+        second = library.apply(Diagonal(problem.kernel, least), (x, weight, *others))
+        return _as(xp, layout.original(xp, second, layout.shape), x.dtype)  # type: ignore[no-any-return]
 
 
 def _cotangent(problem: Problem[Any], parts: Parts) -> Array:

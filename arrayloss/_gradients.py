@@ -19,7 +19,17 @@ def loss(stated: Callable[P, _engine.Problem[A]]) -> Callable[P, A]:
     def value(*args: P.args, **kwargs: P.kwargs) -> A:
         return _engine.evaluate(stated(*args, **kwargs))
 
+    # Not `__wrapped__`, which many a function of another library has too.
+    vars(value)["problem"] = stated
     return value
+
+
+def problem_of(loss: Callable[..., A], taker: str) -> Callable[..., _engine.Problem[A]]:
+    """The function that states the loss's problem; raises for what is no loss."""
+    stated: Callable[..., _engine.Problem[A]] | None = getattr(loss, "problem", None)
+    if stated is None:
+        raise TypeError(f"{taker} takes a loss of arrayloss, such as cross_entropy, not {loss!r}")
+    return stated
 
 
 def value_and_grad(loss: Callable[..., A], /) -> Callable[..., tuple[A, A]]:
@@ -53,9 +63,7 @@ def value_and_grad(loss: Callable[..., A], /) -> Callable[..., tuple[A, A]]:
     >>> round(float(value), 6), gradient.tolist()
     (0.287682, [[0.25, -0.25]])
     """
-    stated: Callable[..., _engine.Problem[A]] | None = getattr(loss, "__wrapped__", None)
-    if stated is None:
-        raise TypeError(f"value_and_grad takes a loss of arrayloss, such as cross_entropy, not {loss!r}")
+    stated = problem_of(loss, "value_and_grad")
 
     @wraps(loss)
     def both(logits: Any, target: Any, /, *, cotangent: Any = None, **options: Any) -> tuple[A, A]:

@@ -41,7 +41,8 @@ class Chance(NamedTuple):
 # ---------------------------------------------------------------------------------------------------------------
 # Costs: what a probability p costs, and its slope -p d cost / dp = d cost / d surprisal. `near` is how far below the
 # maximum a logit may be for the rounding of the difference to stay (up to 16, it is 8 units in the last place of p);
-# 0 where the exponential itself has to be right to the last bit as well.
+# 0 where the exponential itself has to be right to the last bit as well. For second derivatives, its curvature
+# (1 - p) d slope / d surprisal: with that factor it is finite at p = 1 too, where a power of 1 - p has none.
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,9 @@ class CrossEntropy:
 
     def slope(self, mode: Traced, at: Chance) -> Array:
         return mode.xp.ones_like(at.surprisal)
+
+    def curvature(self, mode: Traced, at: Chance) -> Array:
+        return mode.xp.zeros_like(at.surprisal)
 
 
 @dataclass(frozen=True)
@@ -70,13 +74,19 @@ class Focal:
         return self._factor(mode, miss) * at.surprisal
 
     def slope(self, mode: Traced, at: Chance) -> Array:
-        xp = mode.xp
         p, miss = at.odds()
-        zero = xp.zeros_like(p)
-        # p (-log p) is 0 at p = 0, and (-log p) / (1 - p) is 1 at p = 1.
-        expected = p * xp.where(p > 0, at.surprisal, zero)
-        ratio = expected / xp.where(miss > 0, miss, xp.ones_like(miss))
-        return self._factor(mode, miss) * (1 + self.gamma * ratio)
+        return self._factor(mode, miss) * (1 + self.gamma * self._ratio(mode, at, p, miss))
+
+    def curvature(self, mode: Traced, at: Chance) -> Array:
+        p, miss = at.odds()
+        ratio = self._ratio(mode, at, p, miss)
+        return self.gamma * self._factor(mode, miss) * (p * (2 + self.gamma * ratio) - ratio)
+
+    def _ratio(self, mode: Traced, at: Chance, p: Array, miss: Array) -> Array:
+        """p (-log p) / (1 - p): 0 at p = 0; any finite number at p = 1, where the factor is 0."""
+        xp = mode.xp
+        expected = p * xp.where(p > 0, at.surprisal, xp.zeros_like(p))
+        return expected / xp.where(miss > 0, miss, xp.ones_like(miss))
 
     def _factor(self, mode: Traced, miss: Array) -> Array:
         # 0^gamma apart: its derivative is infinite for gamma < 1, and 0 * inf would reach second derivatives.
@@ -207,6 +217,23 @@ softmax = RowLink(_softmax_label, _softmax_rows)
 given_log = RowLink(_log_label, _log_rows)
 
 
+def _softmax_diagonal(mode: Traced, p: Array, miss: Array, slope: Array, curvature: Array) -> Array:
+    """The sum over c of curvature_c ([j = c] - p_j)^2 / (1 - p_c) + slope_c p_j (1 - p_j), for each class j.
+
+    Both are weighed. The class with p > 1/2, where there is one, is kept apart: the others' part is not what a
+    difference leaves of its own, and p_j / (1 - p) is taken first, which is at most 1.
+    """
+    xp = mode.xp
+    zero = xp.zeros_like(p)
+    most = p > 0.5
+    among = xp.where(most, zero, curvature / xp.where(most, xp.ones_like(p), miss))
+    gap = xp.sum(xp.where(most, miss, zero), axis=1, keepdims=True)
+    top = xp.sum(xp.where(most, curvature, zero), axis=1, keepdims=True)
+    from_most = xp.where(most, zero, top * (p / xp.where(gap > 0, gap, xp.ones_like(gap))))
+    from_others = p * (xp.sum(among, axis=1, keepdims=True) - among) + from_most
+    return miss * (curvature + p * xp.sum(slope, axis=1, keepdims=True)) + p * from_others
+
+
 # ---------------------------------------------------------------------------------------------------------------
 # Binary: one number each, for the probability of the answer 1; the chances of 1 and of 0.
 
@@ -262,6 +289,13 @@ def _weighed(mode: Traced, coefficient: Array | None, value: Array, *pulls: Pull
     return Evaluated(mode.times(coefficient, value), (first, lambda g: mode.times(g, value), *others))
 
 
+def _curvature(cost: Cost, of_logits: bool) -> Callable[[Traced, Chance], Array]:
+    curvature: Callable[[Traced, Chance], Array] | None = getattr(cost, "curvature", None)
+    if curvature is None or not of_logits:
+        raise TypeError("second derivatives are there for a loss of logits whose cost states its curvature")
+    return curvature
+
+
 @dataclass(frozen=True)
 class LabelLoss:
     """The target is integer labels, (rows, 1)."""
@@ -278,6 +312,10 @@ class LabelLoss:
             return pull(mode.times(-g, self.cost.slope(mode, at)))
 
         return _weighed(mode, coefficient, self.cost.value(mode, at), pull_x, None)
+
+    def diagonal(self, mode: Traced, x: Array, target: Array) -> Array:
+        one_hot = ClassWeights(0.0, True, self.dtype)(mode, x, target, None)
+        return RowLoss(self.link, self.cost, self.dtype).diagonal(mode, x, *one_hot)
 
 
 @dataclass(frozen=True)
@@ -303,6 +341,12 @@ class RowLoss:
 
         value = xp.sum(mode.times(target, each), axis=1, keepdims=True)
         return _weighed(mode, coefficient, value, pull_x, pull_target)
+
+    def diagonal(self, mode: Traced, x: Array, target: Array) -> Array:
+        bent = _curvature(self.cost, self.link is softmax)
+        at, _ = self.link.rows(mode, mode.real(x), self.cost.near)
+        slope, curvature = (mode.times(target, f(mode, at)) for f in (self.cost.slope, bent))
+        return _softmax_diagonal(mode, *at.odds(), slope, curvature)
 
 
 @dataclass(frozen=True)
@@ -331,6 +375,16 @@ class BinaryLoss:
 
         value = mode.times(one, if_one) + mode.times(zero, if_zero)
         return _weighed(mode, coefficient, value, pull_x, pull_one, pull_zero)
+
+    def diagonal(self, mode: Traced, x: Array, one: Array, zero: Array) -> Array:
+        bent = _curvature(self.cost, self.link is sigmoid)
+        at_one, at_zero, _ = self.link(mode, mode.precise(x, self.cost.near))
+
+        def of(weight: Array, at: Chance) -> Array:
+            p, miss = at.odds()
+            return mode.times(weight, mode.real(miss * (bent(mode, at) + p * self.cost.slope(mode, at))))
+
+        return of(one, at_one) + of(zero, at_zero)
 
 
 # ---------------------------------------------------------------------------------------------------------------
@@ -399,6 +453,38 @@ class Assembled:
     def __call__(self, mode: Traced, x: Array, coefficient: Array | None, *target: Array | None) -> Evaluated:
         value, (pull_x, pull_coefficient, *_), push = self.loss(mode, x, coefficient, *self.weights(mode, x, *target))
         return Evaluated(value, (pull_x, pull_coefficient, *(None for _ in target)), push)
+
+    def diagonal(self, mode: Traced, x: Array, *target: Array | None) -> Array:
+        return self.loss.diagonal(mode, x, *self.weights(mode, x, *target))
+
+
+@dataclass(frozen=True)
+class Diagonal:
+    """The second derivatives of a loss by its own logits, times a weight for each row; `least` where it is above them.
+
+    A number for each logit and no derivatives: the end of the chain. A row of coefficient 0 has none.
+    """
+
+    loss: LabelLoss | RowLoss | BinaryLoss | Assembled
+    least: float | None
+    keeps_classes: ClassVar[bool] = True
+
+    @property
+    def dtype(self) -> Any:
+        return self.loss.dtype
+
+    def __call__(
+        self, mode: Traced, x: Array, weight: Array | None, coefficient: Array | None, *target: Array | None
+    ) -> Evaluated:
+        xp = mode.xp
+        second = self.loss.diagonal(mode, x, *target)
+        if coefficient is not None:
+            second = mode.times(coefficient, second)
+        if self.least is not None:
+            second = xp.maximum(second, xp.full_like(second, self.least))
+        if coefficient is not None:
+            second = mode.still(coefficient, second)
+        return Evaluated(second if weight is None else mode.times(weight, second), ())
 
 
 # ---------------------------------------------------------------------------------------------------------------
