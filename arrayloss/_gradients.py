@@ -24,7 +24,7 @@ def loss(stated: Callable[P, _engine.Problem[A]]) -> Callable[P, A]:
     return value
 
 
-def problem_of(loss: Callable[..., A], taker: str) -> Callable[..., _engine.Problem[A]]:
+def problem_of(loss: Callable[..., A], taker: str = "this") -> Callable[..., _engine.Problem[A]]:
     """The function that states the loss's problem; raises for what is no loss."""
     stated: Callable[..., _engine.Problem[A]] | None = getattr(loss, "problem", None)
     if stated is None:
@@ -41,13 +41,14 @@ def value_and_grad(loss: Callable[..., A], /) -> Callable[..., tuple[A, A]]:
     Parameters
     ----------
     loss : function
-        One of the losses of `arrayloss`.
+        One of the losses of `arrayloss`, or of the presets of `arrayloss.compat`.
 
     Returns
     -------
     function
-        `f(logits, target, /, **options) -> (value, gradient)`, with the options of the loss. The gradient has the
-        shape and dtype of the logits. With `reduction="none"`, `f` takes the cotangent, of the shape of the losses,
+        `f(logits, target, /, **options) -> (value, gradient)`, with the arguments of the loss, in its own order: where
+        a preset of `arrayloss.compat` has the target first, so has this. The gradient has the shape and dtype of the
+        logits. With `reduction="none"`, `f` takes the cotangent, of the shape of the losses,
         as `cotangent=`; the gradient is that of `sum(cotangent * losses)`.
 
     Raises
@@ -66,8 +67,8 @@ def value_and_grad(loss: Callable[..., A], /) -> Callable[..., tuple[A, A]]:
     stated = problem_of(loss, "value_and_grad")
 
     @wraps(loss)
-    def both(logits: Any, target: Any, /, *, cotangent: Any = None, **options: Any) -> tuple[A, A]:
-        return _engine.evaluate_with_gradient(stated(logits, target, **options), cotangent)
+    def both(*args: Any, cotangent: Any = None, **options: Any) -> tuple[A, A]:
+        return _engine.evaluate_with_gradient(stated(*args, **options), cotangent)
 
     return both
 
@@ -100,7 +101,7 @@ def grad(loss: Callable[..., A], /) -> Callable[..., A]:
     both = value_and_grad(loss)
 
     @wraps(loss)
-    def gradient(logits: Any, target: Any, /, **options: Any) -> A:
-        return both(logits, target, **options)[1]
+    def gradient(*args: Any, **options: Any) -> A:
+        return both(*args, **options)[1]
 
     return gradient

@@ -1,9 +1,9 @@
 """The losses of `torch.nn.functional` (PyTorch 2.13), on any array.
 
-Positional order, names and defaults are theirs, and the class axis is 1 (0 for a single sample). Every loss here is
-one that `arrayloss.value_and_grad` takes. What differs is said in each function; in all of them a label out of range
-raises ValueError (nan under a tracer or on an accelerator, where torch ends the process's CUDA context), a sample that
-is ignored or weighs 0 contributes 0 also where its logits are nan, and a term 0 * inf is 0, where torch has nan.
+Positional order, names and defaults are theirs, and the class axis is 1 (0 for a single sample). What differs is said
+in each function; in all of them a label out of range raises ValueError (nan under a tracer or on an accelerator, where
+torch ends the process's CUDA context), a sample that is ignored or weighs 0 contributes 0 also where its logits are
+nan, and a term 0 * inf is 0, where torch has nan.
 """
 
 from __future__ import annotations
