@@ -10,7 +10,7 @@ import arrayloss
 from arrayloss import _checks
 from arrayloss._engine import Layout, Problem
 from arrayloss._gradients import problem_of
-from arrayloss._kernels import Assembled, Chance, Evaluated, Pull, _weighed, given, sigmoid
+from arrayloss._kernels import Answered, Assembled, BinaryLoss, Chance, Evaluated, Pull, _weighed, given, sigmoid
 from arrayloss._modes import Array, Traced
 from arrayloss._reductions import Reduction
 
@@ -18,7 +18,7 @@ from arrayloss._reductions import Reduction
 def with_kernel(problem: Problem[Any], change: Callable[[Any], Any]) -> Problem[Any]:
     """The problem with its loss changed, whether its target is assembled inside or not."""
     kernel = problem.kernel
-    changed = replace(kernel, loss=change(kernel.loss)) if isinstance(kernel, Assembled) else change(kernel)
+    changed = replace(kernel, loss=change(kernel.loss)) if isinstance(kernel, (Answered, Assembled)) else change(kernel)
     return replace(problem, kernel=changed)
 
 
@@ -72,13 +72,15 @@ class ClippedRows:
 
 @dataclass(frozen=True)
 class ClippedAnswers:
-    """A link of probabilities of the answer 1, clipped to [epsilon, 1 - epsilon]."""
+    """A `BinaryLink` of probabilities of the answer 1, clipped to [epsilon, 1 - epsilon]."""
 
     epsilon: float
 
-    def __call__(self, mode: Traced, x: Array) -> tuple[Chance, Chance, Callable[[Array, Array], Array]]:
+    label: ClassVar[None] = None
+
+    def both(self, mode: Traced, x: Array, near: float) -> tuple[Chance, Chance, Callable[[Array, Array], Array]]:
         q, inside = _clip(mode, x, self.epsilon)
-        one, zero, pull = given(mode, q)
+        one, zero, pull = given.both(mode, q, near)
         return one, zero, lambda if_one, if_zero: pull(if_one * inside, if_zero * inside)
 
 
@@ -128,18 +130,15 @@ class _Blended:
 
     def __call__(self, mode: Traced, x: Array, coefficient: Array | None, one: Array, zero: Array) -> Evaluated:
         xp = mode.xp
-        x = mode.precise(x, 0.0)
-        at_one, at_zero, pull = (self.clipped or sigmoid)(mode, x)
+        x = mode.precise(x)
+        at_one, at_zero, pull = (self.clipped or sigmoid).both(mode, x, 0.0)
         p, not_p = at_one.odds() if self.clipped is None else (x, 1 - x)
         moved = p * not_p if self.clipped is None else xp.ones_like(x)  # d p / d x
         miss = one * not_p + zero * p
-        nothing = miss == 0
-        safe = xp.where(nothing, xp.ones_like(miss), miss)
-        # 0^gamma apart: its derivative is infinite for gamma < 1.
-        power = xp.where(nothing, xp.zeros_like(miss), safe**self.gamma)
-        entropy = mode.times(one, at_one.surprisal) + mode.times(zero, at_zero.surprisal)
+        power = mode.power(miss, self.gamma)
+        entropy = mode.blend(one, at_one.surprisal, zero, at_zero.surprisal)
         # d power / d miss, times the cross-entropy.
-        rise = mode.times(self.gamma * power / safe, entropy)
+        rise = mode.times(self.gamma * mode.ratio(power, miss), entropy)
 
         def pull_x(g: Array) -> Array:
             by_entropy = pull(-g * power * one, -g * power * zero)
@@ -165,9 +164,15 @@ def focal(
             alpha = _checks.fraction("alpha", alpha)
         one = xp.astype(y, xp.result_type(x.dtype, xp.float32))
         weight = alpha * one + (1 - alpha) * (1 - one)
+    options: dict[str, Any] = {"sample_weight": weight, "reduction": reduction}
+    if clipped is not None:
+        problem = linked(problem_of(arrayloss.binary_cross_entropy)(x, y, **options), clipped)
+    else:
+        problem = problem_of(arrayloss.sigmoid_focal_loss)(x, y, gamma=gamma, **options)
     gamma = _checks.focusing(gamma)
-    core = arrayloss.binary_cross_entropy_with_logits if clipped is None else arrayloss.binary_cross_entropy
-    problem: Problem[Any] = problem_of(core)(x, y, sample_weight=weight, reduction=reduction)
-    if gamma:
-        return with_kernel(problem, lambda loss: _Blended(clipped, gamma, loss.dtype))
-    return problem if clipped is None else linked(problem, clipped)
+
+    def change(loss: Any) -> Any:
+        # Labels have one answer, whose factor is not blended.
+        return _Blended(clipped, gamma, loss.dtype) if gamma and isinstance(loss, BinaryLoss) else loss
+
+    return with_kernel(problem, change)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, TypeVar
+from typing import Any, TypeVar
 
 import arrayloss
 from arrayloss import _checks, _kernels
@@ -228,11 +228,10 @@ def sigmoid_focal_loss(logits: A, labels: Any, *, alpha: Any = None, gamma: floa
 
 
 @dataclass(frozen=True)
-class _Poly:
+class _Poly(_kernels.Cost):
     """-log p + epsilon (1 - p), of Leng et al., "PolyLoss" (ICLR 2022)."""
 
     epsilon: float
-    near: ClassVar[float] = 16.0
 
     def value(self, mode: Traced, at: _kernels.Chance) -> Array:
         return at.surprisal + self.epsilon * at.odds()[1]
