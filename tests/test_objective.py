@@ -353,6 +353,15 @@ def test_focal_of_classes_trains_from_any_start(xgb: Any, lgb: Any, digits: Any,
         assert after < 0.9 * before
 
 
+def test_what_lightgbm_predicts(lgb: Any, cancer: Any) -> None:
+    x, y = cancer
+    model = lgb.LGBMClassifier(n_estimators=5, **LGB, objective=objective(al.sigmoid_focal_loss)).fit(x, y)
+    with pytest.warns(UserWarning, match="raw scores"):
+        scores = model.predict_proba(x)
+    np.testing.assert_array_equal(scores, model.booster_.predict(x, raw_score=True))
+    assert scores.min() < 0
+
+
 def test_estimators_that_hold_it_are_pickled_and_cloned(xgb: Any, lgb: Any, cancer: Any) -> None:
     base = pytest.importorskip("sklearn.base", reason="scikit-learn is not installed")
     x, y = cancer
