@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 
-from conformance.cases import ELEMENTWISE, Case
-from conformance.formats import HALF, Floats
+from arrayloss.testing import HALF, Case, Due, Exact, Floats
+from conformance.cases import ELEMENTWISE
 
 HALF_ULP = 1.0
 """Half types are computed in float32 and rounded once, so conditioning doesn't show."""
@@ -29,9 +31,18 @@ STEEP_FOCAL = 16.0
 """The same for a focal loss with gamma above 2."""
 
 
+def due(case: Case, answer: Mapping[str, Exact]) -> dict[str, Due]:
+    """What each quantity of a case is held to, from the exact numbers."""
+    terms = 1 if case.function in ELEMENTWISE else case.arrays["logits"].shape[case.axis]
+    return {
+        name: Due(numbers, dtype_of(case, name), base(case, name), allowance(case, name), terms)
+        for name, numbers in answer.items()
+    }
+
+
 def base(case: Case, quantity: str) -> float:
     """The budget of a quantity (`"value"`, `"d logits"`, ...) in ULP, before conditioning."""
-    if case.budget is not None and quantity == "value":
+    if case.budget is not None:
         return case.budget
     if dtype_of(case, quantity) in HALF:
         return HALF_ULP
