@@ -303,13 +303,14 @@ def binary(
     label_smoothing: float = 0.0,
     pos_weight: Array | float | None = None,
     alpha: Array | float | None = None,
+    cost_of_zero: Cost | None = None,
     sample_weight: Array | None,
     where: Array | None,
     ignore_index: int | None,
     reduction: str | Reduction,
     dtype: Any,
 ) -> Problem[Any]:
-    """A loss of numbers on their own."""
+    """A loss of numbers on their own; the answer 0 costs what 1 does unless told."""
     factors = {"pos_weight": pos_weight, "alpha": alpha}
     numbers = {k: _checks.real(k, v) for k, v in factors.items() if isinstance(v, (int, float))}
     arrays = {k: v for k, v in factors.items() if v is not None and k not in numbers}
@@ -382,7 +383,7 @@ def binary(
         library,
         *_assemble(
             library,
-            BinaryLoss(link, cost, compute),
+            BinaryLoss(link, (cost, cost_of_zero or cost), compute),
             AnswerWeights(smoothing, positive, negative, compute),
             x,
             weight,
@@ -393,6 +394,40 @@ def binary(
         layout,
         dtype or logits.dtype,
     )
+
+
+def paired(
+    kernel: Any,
+    logits: Array,
+    target: Array,
+    *,
+    name: str,
+    axis: int,
+    sample_weight: Array | None,
+    where: Array | None,
+    reduction: str | Reduction,
+    dtype: Any,
+) -> Problem[Any]:
+    """A loss of rows of classes against rows of the same kind, called `name`."""
+    library = _checks.library(logits, **{name: _checks.given(name, target)}, sample_weight=sample_weight, where=where)
+    xp = library.xp
+    layout = Layout(tuple(logits.shape), _checks.class_axis(axis, logits.ndim))
+    reduced = reduction_of(reduction)
+    compute = _compute_dtype(library, logits.dtype, dtype)
+    classes = layout.shape[layout.axis or 0]
+    if classes == 0:
+        raise ValueError(f"logits of shape {layout.shape} have no classes along axis {axis}")
+    if not _checks.is_real(library, target):
+        raise TypeError(f"{name} must be an array of real floating-point numbers, not of {target.dtype}")
+    _checks.same_shape(name, target.shape, layout.shape, layout.shape, "there is one for each logit")
+    x, y = layout.canonical(xp, logits, classes), layout.canonical(xp, target, classes)
+    valid = _where(xp, layout, where)
+    weight = _weights(library, layout, compute, valid, sample_weight)
+    if weight is not None:
+        # What counts for nothing must not reach second derivatives either.
+        y = xp.where((weight == 0) & ~(y < float("inf")), xp.zeros_like(y), y)
+    samples = Samples(library, math.prod(layout.samples), valid, weight)
+    return Problem(library, kernel(compute), (x, weight, y), samples, reduced, layout, dtype or logits.dtype)
 
 
 def evaluate(problem: Problem[A]) -> A:
