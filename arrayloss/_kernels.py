@@ -497,9 +497,11 @@ def _log_ratio(mode: Traced, x: Array, target: Array, at_x: Chance, at_target: C
     plain = xp.isfinite(gap) & xp.isfinite(x) & xp.isfinite(target)
     nothing, nowhere = xp.zeros_like(gap), xp.full_like(gap, -float("inf"))
     d, error = _difference(xp.where(plain, target, nothing), xp.where(plain, x, nothing))
-    # A likely class rather, whose gap has less noise; two gaps next to 0 are told apart by that alone.
-    noise = at_x.surprisal + at_target.surprisal
-    apart = (xp.abs(gap) + noise * float(xp.finfo(mode.dtype).eps)) * (1 + noise)
+    # Two gaps next to 0 are told apart by their noise: that of a likely class is the smaller. One so unlikely that its
+    # chances are not normal numbers has to be the last resort.
+    info = xp.finfo(mode.dtype)
+    apart = xp.abs(gap) + (at_x.surprisal + at_target.surprisal) * float(info.eps)
+    apart = xp.where((p > info.smallest_normal) & (q > info.smallest_normal), apart, xp.full_like(gap, 1e30))
     apart = xp.where(plain, apart, -nowhere)
     nearest = apart == xp.min(apart, axis=1, keepdims=True)
 
@@ -508,17 +510,25 @@ def _log_ratio(mode: Traced, x: Array, target: Array, at_x: Chance, at_target: C
 
     origin = there(d)
     nearest = nearest & (d == origin)
-    known = there(xp.where(plain, gap, nothing))
+    # What is left of a gap between large surprisals has lost more than the quotient.
+    p_there, q_there = there(p), there(q)
+    normal = (p_there > info.smallest_normal) & (q_there > info.smallest_normal)
+    quotient = xp.where(normal, q_there, xp.ones_like(q_there)) / xp.where(normal, p_there, xp.ones_like(p_there))
+    known = xp.where(normal, xp.log(quotient), there(xp.where(plain, gap, nothing)))
     error = error - there(error)
     d, rounding = _difference(d, origin)
     error = error + rounding
     # A small gap may be all noise: then 0 is the better start.
     start = xp.where(xp.abs(known) < 0.25, xp.zeros_like(known), known)
-    ratio = (d + start) + error
-    close = plain & (ratio > -1)
-    # q exp(-ratio) - q; far below, q may have underflowed, and p has the product.
-    off = xp.where(close, q * xp.expm1(-xp.where(close, ratio, nothing)), p * xp.exp(known - start) - q)
-    ratio = ratio + xp.log1p(xp.sum(off, axis=1, keepdims=True))
+
+    def levelled(ratio: Array, scale: Array | float) -> Array:
+        # q exp(-ratio) - q; far below, q may have underflowed, and p, times the scale that is left, has the product.
+        close = plain & (ratio > -1)
+        off = xp.where(close, q * xp.expm1(-xp.where(close, ratio, nothing)), p * scale - q)
+        return ratio + xp.log1p(xp.sum(off, axis=1, keepdims=True))
+
+    # Once more for the rounding of a constant that is large beside the ratios.
+    ratio = levelled(levelled((d + start) + error, xp.exp(known - start)), 1.0)
     return xp.where(plain, ratio, xp.where(at_target.surprisal == float("inf"), nowhere, gap))
 
 

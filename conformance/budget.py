@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from conformance.cases import ELEMENTWISE, Case
+from conformance.cases import ELEMENTWISE, PAIRED, Case
 from conformance.formats import HALF, Floats
 
 HALF_ULP = 1.0
@@ -22,11 +22,17 @@ BUDGET: dict[str, tuple[float, float]] = {
     "binary_cross_entropy_with_logits": (4, 4),
     "sigmoid_focal_loss": (8, 12),
     "softmax_focal_loss": (12, 12),
+    "asymmetric_loss": (8, 12),
+    "poly_loss": (8, 8),
+    "kl_divergence": (8, 8),
 }
 """ULP allowed to the value and to the gradient, in float32 and float64; gamma up to 2 for the focal losses."""
 
 STEEP_FOCAL = 16.0
 """The same for a focal loss with gamma above 2."""
+
+POLY_BELOW_0 = 12.0
+"""The same for poly_loss with epsilon below 0: -log p - (1 - p) goes with (1 - p)^2, as focal with gamma 1."""
 
 
 def base(case: Case, quantity: str) -> float:
@@ -37,6 +43,8 @@ def base(case: Case, quantity: str) -> float:
         return HALF_ULP
     if _gamma(case) > 2:
         return STEEP_FOCAL
+    if case.function == "poly_loss" and _gamma(case):
+        return POLY_BELOW_0
     return BUDGET[case.function][quantity != "value"]
 
 
@@ -50,14 +58,36 @@ def allowance(case: Case, quantity: str) -> Floats:
 
     x - max is rounded once, and exp magnifies that rounding by its size: k is half the distance of the element from the
     maximum of its row; where 1 - p or log p of the maximum itself is measured, half the distance of the runner-up.
+    For asymmetric_loss, what the answer 0 costs is a power of p - margin, which has the rounding of p and of the margin
+    at its own size: 2 margin / (p - margin) ULP, times 1 + gamma. kl_divergence has no allowance.
     """
+    if case.function == "asymmetric_loss" and dtype_of(case, quantity) not in HALF:
+        return _k_margin(case, quantity)
+    if case.function in PAIRED:
+        return np.zeros(())
     if case.function in ELEMENTWISE or case.function == "nll_loss" or dtype_of(case, quantity) in HALF:
         return np.zeros(())
     return (1 + _gamma(case)) * _k(case, quantity)
 
 
 def _gamma(case: Case) -> float:
+    """The power of 1 - p in a loss."""
+    if case.function == "poly_loss":
+        return float(case.options.get("epsilon", 2.0) < 0)
+    if case.function == "asymmetric_loss":
+        return max(float(case.options.get("gamma_positive", 1.0)), float(case.options.get("gamma_negative", 4.0)))
     return float(case.options.get("gamma", 2.0)) if "focal" in case.function else 0.0
+
+
+def _k_margin(case: Case, quantity: str) -> Floats:
+    margin = float(case.options.get("margin", 0.05))
+    if quantity not in ("d logits", "d target") and case.options.get("reduction", "mean") != "none":
+        return np.zeros(())
+    with np.errstate(all="ignore"):
+        over = 1 / (1 + np.exp(-case.arrays["logits"])) - margin
+        k = 2 * margin / over
+    power = 1 + float(case.options.get("gamma_negative", 4.0))
+    return np.where((over > 0) & (case.arrays["target"] < 1), power * k, 0)
 
 
 def _k(case: Case, quantity: str) -> Floats:

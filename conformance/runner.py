@@ -11,8 +11,8 @@ import numpy as np
 
 from conformance import budget
 from conformance.backends import Backend, Implementation, Numbers, backends
-from conformance.cases import ELEMENTWISE, FUNCTIONS, SLOW, Case, cases
-from conformance.formats import FORMATS, Floats
+from conformance.cases import ELEMENTWISE, FUNCTIONS, PAIRED, SLOW, Case, cases
+from conformance.formats import FORMATS, HALF, Floats
 from conformance.measure import Measurement, measure, spread
 from conformance.oracle import Exact, exact
 
@@ -280,7 +280,11 @@ def compare(
 
 def _terms(case: Case) -> int:
     """How many exponentials are added up in one number."""
-    return 1 if case.function in ELEMENTWISE else case.arrays["logits"].shape[case.axis]
+    terms = 1 if case.function in ELEMENTWISE else case.arrays["logits"].shape[case.axis]
+    if case.function in PAIRED and case.dtype not in HALF:
+        # Each times a log ratio, of at most the smallest number's logarithm.
+        terms *= -FORMATS[case.dtype].subnormal_exponent
+    return terms
 
 
 def _reason(found: Measurement, base: float, flushes: bool) -> str:
@@ -311,4 +315,4 @@ def _near(case: Case, name: str, values: Floats, position: tuple[int, ...]) -> l
     return [float(v).hex() for v in np.ravel(values)[:12]]
 
 
-_ROWS = ("softmax", "log_softmax", "logsumexp", "nll_loss", "cross_entropy", "softmax_focal_loss")
+_ROWS = tuple(f for f in FUNCTIONS if f not in ELEMENTWISE)

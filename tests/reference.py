@@ -96,7 +96,7 @@ def binary(
     s = exact(label_smoothing)[()]
     y = (1 - s) * y + s / 2
     pw = exact(1.0 if pos_weight is None else pos_weight)
-    shifted = np.maximum(p - exact(margin)[()], 0) if margin else p
+    shifted = np.maximum(p - exact(margin)[()], Decimal(0)) if margin else p
     g, h = (exact(v)[()] for v in gammas or (gamma, gamma))
     on, off = (1 - p) ** g if g else 1, shifted**h if h else 1
     a, b = (1, 1) if alpha is None else (exact(alpha)[()], 1 - exact(alpha)[()])
