@@ -12,6 +12,7 @@ from typing import Any, Generic, TypeVar
 
 from arrayloss import _checks
 from arrayloss._kernels import (
+    Answered,
     AnswerWeights,
     Assembled,
     BinaryLoss,
@@ -358,10 +359,19 @@ def binary(
     if ignore_index is not None:
         valid = _both(valid, y != ignore_index)
     wrong = None
+    soft = xp.isdtype(y.dtype, "real floating")
+    labels = not soft
     if not xp.isdtype(y.dtype, "bool"):
-        whole_numbers = xp.isdtype(y.dtype, "integral")
         looks = library.looks(y)
-        if not (looks and x.shape[0] and bool(xp.min(y) >= 0) and bool(xp.max(y) <= 1)):
+        inside = False
+        if looks and x.shape[0]:
+            if soft:
+                # 1/2 off the middle at most, and at least if all are 0 or 1.
+                off = xp.abs(y - 0.5)
+                inside, labels = bool(xp.max(off) <= 0.5), bool(xp.min(off) == 0.5)
+            else:
+                inside = bool(xp.min(y) >= 0) and bool(xp.max(y) <= 1)
+        if not inside:
             wrong = (y < 0) | (y > 1)
             if valid is not None:
                 wrong = wrong & valid
@@ -374,26 +384,25 @@ def binary(
             if weight is not None:
                 wrong = wrong & (weight != 0)
             if bool(xp.any(wrong)):
-                allowed = "a binary target must be 0 or 1" if whole_numbers else "a binary target must be in [0, 1]"
+                allowed = "a binary target must be in [0, 1]" if soft else "a binary target must be 0 or 1"
                 _refuse(xp, wrong, layout.canonical(xp, target), layout, "label", allowed)
         else:
             weight = _poison(xp, wrong, weight, compute)
     samples = Samples(library, math.prod(layout.samples), valid, weight)
-    return Problem(
-        library,
-        *_assemble(
-            library,
-            BinaryLoss(link, (cost, cost_of_zero or cost), compute),
-            AnswerWeights(smoothing, positive, negative, compute),
-            x,
-            weight,
-            (y, at_one, at_zero),
-        ),
-        samples,
-        reduced,
-        layout,
-        dtype or logits.dtype,
-    )
+    weights = AnswerWeights(smoothing, positive, negative, compute)
+    target_arrays = (y, at_one, at_zero)
+    # Only labels that take no derivative, and that cost the same.
+    labels = labels and link.label is not None and not smoothing and not (soft and library.differentiates(y))
+    labels = labels and cost_of_zero is None
+    if labels and positive == negative == 1 and at_one is None and at_zero is None:
+        kernel: Any = LabelLoss(link, cost, compute)
+        inputs: Arrays = (x, weight, y)
+    elif labels and not library.differentiates(at_one, at_zero):
+        kernel, inputs = Answered(LabelLoss(link, cost, compute), weights), (x, weight, *target_arrays)
+    else:
+        loss = BinaryLoss(link, (cost, cost_of_zero or cost), compute)
+        kernel, inputs = _assemble(library, loss, weights, x, weight, target_arrays)
+    return Problem(library, kernel, inputs, samples, reduced, layout, dtype or logits.dtype)
 
 
 def paired(
@@ -432,17 +441,29 @@ def paired(
 
 def evaluate(problem: Problem[A]) -> A:
     """The value, differentiable by the library's own autodiff."""
-    with problem.library.quiet():
-        value: A = _reduced(problem, problem.library.apply(problem.kernel, problem.arrays))
-        return value
+    library, reduction = problem.library, problem.reduction
+    value: A
+    with library.quiet():
+        if reduction is None or isinstance(reduction, Hardest):
+            losses = library.apply(problem.kernel, problem.arrays)
+            value = _reduced(problem, losses, reduction.parts(problem.samples, losses) if reduction else None)
+        else:
+            parts = reduction.parts(problem.samples, None)
+            value = library.apply_reduced(
+                problem.kernel,
+                problem.arrays,
+                lambda losses: _reduced(problem, losses, parts),
+                lambda: _cotangent(problem, parts),
+            )
+    return value
 
 
-def _reduced(problem: Problem[Any], losses: Array) -> Array:
-    xp, reduction = problem.library.xp, problem.reduction
-    if reduction is None:
+def _reduced(problem: Problem[Any], losses: Array, parts: Parts | None) -> Array:
+    xp = problem.library.xp
+    if parts is None:
         value = problem.layout.original(xp, losses, problem.layout.samples)
     else:
-        share, denominator, empty = reduction.parts(problem.samples, losses)
+        share, denominator, empty = parts
         if share is not None:
             losses = xp.where(share == 0, xp.zeros_like(losses), losses * share)
         value = _divided(xp, problem.library.sum(losses), denominator, empty)
@@ -471,22 +492,27 @@ def evaluate_with_gradient(problem: Problem[A], cotangent: Array | None) -> tupl
             _checks.same_shape(
                 "cotangent", cotangent.shape, layout.samples, layout.shape, "there is one loss for each sample"
             )
-            g = layout.canonical(xp, _as(xp, cotangent, problem.kernel.dtype))
+            parts, g = None, layout.canonical(xp, _as(xp, cotangent, problem.kernel.dtype))
         else:
             if cotangent is not None:
                 raise TypeError('cotangent= goes with reduction="none"; a reduced loss is one number')
             losses = None
             if isinstance(problem.reduction, Hardest):
                 losses = library.apply(problem.kernel, problem.arrays)
-            g = _cotangent(problem, problem.reduction.parts(problem.samples, losses))
+            parts = problem.reduction.parts(problem.samples, losses)
+            g = _cotangent(problem, parts)
         losses, gradient = library.gradient(problem.kernel, problem.arrays, g)
-        return _reduced(problem, losses), layout.original(xp, gradient, layout.shape)
+        return _reduced(problem, losses, parts), layout.original(xp, gradient, layout.shape)
 
 
 def _cotangent(problem: Problem[Any], parts: Parts) -> Array:
-    """The derivative of the reduced value by each sample's loss."""
+    """The derivative of the reduced value by each sample's loss, or one number for all of them."""
     xp, dtype = problem.library.xp, problem.kernel.dtype
-    g = xp.ones_like(problem.arrays[0][:, :1, ...], dtype=dtype) if parts.share is None else parts.share
+    if parts.share is None:
+        x = problem.arrays[0]
+        g = xp.ones_like(x[tuple(slice(0, min(n, 1)) for n in x.shape)], dtype=dtype)
+    else:
+        g = parts.share
     if isinstance(parts.denominator, (int, float)):
         return _divided(xp, g, parts.denominator, 0.0)
     # Divided before it is rounded to the dtype of the losses. An empty mean is a constant: its derivative is 0.

@@ -32,57 +32,95 @@ class Evaluated(NamedTuple):
 
 
 class Chance(NamedTuple):
-    """A probability, as a cost sees it: the surprisal -log p, and, if it asks, (p, 1 - p)."""
+    """A probability, as a cost sees it: the surprisal -log p, and, if it asks, (p, 1 - p).
+
+    `rarity`, where the link knows it, is -log(1 - p) in two parts: one without an error, and a small one.
+    """
 
     surprisal: Array
     odds: Callable[[], tuple[Array, Array]]
+    rarity: tuple[Array, Array] | None = None
+
+
+def _once(compute: Callable[[], tuple[Array, Array]]) -> Callable[[], tuple[Array, Array]]:
+    """`compute`, which is called the first time only."""
+    # Not functools.cache: torch.compile warns of it.
+    known: list[tuple[Array, Array]] = []
+
+    def get() -> tuple[Array, Array]:
+        if not known:
+            known.append(compute())
+        return known[0]
+
+    return get
 
 
 # ---------------------------------------------------------------------------------------------------------------
-# Costs: what a probability p costs, and its slope -p d cost / dp = d cost / d surprisal. `near` is how far below the
-# maximum a logit may be for the rounding of the difference to stay (up to 16, it is 8 units in the last place of p);
-# 0 where the exponential itself has to be right to the last bit as well.
+# Costs
+
+
+class Cost:
+    """What a probability p costs: `value`, and its `slope` -p d cost / dp = d cost / d surprisal (None: 1).
+
+    Attributes
+    ----------
+    near
+        How far below the maximum a logit may be for the rounding of the difference to stay (up to 16, it is 8 units
+        in the last place of p); 0 where the exponential itself has to be right to the last bit as well.
+    steep
+        Whether the rounding of 1 - p is magnified so much that everything is computed wider where that can be had.
+    """
+
+    near: float = 16.0
+    steep: bool = False
+
+    def value(self, mode: Traced, at: Chance) -> Array:
+        raise NotImplementedError
+
+    def slope(self, mode: Traced, at: Chance) -> Array | None:
+        raise NotImplementedError
 
 
 @dataclass(frozen=True)
-class CrossEntropy:
+class CrossEntropy(Cost):
     """-log p."""
-
-    near: ClassVar[float] = 16.0
 
     def value(self, mode: Traced, at: Chance) -> Array:
         return at.surprisal
 
-    def slope(self, mode: Traced, at: Chance) -> Array:
-        return mode.xp.ones_like(at.surprisal)
+    def slope(self, mode: Traced, at: Chance) -> None:
+        return None
 
 
 @dataclass(frozen=True)
-class Focal:
+class Focal(Cost):
     """(1 - p)^gamma (-log p), of Lin et al., "Focal Loss for Dense Object Detection" (ICCV 2017)."""
 
     gamma: float
-    # The power magnifies every rounding by 1 + gamma.
-    near: ClassVar[float] = 0.0
+
+    @property
+    def near(self) -> float:  # type: ignore[override]
+        # The power magnifies every rounding by 1 + gamma.
+        return 0.0
+
+    @property
+    def steep(self) -> bool:  # type: ignore[override]
+        return self.gamma > 2
 
     def value(self, mode: Traced, at: Chance) -> Array:
-        _, miss = at.odds()
-        return self._factor(mode, miss) * at.surprisal
+        return mode.times(self._factor(mode, at), at.surprisal)
 
     def slope(self, mode: Traced, at: Chance) -> Array:
-        xp = mode.xp
         p, miss = at.odds()
-        zero = xp.zeros_like(p)
         # p (-log p) is 0 at p = 0, and (-log p) / (1 - p) is 1 at p = 1.
-        expected = p * xp.where(p > 0, at.surprisal, zero)
-        ratio = expected / xp.where(miss > 0, miss, xp.ones_like(miss))
-        return self._factor(mode, miss) * (1 + self.gamma * ratio)
+        ratio = mode.ratio(mode.times(p, at.surprisal), miss)
+        return self._factor(mode, at) * (1 + self.gamma * ratio)
 
-    def _factor(self, mode: Traced, miss: Array) -> Array:
-        # 0^gamma apart: its derivative is infinite for gamma < 1, and 0 * inf would reach second derivatives.
-        xp = mode.xp
-        some = miss > 0
-        return xp.where(miss == 0, xp.zeros_like(miss), xp.where(some, miss, xp.ones_like(miss)) ** self.gamma)
+    def _factor(self, mode: Traced, at: Chance) -> Array:
+        if self.steep and at.rarity is not None:
+            # (1 - p)^gamma has gamma times the error of 1 - p; its exponent has not.
+            return mode.decay(self.gamma, *at.rarity)
+        return mode.power(at.odds()[1], self.gamma)
 
 
 def _excess(xp: Any, u: Array) -> Array:
@@ -101,13 +139,13 @@ def _excess(xp: Any, u: Array) -> Array:
 
 
 @dataclass(frozen=True)
-class Poly:
+class Poly(Cost):
     """-log p + epsilon (1 - p), epsilon >= -1, of Leng et al., "PolyLoss" (ICLR 2022)."""
 
     epsilon: float
 
     @property
-    def near(self) -> float:
+    def near(self) -> float:  # type: ignore[override]
         # Of -log p and 1 - p, epsilon = -1 leaves (1 - p)^2 / 2 and more: it magnifies every rounding by 2.
         return 0.0 if self.epsilon < 0 else 16.0
 
@@ -125,13 +163,20 @@ class Poly:
 
 
 @dataclass(frozen=True)
-class Shifted:
+class Shifted(Cost):
     """`cost` of the probability min(p + margin, 1), of Ridnik et al., "Asymmetric Loss" (ICCV 2021); margin > 0."""
 
-    cost: CrossEntropy | Focal
+    cost: Cost
     margin: float
-    # 1 - p - margin magnifies every rounding, without bound next to 0.
-    near: ClassVar[float] = 0.0
+
+    @property
+    def near(self) -> float:  # type: ignore[override]
+        return 0.0
+
+    @property
+    def steep(self) -> bool:  # type: ignore[override]
+        # 1 - p - margin magnifies every rounding, without bound next to 0.
+        return True
 
     def value(self, mode: Traced, at: Chance) -> Array:
         return self.cost.value(mode, self._shifted(mode, at))
@@ -141,7 +186,7 @@ class Shifted:
         shifted = self._shifted(mode, at)
         p, _ = at.odds()
         raised, miss = shifted.odds()
-        slope = self.cost.slope(mode, shifted) * (p / raised)
+        slope = _sloped(mode, p / raised, self.cost.slope(mode, shifted))
         # What costs nothing is flat, the kink included.
         return xp.where(miss == 0, xp.zeros_like(slope), slope)
 
@@ -153,9 +198,6 @@ class Shifted:
         few = miss < 0.5
         surprisal = xp.where(few, -mode.log_complement(xp.where(few, miss, xp.zeros_like(miss))), -xp.log(raised))
         return Chance(surprisal, lambda: (raised, miss))
-
-
-Cost = CrossEntropy | Focal | Poly | Shifted
 
 
 # ---------------------------------------------------------------------------------------------------------------
@@ -178,7 +220,7 @@ class Peak:
 
     def exp(self, x: Array, distance: Array, base: Array | None = None) -> Array:
         """exp(x - base); base: the maximum."""
-        return self.mode.exp(x, distance, self.top, self.near, base)
+        return self.mode.exp_below(x, distance, self.top, self.near, base)
 
     def surprisal(self, rest: Array, distance: Array) -> Array:
         """log1p(rest) - distance."""
@@ -200,54 +242,62 @@ class Peak:
 
 def _softmax_label(mode: Traced, x: Array, target: Array, near: float) -> tuple[Chance, Pull]:
     xp = mode.xp
-    peak = Peak(mode, x, near)
     labels = mode.labels(x, target)
-    x_label = labels.take(x)
-    d = peak.distance(x_label)
-    base = mode.base(peak.top)
-    dropped = labels.drop(peak.exp(x, peak.distance(x), base))
-    e = peak.exp(x_label, d, base)
     # Leaving out the label, not the maximum: `others` and `e` are then the two parts of 1 to full precision.
-    others = xp.sum(dropped, axis=1, keepdims=True)
-    others = peak.only(others, others + e)
-    total = others + e
-    # log(others + e) = log1p(others - (1 - e)): `others` alone where the label is the maximum, and at least 1 where
-    # it is not, so that nothing cancels in either case.
-    if base is peak.top:
-        h = peak.surprisal(others - (1 - e), d)
+    parts = mode.unscaled(x, labels, near)
+    if parts is not None:
+        dropped, others, e = parts
+        total = others + e
+        h = xp.log1p(others / e)
     else:
-        # The same relative to the maximum, of which `e` is then exactly 1.
-        unit = peak.exp(base, base - peak.top)
-        h = peak.surprisal(others * unit - (1 - peak.exp(x_label, d)), d)
+        peak = Peak(mode, x, near)
+        x_label = labels.take(x)
+        d = peak.distance(x_label)
+        base = mode.base(peak.top)
+        dropped = labels.drop(peak.exp(x, peak.distance(x), base))
+        e = peak.exp(x_label, d, base)
+        others = xp.sum(dropped, axis=1, keepdims=True)
+        others = peak.only(others, others + e)
+        total = others + e
+        # log(others + e) = log1p(others - (1 - e)): `others` alone where the label is the maximum, and at least 1
+        # where it is not, so that nothing cancels in either case.
+        if base is peak.top:
+            h = peak.surprisal(others - (1 - e), d)
+        else:
+            # The same relative to the maximum, of which `e` is then exactly 1.
+            unit = peak.exp(base, base - peak.top)
+            h = peak.surprisal(others * unit - (1 - peak.exp(x_label, d)), d)
 
     def pull(g: Array) -> Array:
-        at_label = g * (others / total)
-        if base is peak.top:
-            return mode.still(g, labels.spread(dropped, -g / total, at_label))
-        # One factor at a time: the scale of the exponentials on top of a small cotangent would underflow.
-        return mode.still(g, labels.spread(dropped * (1 / total), -g, at_label))
+        return labels.spread(*mode.shares(dropped, total, -g), g * (others / total))
 
-    return Chance(h, lambda: (e / total, others / total)), pull
+    return Chance(h, _once(lambda: (e / total, others / total))), pull
 
 
 def _softmax_rows(mode: Traced, x: Array, near: float) -> tuple[Chance, Pull]:
     xp = mode.xp
-    peak = Peak(mode, x, near)
-    d = peak.distance(x)
-    e = peak.exp(x, d)
-    rest = mode.peel(d, e)
-    rest = peak.only(rest, rest + 1)
-    total = rest + 1
-
-    def odds() -> tuple[Array, Array]:
-        return e / total, (rest + (1 - e)) / total
+    parts = mode.unscaled_rows(x, near)
+    if parts is not None:
+        # In units of the exponential of the maximum, `unit`.
+        e, rest, unit, d = parts
+        h = xp.log1p(rest / unit) - d
+    else:
+        peak = Peak(mode, x, near)
+        d = peak.distance(x)
+        e = peak.exp(x, d)
+        rest = mode.peel(d, e)
+        rest = peak.only(rest, rest + 1)
+        unit = 1.0
+        h = peak.surprisal(rest, d)
+    total = rest + unit
 
     def pull(g: Array) -> Array:
         # g - p sum(g), with the element's own part of the sum taken as -g (1 - p).
         p, miss = odds()
         return g * miss - p * (xp.sum(g, axis=1, keepdims=True) - g)
 
-    return Chance(peak.surprisal(rest, d), odds), pull
+    odds = _once(lambda: (e / total, (rest + (unit - e)) / total))
+    return Chance(h, odds), pull
 
 
 def _log_label(mode: Traced, x: Array, target: Array, near: float) -> tuple[Chance, Pull]:
@@ -256,20 +306,20 @@ def _log_label(mode: Traced, x: Array, target: Array, near: float) -> tuple[Chan
     log_p = labels.take(x)
 
     def pull(g: Array) -> Array:
-        return labels.spread(xp.zeros_like(x), xp.ones_like(g), g)
+        return labels.spread(xp.zeros_like(x), xp.ones_like(g), g * xp.ones_like(log_p))
 
-    return Chance(-log_p, lambda: (xp.exp(log_p), -xp.expm1(log_p))), pull
+    return Chance(-log_p, _once(lambda: (xp.exp(log_p), -xp.expm1(log_p)))), pull
 
 
 def _log_rows(mode: Traced, x: Array, near: float) -> tuple[Chance, Pull]:
     xp = mode.xp
-    return Chance(-x, lambda: (xp.exp(x), -xp.expm1(x))), lambda g: g
+    return Chance(-x, _once(lambda: (xp.exp(x), -xp.expm1(x)))), lambda g: g
 
 
 class RowLink(NamedTuple):
     """What rows of numbers say of the probability of their label, and of each class."""
 
-    label: Callable[[Traced, Array, Array, float], tuple[Chance, Pull]]
+    label: Label
     rows: Callable[[Traced, Array, float], tuple[Chance, Pull]]
 
 
@@ -281,31 +331,50 @@ given_log = RowLink(_log_label, _log_rows)
 # Binary: one number each, for the probability of the answer 1; the chances of 1 and of 0.
 
 
-def sigmoid(mode: Traced, x: Array) -> tuple[Chance, Chance, Callable[[Array, Array], Array]]:
-    xp = mode.xp
-    positive = x >= 0
-    a = mode.magnitude(x)
-    e = xp.exp(-a)
-    short = xp.log1p(e)
-    long = short + a
+Both = Callable[[Traced, Array, float], tuple[Chance, Chance, Callable[[Array, Array], Array]]]
+Label = Callable[[Traced, Array, Array, float], tuple[Chance, Pull]]
 
-    def odds() -> tuple[Array, Array]:
-        most, least = 1 / (1 + e), e / (1 + e)
-        return xp.where(positive, most, least), xp.where(positive, least, most)
 
-    def pull(one: Array, zero: Array) -> Array:
+def _sigmoid_both(mode: Traced, x: Array, near: float) -> tuple[Chance, Chance, Callable[[Array, Array], Array]]:
+    one, odds = _sigmoid(mode, x, near)
+    above, below, short = one
+
+    def pull(of_one: Array, of_zero: Array) -> Array:
         p, miss = odds()
-        return one * miss - zero * p
+        return of_one * miss - of_zero * p
 
-    # A nan is not >= 0, and reaches both through `long` and `short`.
     return (
-        Chance(xp.where(positive, short, long), odds),
-        Chance(xp.where(positive, long, short), lambda: odds()[::-1]),
+        Chance(below + short, odds, (above, short)),
+        Chance(above + short, lambda: odds()[::-1], (below, short)),
         pull,
     )
 
 
-def given(mode: Traced, x: Array) -> tuple[Chance, Chance, Callable[[Array, Array], Array]]:
+def _sigmoid_label(mode: Traced, x: Array, target: Array, near: float) -> tuple[Chance, Pull]:
+    # The chance of 0 is that of 1 with the sign of the logit turned.
+    sign = 2 * mode.real(target) - 1
+    (above, below, short), odds = _sigmoid(mode, x * sign, near)
+    return Chance(below + short, odds, (above, short)), lambda g: g * odds()[1] * sign
+
+
+def _sigmoid(
+    mode: Traced, x: Array, near: float
+) -> tuple[tuple[Array, Array, Array], Callable[[], tuple[Array, Array]]]:
+    """softplus(x) is above + short, softplus(-x) is below + short; and the odds."""
+    xp = mode.xp
+    # x = above - below, one of which is 0; a nan is in one of them, and in `e`.
+    above, below = mode.sides(x)
+    e = mode.exp(-(above + below), near)
+
+    def both() -> tuple[Array, Array]:
+        up, down = mode.raised(x, e)
+        total = 1 + e
+        return up / total, down / total
+
+    return (above, below, xp.log1p(e)), _once(both)
+
+
+def _given_both(mode: Traced, x: Array, near: float) -> tuple[Chance, Chance, Callable[[Array, Array], Array]]:
     xp = mode.xp
     # 1 - x is exact from 1/2 up, and rounded once below.
     return (
@@ -315,9 +384,28 @@ def given(mode: Traced, x: Array) -> tuple[Chance, Chance, Callable[[Array, Arra
     )
 
 
+class BinaryLink(NamedTuple):
+    """What numbers say of the probabilities of 1 and 0; and of the answer alone, where that is less work."""
+
+    both: Both
+    label: Label | None
+
+
+sigmoid = BinaryLink(_sigmoid_both, _sigmoid_label)
+given = BinaryLink(_given_both, None)
+
+
 # ---------------------------------------------------------------------------------------------------------------
 # Losses: coefficient * sum over the classes of (target weight * cost of the class's probability), for each row.
 # Inputs: x, the coefficient (None: 1), the target.
+
+
+def _prepared(mode: Traced, x: Array, *costs: Cost) -> Array:
+    return mode.precise(x) if any(cost.steep for cost in costs) else mode.real(x)
+
+
+def _sloped(mode: Traced, g: Array, slope: Array | None) -> Array:
+    return g if slope is None else mode.times(g, slope)
 
 
 def _weighed(mode: Traced, coefficient: Array | None, value: Array, *pulls: Pull | None) -> Evaluated:
@@ -334,20 +422,21 @@ def _weighed(mode: Traced, coefficient: Array | None, value: Array, *pulls: Pull
 
 @dataclass(frozen=True)
 class LabelLoss:
-    """The target is integer labels, (rows, 1)."""
+    """The target is labels, (rows, 1): of classes, or 0 and 1 for numbers on their own."""
 
-    link: RowLink
+    link: RowLink | BinaryLink
     cost: Cost
     dtype: Any
     keeps_classes: ClassVar[bool] = False
 
     def __call__(self, mode: Traced, x: Array, coefficient: Array | None, target: Array) -> Evaluated:
-        at, pull = self.link.label(mode, mode.real(x), target, self.cost.near)
+        assert self.link.label is not None  # or the engine takes another kernel
+        at, pull = self.link.label(mode, _prepared(mode, x, self.cost), target, self.cost.near)
 
         def pull_x(g: Array) -> Array:
-            return pull(mode.times(-g, self.cost.slope(mode, at)))
+            return mode.still(g, mode.real(pull(_sloped(mode, -g, self.cost.slope(mode, at)))))
 
-        return _weighed(mode, coefficient, self.cost.value(mode, at), pull_x, None)
+        return _weighed(mode, coefficient, mode.real(self.cost.value(mode, at)), pull_x, None)
 
 
 @dataclass(frozen=True)
@@ -361,12 +450,12 @@ class RowLoss:
 
     def __call__(self, mode: Traced, x: Array, coefficient: Array | None, target: Array) -> Evaluated:
         xp = mode.xp
-        at, pull = self.link.rows(mode, mode.real(x), self.cost.near)
-        each = self.cost.value(mode, at)
+        at, pull = self.link.rows(mode, _prepared(mode, x, self.cost), self.cost.near)
+        each = mode.real(self.cost.value(mode, at))
 
         def pull_x(g: Array) -> Array:
-            g = mode.times(mode.times(-g, target), self.cost.slope(mode, at))
-            return mode.still(xp.max(xp.abs(g), axis=1, keepdims=True), pull(g))
+            g = _sloped(mode, mode.times(-g, target), self.cost.slope(mode, at))
+            return mode.still(xp.max(xp.abs(g), axis=1, keepdims=True), mode.real(pull(g)))
 
         def pull_target(g: Array) -> Array:
             return mode.times(g, each)
@@ -379,20 +468,21 @@ class RowLoss:
 class BinaryLoss:
     """The target is the weights of the answers 1 and 0, each with its cost; any shape."""
 
-    link: Callable[[Traced, Array], tuple[Chance, Chance, Callable[[Array, Array], Array]]]
+    link: BinaryLink
     costs: tuple[Cost, Cost]
     dtype: Any
     keeps_classes: ClassVar[bool] = False
 
     def __call__(self, mode: Traced, x: Array, coefficient: Array | None, one: Array, zero: Array) -> Evaluated:
         cost_one, cost_zero = self.costs
-        at_one, at_zero, pull = self.link(mode, mode.precise(x, min(cost_one.near, cost_zero.near)))
+        x = _prepared(mode, x, *self.costs)
+        at_one, at_zero, pull = self.link.both(mode, x, min(cost_one.near, cost_zero.near))
         if_one, if_zero = mode.real(cost_one.value(mode, at_one)), mode.real(cost_zero.value(mode, at_zero))
 
         def pull_x(g: Array) -> Array:
-            of_one = mode.times(-g * one, cost_one.slope(mode, at_one))
-            of_zero = mode.times(-g * zero, cost_zero.slope(mode, at_zero))
-            return mode.still(g, mode.real(pull(of_one, of_zero)))
+            of_one = _sloped(mode, one, cost_one.slope(mode, at_one))
+            of_zero = _sloped(mode, zero, cost_zero.slope(mode, at_zero))
+            return mode.still(g, mode.real(pull(of_one, of_zero)) * -g)
 
         def pull_one(g: Array) -> Array:
             return mode.times(g, if_one)
@@ -400,7 +490,7 @@ class BinaryLoss:
         def pull_zero(g: Array) -> Array:
             return mode.times(g, if_zero)
 
-        value = mode.times(one, if_one) + mode.times(zero, if_zero)
+        value = mode.blend(one, if_one, zero, if_zero)
         return _weighed(mode, coefficient, value, pull_x, pull_one, pull_zero)
 
 
@@ -453,6 +543,30 @@ def _scaled(q: Array, number: float, array: Array | None) -> Array:
     if number != 1:
         q = q * number
     return q if array is None else q * array
+
+
+@dataclass(frozen=True)
+class Answered:
+    """A loss of answers that are 0 or 1, whose weights are made inside, block by block, and take no derivative."""
+
+    loss: LabelLoss
+    weights: AnswerWeights
+    keeps_classes: ClassVar[bool] = False
+
+    @property
+    def dtype(self) -> Any:
+        return self.loss.dtype
+
+    def __call__(
+        self, mode: Traced, x: Array, coefficient: Array | None, target: Array, *factors: Array | None
+    ) -> Evaluated:
+        one, zero = self.weights(mode, x, target, *factors)
+        scale = one + zero  # one of them is 0
+        value, (pull_x, pull_scale, _), _ = self.loss(
+            mode, x, scale if coefficient is None else coefficient * scale, target
+        )
+        assert pull_scale is not None  # there is a scale
+        return Evaluated(value, (pull_x, lambda g: pull_scale(g) * scale, None, *(None for _ in factors)))
 
 
 @dataclass(frozen=True)
@@ -524,7 +638,7 @@ def _log_ratio(mode: Traced, x: Array, target: Array, at_x: Chance, at_target: C
     def levelled(ratio: Array, scale: Array | float) -> Array:
         # q exp(-ratio) - q; far below, q may have underflowed, and p, times the scale that is left, has the product.
         close = plain & (ratio > -1)
-        off = xp.where(close, q * xp.expm1(-xp.where(close, ratio, nothing)), p * scale - q)
+        off = xp.where(close, q * mode.expm1(-xp.where(close, ratio, nothing)), p * scale - q)
         return ratio + xp.log1p(xp.sum(off, axis=1, keepdims=True))
 
     # Once more for the rounding of a constant that is large beside the ratios.
@@ -548,7 +662,8 @@ class Divergence:
         (p, _), (q, _) = at_x.odds(), at_target.odds()
         delta = _log_ratio(mode, x, target, at_x, at_target)
         more = delta >= 0
-        fall = xp.expm1(-mode.magnitude(delta))
+        above, below = mode.sides(delta)
+        fall = mode.expm1(-(above + below))
         # q delta + p - q, whose sum over the classes is the same, and which is nowhere negative; from q or from p,
         # whichever is the larger.
         like = delta >= -1
@@ -637,12 +752,13 @@ class Sigmoid:
 
     def __call__(self, mode: Traced, x: Array) -> Evaluated:
         xp = mode.xp
-        x = mode.precise(x, 0.0)
-        one, _, _ = sigmoid(mode, x)
-        e = xp.exp(-mode.magnitude(x))
+        x = mode.precise(x)
+        _, odds = _sigmoid(mode, x, 0.0)
         # p (1 - p), with one rounding less.
+        above, below = mode.sides(x)
+        e = xp.exp(-(above + below))
         slope = e / ((1 + e) * (1 + e))
-        return Evaluated(mode.real(one.odds()[0]), (lambda g: mode.real(g * slope),))
+        return Evaluated(mode.real(odds()[0]), (lambda g: mode.real(g * slope),))
 
 
 @dataclass(frozen=True)
@@ -653,5 +769,5 @@ class LogSigmoid:
     keeps_classes: ClassVar[bool] = True
 
     def __call__(self, mode: Traced, x: Array) -> Evaluated:
-        one, _, _ = sigmoid(mode, mode.real(x))
-        return Evaluated(-one.surprisal, (lambda g: g * one.odds()[1],))
+        (_, below, short), odds = _sigmoid(mode, mode.real(x), CrossEntropy.near)
+        return Evaluated(-(below + short), (lambda g: g * odds()[1],))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,9 +16,8 @@ from arrayloss._modes import Array, Traced
 
 
 @dataclass(frozen=True)
-class Poly:
+class Poly(_kernels.Cost):
     epsilon: float
-    near: ClassVar[float] = 16.0
 
     def value(self, mode: Traced, at: _kernels.Chance) -> Array:
         return at.surprisal + self.epsilon * at.odds()[1]

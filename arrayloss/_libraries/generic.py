@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -78,6 +79,12 @@ class Library:
         """The kernel's value, differentiable by this library's own autodiff where it has one."""
         mode = self.mode(kernel.dtype, *arrays)
         return self.run(lambda *rows: (kernel(mode, *rows).value,), arrays)[0]
+
+    def apply_reduced(
+        self, kernel: Any, arrays: Arrays, reduced: Callable[[Array], Array], cotangent: Callable[[], Array]
+    ) -> Array:
+        """`reduced` of `apply`; `cotangent` makes the derivative by each loss, as `gradient` takes it."""
+        return reduced(self.apply(kernel, arrays))
 
     def gradient(self, kernel: Any, arrays: Arrays, cotangent: Array) -> tuple[Array, Array]:
         """The kernel's value, and the gradient by its first input in closed form, in one pass."""

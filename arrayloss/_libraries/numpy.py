@@ -12,7 +12,7 @@ from arrayloss._modes import Array, Eager, Traced
 from arrayloss._rows import Arrays, Work, in_blocks
 
 # 2.5 times faster than whole arrays at 2048 x 32000 (measured with 1 MiB of L2 a core).
-_BLOCK_BYTES = 512 * 1024
+_BLOCK_BYTES = 1024 * 1024
 
 
 class NumPy(Library):
@@ -29,7 +29,7 @@ class NumPy(Library):
         return True
 
     def mode(self, dtype: Any, *arrays: Array | None) -> Traced:
-        return Eager(self.xp, dtype, looks=True)
+        return Eager(self.xp, dtype, looks=True, rough=True)
 
     def run(self, work: Work, arrays: Arrays) -> tuple[Array | None, ...]:
         return in_blocks(self.xp, work, arrays, _BLOCK_BYTES)

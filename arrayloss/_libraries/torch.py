@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -33,6 +34,14 @@ class _Traced(Traced):
         # array-api-compat's take_along_axis fixes the batch size of a program with dynamic shapes.
         return x.gather(1, labels)
 
+    def expm1(self, x: torch.Tensor) -> torch.Tensor:
+        if not torch.compiler.is_compiling():
+            return torch.expm1(x)
+        # Compiled for a CPU, expm1(x) is exp(x) - 1 (pytorch issue 189803), without a digit for small x.
+        near = x > -1
+        half = torch.where(near, x / 2, torch.zeros_like(x))
+        return torch.where(near, 2 * torch.exp(half) * torch.sinh(half), torch.exp(x) - 1)
+
 
 class _Labels(IndexedLabels):
     """torch's own gather and scatter, 3 times faster than indexing."""
@@ -53,6 +62,14 @@ class _Labels(IndexedLabels):
 class _Eager(Eager):
     def labels(self, x: torch.Tensor, labels: torch.Tensor) -> _Labels:
         return _Labels(labels)
+
+    def sides(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return torch.relu(x), torch.relu(-x)
+
+    def raised(self, x: torch.Tensor, e: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        # Not array-api-compat's sign, which takes 15 times as long to make that of nan nan; `e` is it already.
+        sign = torch.sign(x)
+        return torch.maximum(e, sign), torch.maximum(e, sign.neg_())
 
 
 class _Apply(torch.autograd.Function):
@@ -103,33 +120,38 @@ def _pulled(
 
 
 class _Prepaid(torch.autograd.Function):
-    """A loss of plain tensors: the gradient is made with the value, in one pass over each block.
+    """A reduced loss of plain tensors: the gradient is made with the value, in one pass over each block.
 
-    The exponentials are computed once. The backward scales the gradient's rows where they stand, so that nothing but
-    the gradient itself takes memory; a second backward computes it again.
+    The exponentials are computed once. The backward hands the gradient over as it stands, or scales it there, so that
+    nothing but the gradient itself takes memory; a second backward computes it again.
     """
 
     @staticmethod
-    def forward(ctx: Any, kernel: Any, *arrays: torch.Tensor | None) -> torch.Tensor:
+    def forward(
+        ctx: Any,
+        kernel: Any,
+        reduced: Callable[[torch.Tensor], torch.Tensor],
+        cotangent: torch.Tensor,
+        *arrays: torch.Tensor | None,
+    ) -> torch.Tensor:
         ctx.kernel = kernel
-        ctx.save_for_backward(*arrays)
-        value, ctx.gradient = _unit_gradient(kernel, arrays)
-        return value
+        ctx.save_for_backward(cotangent, *arrays)
+        losses, ctx.gradient = library.gradient(kernel, arrays, cotangent)
+        return reduced(losses)
 
     @staticmethod
     def backward(ctx: Any, g: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        kernel, arrays, needed = ctx.kernel, ctx.saved_tensors, ctx.needs_input_grad[1:]
+        cotangent, *arrays = ctx.saved_tensors
         gradient, ctx.gradient = ctx.gradient, None
-        if torch.is_grad_enabled() or any(needed[1:]):
-            return (None, *_pulled(kernel, g, arrays, needed))
+        kept: tuple[None, ...] = (None,) * (len(arrays) - 1)
+        if torch.is_grad_enabled():
+            needed = (True, *(False for _ in kept))
+            return (None, None, None, *_pulled(ctx.kernel, g * cotangent, tuple(arrays), needed))
         if gradient is None:
-            _, gradient = _unit_gradient(kernel, arrays)
-        mode = library.mode(kernel.dtype, g)
-        return (None, mode.still(g, gradient.mul_(g)), *(None for _ in needed[1:]))
-
-
-def _unit_gradient(kernel: Any, arrays: tuple[Any, ...]) -> tuple[torch.Tensor, torch.Tensor]:
-    return library.gradient(kernel, arrays, torch.ones_like(arrays[0][:, :1], dtype=kernel.dtype))
+            _, gradient = library.gradient(ctx.kernel, tuple(arrays), cotangent)
+        if g != 1:
+            gradient = torch.zeros_like(gradient) if g == 0 else gradient.mul_(g)
+        return None, None, None, gradient, *kept
 
 
 class Torch(Library):
@@ -172,11 +194,17 @@ class Torch(Library):
         # Nothing to differentiate: no function either, which torch.compile calls with one argument too many then.
         if not _taped(*arrays) and not torch._C._are_functorch_transforms_active():
             return self.value(kernel, arrays)
-        function: type[torch.autograd.Function] = _Apply
-        x = arrays[0]
-        if _plain() and x.requires_grad and not kernel.keeps_classes and x.dtype == kernel.dtype:
-            function = _Prepaid
-        return function.apply(kernel, *arrays)  # type: ignore[no-untyped-call]
+        return _Apply.apply(kernel, *arrays)  # type: ignore[no-untyped-call]
+
+    def apply_reduced(
+        self, kernel: Any, arrays: Arrays, reduced: Callable[[Array], Array], cotangent: Callable[[], Array]
+    ) -> Array:
+        x, *others = arrays
+        if _plain() and _taped(x) and not _taped(*others) and x.dtype == kernel.dtype:
+            g = cotangent()
+            if not g.requires_grad:
+                return _Prepaid.apply(kernel, reduced, g, *arrays)  # type: ignore[no-untyped-call]
+        return reduced(self.apply(kernel, arrays))
 
 
 library = Torch(xp)

@@ -255,11 +255,11 @@ def cross_entropy(
     return _categorical(_kernels.softmax, input, target, weight, ignore_index, reduction, label_smoothing)
 
 
-def _clamped(mode: Traced, x: Array) -> tuple[_kernels.Chance, _kernels.Chance, Any]:
+def _clamped_both(mode: Traced, x: Array, near: float) -> tuple[_kernels.Chance, _kernels.Chance, Any]:
     """`_kernels.given` as torch has it: logarithms of at least -100, and x (1 - x) of at least 1e-12 in a divisor."""
     xp = mode.xp
     hundred = xp.full_like(x, 100.0)
-    one, zero, _ = _kernels.given(mode, x)
+    one, zero, _ = _kernels.given.both(mode, x, near)
 
     def pull(if_one: Array, if_zero: Array) -> Array:
         p = x * (1 - x)
@@ -270,6 +270,9 @@ def _clamped(mode: Traced, x: Array) -> tuple[_kernels.Chance, _kernels.Chance, 
         _kernels.Chance(xp.minimum(zero.surprisal, hundred), zero.odds),
         pull,
     )
+
+
+_clamped = _kernels.BinaryLink(_clamped_both, None)
 
 
 @loss
