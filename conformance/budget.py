@@ -81,7 +81,8 @@ def _gamma(case: Case) -> float:
 
 def _k_margin(case: Case, quantity: str) -> Floats:
     margin = float(case.options.get("margin", 0.05))
-    if quantity not in ("d logits", "d target") and case.options.get("reduction", "mean") != "none":
+    alone = case.options.get("reduction", "mean") == "none" and quantity in ("value", "d sample_weight")
+    if not alone and quantity not in ("d logits", "d target"):
         return np.zeros(())
     with np.errstate(all="ignore"):
         over = 1 / (1 + np.exp(-case.arrays["logits"])) - margin

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -281,10 +282,18 @@ def compare(
 def _terms(case: Case) -> int:
     """How many exponentials are added up in one number."""
     terms = 1 if case.function in ELEMENTWISE else case.arrays["logits"].shape[case.axis]
-    if case.function in PAIRED and case.dtype != "float16":  # of which the terms are computed in float32
-        # Each times a log ratio, of at most the smallest number's logarithm.
-        terms *= -FORMATS[case.dtype].subnormal_exponent
-    return terms
+    if case.dtype == "float16":  # made of float32, far from where these end
+        return terms
+    return terms * math.ceil(_factor(case))
+
+
+def _factor(case: Case) -> float:
+    """What an exponential is multiplied by, at the most: what a compiler flushed may have been a normal number's."""
+    if case.function in PAIRED:
+        return -FORMATS[case.dtype].subnormal_exponent  # a log ratio
+    if case.function == "asymmetric_loss":
+        return 1 / (float(case.options.get("margin", 0.05)) or 1)
+    return max(1.0, 1 + float(case.options.get("epsilon", 2.0))) if case.function == "poly_loss" else 1.0
 
 
 def _reason(found: Measurement, base: float, flushes: bool) -> str:
