@@ -8,14 +8,10 @@ ValueError. Optax broadcasts, (N, 1) with (N,) to (N, N) included. A term 0 * in
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, ClassVar, TypeVar
+from typing import Any, TypeVar
 
 import arrayloss
-from arrayloss import _checks, _kernels
-from arrayloss._engine import Problem, categorical
-from arrayloss._gradients import loss
-from arrayloss._modes import Array, Traced
+from arrayloss import _checks
 from arrayloss.compat import _focal
 
 A = TypeVar("A")
@@ -209,36 +205,6 @@ def sigmoid_focal_loss(logits: A, labels: Any, *, alpha: Any = None, gamma: floa
     return _focal.sigmoid_focal_loss(logits, labels, alpha, gamma, "none")
 
 
-@dataclass(frozen=True)
-class _Poly:
-    """-log p + epsilon (1 - p), of Leng et al., "PolyLoss" (ICLR 2022)."""
-
-    epsilon: float
-    near: ClassVar[float] = 16.0
-
-    def value(self, mode: Traced, at: _kernels.Chance) -> Array:
-        return at.surprisal + self.epsilon * at.odds()[1]
-
-    def slope(self, mode: Traced, at: _kernels.Chance) -> Array:
-        return 1 + self.epsilon * at.odds()[0]
-
-
-@loss
-def _poly_loss(logits: A, target: Any, /, *, epsilon: float, **options: Any) -> Problem[A]:
-    cost: Any = _Poly(_checks.real("epsilon", epsilon))
-    return categorical(
-        _kernels.softmax,
-        cost,
-        logits,
-        target,
-        class_weight=None,
-        sample_weight=None,
-        ignore_index=None,
-        dtype=None,
-        **options,
-    )
-
-
 def poly_loss_cross_entropy(logits: A, labels: Any, *, epsilon: float = 2.0, axis: Axis = -1, where: Any = None) -> A:
     """`optax.poly_loss_cross_entropy`.
 
@@ -248,7 +214,7 @@ def poly_loss_cross_entropy(logits: A, labels: Any, *, epsilon: float = 2.0, axi
         Unbounded scores.
     labels : array, of the shape of `logits`
         Probabilities, or one-hot rows of any dtype.
-    epsilon : float
+    epsilon : float >= -1
         What 1 - p counts beside -log p.
     axis : int, tuple of int or None
         The class axis, or several that are one together; None for all.
@@ -267,7 +233,7 @@ def poly_loss_cross_entropy(logits: A, labels: Any, *, epsilon: float = 2.0, axi
     >>> float(optax.poly_loss_cross_entropy(np.zeros(2), np.asarray([1.0, 0.0])))  # log 2 + 2 / 2
     1.6931471805599454
     """
-    return _soft(_poly_loss, logits, labels, axis, where, epsilon=epsilon)
+    return _soft(arrayloss.poly_loss, logits, labels, axis, where, epsilon=epsilon)
 
 
 def smooth_labels(labels: A, alpha: Any, *, axis: Axis = -1, where: Any = None) -> A:
