@@ -374,3 +374,35 @@ def test_estimators_that_hold_it_are_pickled_and_cloned(xgb: Any, lgb: Any, canc
         again = pickle.loads(pickle.dumps(copy.deepcopy(fitted)))
         raw = "output_margin" if isinstance(model, xgb.XGBClassifier) else "raw_score"
         np.testing.assert_array_equal(again.predict(x, **{raw: True}), fitted.predict(x, **{raw: True}))
+
+
+@pytest.mark.parametrize(
+    ("loss", "options"),
+    [
+        (al.poly_loss, {"epsilon": 2.0}),
+        (al.poly_loss, {"epsilon": -1.0}),
+        (al.asymmetric_loss, {}),
+        (al.asymmetric_loss, {"gamma_positive": 0, "gamma_negative": 2, "margin": 0.2}),
+        (al.asymmetric_loss, {"margin": 0}),
+    ],
+)
+def test_it_is_the_derivative_of_the_gradient(loss: Any, options: dict[str, Any]) -> None:
+    rows = loss is al.poly_loss
+    z = np.random.default_rng(0).normal(size=(40, 3) if rows else 40) * 2
+    y = np.arange(40) % (3 if rows else 2)
+    f = objective(loss, **options)
+    _, hessian = f(y, z)
+    for j in range(3 if rows else 1):
+        step = np.zeros_like(z)
+        step[..., j : j + 1 if rows else None] = 1e-5
+        above, below = f(y, z + step)[0], f(y, z - step)[0]
+        slope = (above - below) / 2e-5
+        at = np.s_[:, j] if rows else np.s_[:]
+        np.testing.assert_allclose(hessian[at], slope[at], rtol=1e-6, atol=1e-9)
+
+
+def test_the_divergence_bends_as_the_cross_entropy() -> None:
+    student, teacher = np.random.default_rng(0).normal(size=(2, 5, 3))
+    _, hessian = objective(al.kl_divergence)(teacher, student)
+    p = al.softmax(student)
+    np.testing.assert_allclose(hessian, p * (1 - p), rtol=1e-14)

@@ -12,10 +12,10 @@ from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 import arrayloss
-from arrayloss import _checks, _kernels
-from arrayloss._engine import Layout, Problem, categorical
+from arrayloss import _checks
+from arrayloss._engine import Layout, Problem
 from arrayloss._gradients import loss, problem_of
-from arrayloss._modes import Array, Namespace, Traced
+from arrayloss._modes import Array, Namespace
 from arrayloss.compat import _problems
 
 A = TypeVar("A")
@@ -227,35 +227,6 @@ def sigmoid_focal_loss(logits: A, labels: Any, *, alpha: Any = None, gamma: floa
     return _problems.focal(logits, labels, alpha, gamma)
 
 
-@dataclass(frozen=True)
-class _Poly(_kernels.Cost):
-    """-log p + epsilon (1 - p), of Leng et al., "PolyLoss" (ICLR 2022)."""
-
-    epsilon: float
-
-    def value(self, mode: Traced, at: _kernels.Chance) -> Array:
-        return at.surprisal + self.epsilon * at.odds()[1]
-
-    def slope(self, mode: Traced, at: _kernels.Chance) -> Array:
-        return 1 + self.epsilon * at.odds()[0]
-
-
-@loss
-def _poly_loss(logits: A, target: Any, /, *, epsilon: float, **options: Any) -> Problem[A]:
-    cost: Any = _Poly(_checks.real("epsilon", epsilon))
-    return categorical(
-        _kernels.softmax,
-        cost,
-        logits,
-        target,
-        class_weight=None,
-        sample_weight=None,
-        ignore_index=None,
-        dtype=None,
-        **options,
-    )
-
-
 @loss
 def poly_loss_cross_entropy(
     logits: A, labels: Any, *, epsilon: float = 2.0, axis: Axis = -1, where: Any = None
@@ -268,7 +239,7 @@ def poly_loss_cross_entropy(
         Unbounded scores.
     labels : array, of the shape of `logits`
         Probabilities, or one-hot rows of any dtype.
-    epsilon : float
+    epsilon : float >= -1
         What 1 - p counts beside -log p.
     axis : int, tuple of int or None
         The class axis, or several that are one together; None for all.
@@ -287,7 +258,7 @@ def poly_loss_cross_entropy(
     >>> float(optax.poly_loss_cross_entropy(np.zeros(2), np.asarray([1.0, 0.0])))  # log 2 + 2 / 2
     1.6931471805599454
     """
-    return _stated(_poly_loss, logits, labels, axis, where, soft=True, epsilon=epsilon)
+    return _stated(arrayloss.poly_loss, logits, labels, axis, where, soft=True, epsilon=epsilon)
 
 
 def smooth_labels(labels: A, alpha: Any, *, axis: Axis = -1, where: Any = None) -> A:
