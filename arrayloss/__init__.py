@@ -3,13 +3,17 @@
 from arrayloss._activations import log_sigmoid, log_softmax, logsumexp, sigmoid, softmax
 from arrayloss._gradients import grad, value_and_grad
 from arrayloss._losses import (
+    asymmetric_loss,
     binary_cross_entropy,
     binary_cross_entropy_with_logits,
     cross_entropy,
+    kl_divergence,
     nll_loss,
+    poly_loss,
     sigmoid_focal_loss,
     softmax_focal_loss,
 )
+from arrayloss._objective import objective
 from arrayloss._reductions import Hardest, Mean, Sum
 
 __version__ = "0.1.0"
@@ -19,14 +23,18 @@ __all__ = [
     "Mean",
     "Sum",
     "__version__",
+    "asymmetric_loss",
     "binary_cross_entropy",
     "binary_cross_entropy_with_logits",
     "cross_entropy",
     "grad",
+    "kl_divergence",
     "log_sigmoid",
     "log_softmax",
     "logsumexp",
     "nll_loss",
+    "objective",
+    "poly_loss",
     "sigmoid",
     "sigmoid_focal_loss",
     "softmax",

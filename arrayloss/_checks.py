@@ -101,11 +101,17 @@ def real(name: str, value: float) -> float:
     return value
 
 
-def focusing(gamma: float) -> float:
-    """gamma >= 0; a whole one as an int, since x ** 2 is a product where x ** 2.0 may be a pow."""
-    number = real("gamma", gamma)
-    if not 0 <= number < float("inf"):
-        raise ValueError(f"gamma must be a finite number of at least 0, not {gamma!r}")
+def at_least(name: str, least: float, value: float) -> float:
+    """A finite number from `least` up."""
+    number = real(name, value)
+    if not least <= number < float("inf"):
+        raise ValueError(f"{name} must be a finite number of at least {least}, not {value!r}")
+    return number
+
+
+def focusing(gamma: float, name: str = "gamma") -> float:
+    """An exponent >= 0; a whole one as an int, since x ** 2 is a product where x ** 2.0 may be a pow."""
+    number = at_least(name, 0, gamma)
     return int(number) if number == int(number) else number
 
 

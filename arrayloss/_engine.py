@@ -18,6 +18,7 @@ from arrayloss._kernels import (
     BinaryLoss,
     ClassWeights,
     Cost,
+    Diagonal,
     LabelLoss,
     RowLink,
     RowLoss,
@@ -304,13 +305,14 @@ def binary(
     label_smoothing: float = 0.0,
     pos_weight: Array | float | None = None,
     alpha: Array | float | None = None,
+    cost_of_zero: Cost | None = None,
     sample_weight: Array | None,
     where: Array | None,
     ignore_index: int | None,
     reduction: str | Reduction,
     dtype: Any,
 ) -> Problem[Any]:
-    """A loss of numbers on their own."""
+    """A loss of numbers on their own; the answer 0 costs what 1 does unless told."""
     factors = {"pos_weight": pos_weight, "alpha": alpha}
     numbers = {k: _checks.real(k, v) for k, v in factors.items() if isinstance(v, (int, float))}
     arrays = {k: v for k, v in factors.items() if v is not None and k not in numbers}
@@ -391,16 +393,52 @@ def binary(
     samples = Samples(library, math.prod(layout.samples), valid, weight)
     weights = AnswerWeights(smoothing, positive, negative, compute)
     target_arrays = (y, at_one, at_zero)
-    # Only labels that take no derivative.
+    # Only labels that take no derivative, and that cost the same.
     labels = labels and link.label is not None and not smoothing and not (soft and library.differentiates(y))
+    labels = labels and cost_of_zero is None
     if labels and positive == negative == 1 and at_one is None and at_zero is None:
         kernel: Any = LabelLoss(link, cost, compute)
         inputs: Arrays = (x, weight, y)
     elif labels and not library.differentiates(at_one, at_zero):
         kernel, inputs = Answered(LabelLoss(link, cost, compute), weights), (x, weight, *target_arrays)
     else:
-        kernel, inputs = _assemble(library, BinaryLoss(link, cost, compute), weights, x, weight, target_arrays)
+        loss = BinaryLoss(link, (cost, cost_of_zero or cost), compute)
+        kernel, inputs = _assemble(library, loss, weights, x, weight, target_arrays)
     return Problem(library, kernel, inputs, samples, reduced, layout, dtype or logits.dtype)
+
+
+def paired(
+    kernel: Any,
+    logits: Array,
+    target: Array,
+    *,
+    name: str,
+    axis: int,
+    sample_weight: Array | None,
+    where: Array | None,
+    reduction: str | Reduction,
+    dtype: Any,
+) -> Problem[Any]:
+    """A loss of rows of classes against rows of the same kind, called `name`."""
+    library = _checks.library(logits, **{name: _checks.given(name, target)}, sample_weight=sample_weight, where=where)
+    xp = library.xp
+    layout = Layout(tuple(logits.shape), _checks.class_axis(axis, logits.ndim))
+    reduced = reduction_of(reduction)
+    compute = _compute_dtype(library, logits.dtype, dtype)
+    classes = layout.shape[layout.axis or 0]
+    if classes == 0:
+        raise ValueError(f"logits of shape {layout.shape} have no classes along axis {axis}")
+    if not _checks.is_real(library, target):
+        raise TypeError(f"{name} must be an array of real floating-point numbers, not of {target.dtype}")
+    _checks.same_shape(name, target.shape, layout.shape, layout.shape, "there is one for each logit")
+    x, y = layout.canonical(xp, logits, classes), layout.canonical(xp, target, classes)
+    valid = _where(xp, layout, where)
+    weight = _weights(library, layout, compute, valid, sample_weight)
+    if weight is not None:
+        # What counts for nothing must not reach second derivatives either.
+        y = xp.where((weight == 0) & ~(y < float("inf")), xp.zeros_like(y), y)
+    samples = Samples(library, math.prod(layout.samples), valid, weight)
+    return Problem(library, kernel(compute), (x, weight, y), samples, reduced, layout, dtype or logits.dtype)
 
 
 def evaluate(problem: Problem[A]) -> A:
@@ -470,6 +508,18 @@ def evaluate_with_gradient(problem: Problem[A], cotangent: Array | None) -> tupl
             g = _cotangent(problem, parts)
         losses, gradient = library.gradient(problem.kernel, problem.arrays, g)
         return _reduced(problem, losses, parts), layout.original(xp, gradient, layout.shape)
+
+
+def second_derivatives(problem: Problem[A], weight: Array | None, least: float | None) -> A:
+    """The second derivative of each sample's loss by each of its own logits, times the samples' weights."""
+    library, layout = problem.library, problem.layout
+    xp = library.xp
+    x, *others = problem.arrays
+    if weight is not None:
+        weight = layout.canonical(xp, _as(xp, weight, problem.kernel.dtype))
+    with library.quiet():
+        second = library.apply(Diagonal(problem.kernel, least), (x, weight, *others))
+        return _as(xp, layout.original(xp, second, layout.shape), x.dtype)  # type: ignore[no-any-return]
 
 
 def _cotangent(problem: Problem[Any], parts: Parts) -> Array:

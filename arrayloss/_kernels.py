@@ -1,8 +1,8 @@
 """The formulas, once, in the array API alone.
 
-A loss is what a *probability* costs (`CrossEntropy`, `Focal`: a value and its slope), over a *link* that says which
-probability an array means (`softmax`, `given_log`, `sigmoid`, `given`). Costs know no array layout and links know no
-cost, so that a new loss is one cost, and works with labels, soft targets, weights and in both families at once.
+A loss is what a *probability* costs (`CrossEntropy`, `Focal`, `Poly`: a value and its slope), over a *link* that says
+which probability an array means (`softmax`, `given_log`, `sigmoid`, `given`). Costs know no array layout and links know
+no cost, so that a new loss is one cost, and works with labels, soft targets, weights and in both families at once.
 
 Numbers near 1 are never subtracted from 1: a link gives the surprisal -log p, p, and the miss 1 - p each from terms
 of one sign, after Blanchard, Higham and Higham, "Accurately computing the log-sum-exp and softmax functions"
@@ -62,6 +62,9 @@ def _once(compute: Callable[[], tuple[Array, Array]]) -> Callable[[], tuple[Arra
 class Cost:
     """What a probability p costs: `value`, and its `slope` -p d cost / dp = d cost / d surprisal (None: 1).
 
+    For second derivatives, its `curvature` (1 - p) d slope / d surprisal (None: 0): with that factor it is finite at
+    p = 1 too, where a power of 1 - p has none.
+
     Attributes
     ----------
     near
@@ -80,6 +83,9 @@ class Cost:
     def slope(self, mode: Traced, at: Chance) -> Array | None:
         raise NotImplementedError
 
+    def curvature(self, mode: Traced, at: Chance) -> Array | None:
+        raise TypeError(f"{type(self).__name__} states no curvature, which a second derivative takes")
+
 
 @dataclass(frozen=True)
 class CrossEntropy(Cost):
@@ -89,6 +95,9 @@ class CrossEntropy(Cost):
         return at.surprisal
 
     def slope(self, mode: Traced, at: Chance) -> None:
+        return None
+
+    def curvature(self, mode: Traced, at: Chance) -> None:
         return None
 
 
@@ -111,16 +120,117 @@ class Focal(Cost):
         return mode.times(self._factor(mode, at), at.surprisal)
 
     def slope(self, mode: Traced, at: Chance) -> Array:
+        return self._factor(mode, at) * (1 + self.gamma * self._ratio(mode, at))
+
+    def curvature(self, mode: Traced, at: Chance) -> Array:
+        ratio = self._ratio(mode, at)
+        return self.gamma * self._factor(mode, at) * (at.odds()[0] * (2 + self.gamma * ratio) - ratio)
+
+    def _ratio(self, mode: Traced, at: Chance) -> Array:
+        # p (-log p) is 0 at p = 0, and (-log p) / (1 - p) is 1 at p = 1, where its factor is 0.
         p, miss = at.odds()
-        # p (-log p) is 0 at p = 0, and (-log p) / (1 - p) is 1 at p = 1.
-        ratio = mode.ratio(mode.times(p, at.surprisal), miss)
-        return self._factor(mode, at) * (1 + self.gamma * ratio)
+        return mode.ratio(mode.times(p, at.surprisal), miss)
 
     def _factor(self, mode: Traced, at: Chance) -> Array:
         if self.steep and at.rarity is not None:
             # (1 - p)^gamma has gamma times the error of 1 - p; its exponent has not.
             return mode.decay(self.gamma, *at.rarity)
         return mode.power(at.odds()[1], self.gamma)
+
+
+def _excess(xp: Any, u: Array) -> Array:
+    """u + expm1(-u), u from -1 up: how far exp(-u) is above its tangent; a series where the two cancel."""
+    eps = float(xp.finfo(u.dtype).eps)
+    last, factorial = 2, 2
+    while factorial * eps < 8:
+        last += 1
+        factorial *= last
+    small = xp.abs(u) <= 1
+    v = xp.where(small, u, xp.zeros_like(u))
+    series = xp.ones_like(v)
+    for k in range(last, 2, -1):
+        series = 1 - v * series * (1 / k)
+    return xp.where(small, v * v * series / 2, u + xp.expm1(-u))
+
+
+@dataclass(frozen=True)
+class Poly(Cost):
+    """-log p + epsilon (1 - p), epsilon >= -1, of Leng et al., "PolyLoss" (ICLR 2022)."""
+
+    epsilon: float
+
+    @property
+    def near(self) -> float:  # type: ignore[override]
+        # Of -log p and 1 - p, epsilon = -1 leaves (1 - p)^2 / 2 and more: it magnifies every rounding by 2.
+        return 0.0 if self.epsilon < 0 else 16.0
+
+    def value(self, mode: Traced, at: Chance) -> Array:
+        _, miss = at.odds()
+        if self.epsilon >= 0:
+            return at.surprisal + self.epsilon * miss
+        # 1 - p is -expm1(-surprisal): both terms are positive.
+        return _excess(mode.xp, at.surprisal) + (1 + self.epsilon) * miss
+
+    def slope(self, mode: Traced, at: Chance) -> Array:
+        p, miss = at.odds()
+        # 1 + epsilon p, of which nothing cancels for a negative epsilon.
+        return miss + (1 + self.epsilon) * p
+
+    def curvature(self, mode: Traced, at: Chance) -> Array:
+        p, miss = at.odds()
+        return -self.epsilon * p * miss
+
+
+@dataclass(frozen=True)
+class Shifted(Cost):
+    """`cost` of the probability min(p + margin, 1), of Ridnik et al., "Asymmetric Loss" (ICCV 2021); margin > 0."""
+
+    cost: Cost
+    margin: float
+
+    @property
+    def near(self) -> float:  # type: ignore[override]
+        return 0.0
+
+    @property
+    def steep(self) -> bool:  # type: ignore[override]
+        # 1 - p - margin magnifies every rounding, without bound next to 0.
+        return True
+
+    def value(self, mode: Traced, at: Chance) -> Array:
+        return self.cost.value(mode, self._shifted(mode, at))
+
+    def slope(self, mode: Traced, at: Chance) -> Array:
+        xp = mode.xp
+        shifted = self._shifted(mode, at)
+        p, _ = at.odds()
+        raised, miss = shifted.odds()
+        slope = _sloped(mode, p / raised, self.cost.slope(mode, shifted))
+        # What costs nothing is flat, the kink included.
+        return xp.where(miss == 0, xp.zeros_like(slope), slope)
+
+    def curvature(self, mode: Traced, at: Chance) -> Array:
+        xp = mode.xp
+        shifted = self._shifted(mode, at)
+        p, rest = at.odds()
+        raised, miss = shifted.odds()
+        # d surprisal of the raised probability / d surprisal; its own derivative is -ratio margin / raised.
+        ratio = p / raised
+        bent = -_sloped(mode, ratio * (self.margin / raised), self.cost.slope(mode, shifted))
+        curvature = self.cost.curvature(mode, shifted)
+        some = miss > 0
+        if curvature is not None:
+            bent = bent + ratio * ratio * curvature / xp.where(some, miss, xp.ones_like(miss))
+        return xp.where(some | xp.isnan(miss), rest * bent, xp.zeros_like(miss))
+
+    def _shifted(self, mode: Traced, at: Chance) -> Chance:
+        xp = mode.xp
+        p, miss = at.odds()
+        raised = xp.minimum(p + self.margin, xp.ones_like(p))
+        miss = xp.maximum(miss - self.margin, xp.zeros_like(miss))
+        few = miss < 0.5
+        surprisal = xp.where(few, -mode.log_complement(xp.where(few, miss, xp.zeros_like(miss))), -xp.log(raised))
+        return Chance(surprisal, lambda: (raised, miss))
 
 
 # ---------------------------------------------------------------------------------------------------------------
@@ -250,6 +360,26 @@ softmax = RowLink(_softmax_label, _softmax_rows)
 given_log = RowLink(_log_label, _log_rows)
 
 
+def _softmax_diagonal(mode: Traced, p: Array, miss: Array, slope: Array, curvature: Array | None) -> Array:
+    """The sum over c of slope_c p_j (1 - p_j) + curvature_c ([j = c] - p_j)^2 / (1 - p_c), for each class j.
+
+    Both are weighed. The class with p > 1/2, where there is one, is kept apart: the others' part is not what a
+    difference leaves of its own, and p_j / (1 - p) is taken first, which is at most 1.
+    """
+    xp = mode.xp
+    diagonal = p * miss * xp.sum(slope, axis=1, keepdims=True)
+    if curvature is None:
+        return diagonal
+    zero = xp.zeros_like(p)
+    most = p > 0.5
+    among = xp.where(most, zero, curvature / xp.where(most, xp.ones_like(p), miss))
+    gap = xp.sum(xp.where(most, miss, zero), axis=1, keepdims=True)
+    top = xp.sum(xp.where(most, curvature, zero), axis=1, keepdims=True)
+    from_most = xp.where(most, zero, top * (p / xp.where(gap > 0, gap, xp.ones_like(gap))))
+    from_others = p * (xp.sum(among, axis=1, keepdims=True) - among) + from_most
+    return diagonal + (miss * curvature + p * from_others)
+
+
 # ---------------------------------------------------------------------------------------------------------------
 # Binary: one number each, for the probability of the answer 1; the chances of 1 and of 0.
 
@@ -323,8 +453,8 @@ given = BinaryLink(_given_both, None)
 # Inputs: x, the coefficient (None: 1), the target.
 
 
-def _prepared(mode: Traced, x: Array, cost: Cost) -> Array:
-    return mode.precise(x) if cost.steep else mode.real(x)
+def _prepared(mode: Traced, x: Array, *costs: Cost) -> Array:
+    return mode.precise(x) if any(cost.steep for cost in costs) else mode.real(x)
 
 
 def _sloped(mode: Traced, g: Array, slope: Array | None) -> Array:
@@ -341,6 +471,18 @@ def _weighed(mode: Traced, coefficient: Array | None, value: Array, *pulls: Pull
 
     first, *others = map(through, pulls)
     return Evaluated(mode.times(coefficient, value), (first, lambda g: mode.times(g, value), *others))
+
+
+def _bent(mode: Traced, cost: Cost, at: Chance) -> Array:
+    """The second derivative of a cost by the logit that its probability is the sigmoid of."""
+    p, miss = at.odds()
+    bent, curvature = _sloped(mode, p, cost.slope(mode, at)), cost.curvature(mode, at)
+    return mode.real(miss * (bent if curvature is None else curvature + bent))
+
+
+def _of_logits(link: Any) -> None:
+    if link is not softmax and link is not sigmoid:
+        raise TypeError("second derivatives are there for losses of logits")
 
 
 @dataclass(frozen=True)
@@ -360,6 +502,15 @@ class LabelLoss:
             return mode.still(g, mode.real(pull(_sloped(mode, -g, self.cost.slope(mode, at)))))
 
         return _weighed(mode, coefficient, mode.real(self.cost.value(mode, at)), pull_x, None)
+
+    def diagonal(self, mode: Traced, x: Array, target: Array) -> Array:
+        if isinstance(self.link, RowLink):
+            one_hot = ClassWeights(0.0, True, self.dtype)(mode, x, target, None)
+            return RowLoss(self.link, self.cost, self.dtype).diagonal(mode, x, *one_hot)
+        _of_logits(self.link)
+        assert self.link.label is not None  # or the engine takes another kernel
+        at, _ = self.link.label(mode, _prepared(mode, x, self.cost), target, self.cost.near)
+        return _bent(mode, self.cost, at)
 
 
 @dataclass(frozen=True)
@@ -386,23 +537,32 @@ class RowLoss:
         value = xp.sum(mode.times(target, each), axis=1, keepdims=True)
         return _weighed(mode, coefficient, value, pull_x, pull_target)
 
+    def diagonal(self, mode: Traced, x: Array, target: Array) -> Array:
+        _of_logits(self.link)
+        at, _ = self.link.rows(mode, _prepared(mode, x, self.cost), self.cost.near)
+        slope, curvature = _sloped(mode, target, self.cost.slope(mode, at)), self.cost.curvature(mode, at)
+        curvature = None if curvature is None else mode.times(target, curvature)
+        return mode.real(_softmax_diagonal(mode, *at.odds(), slope, curvature))
+
 
 @dataclass(frozen=True)
 class BinaryLoss:
-    """The target is the weights of the answers 1 and 0; any shape."""
+    """The target is the weights of the answers 1 and 0, each with its cost; any shape."""
 
     link: BinaryLink
-    cost: Cost
+    costs: tuple[Cost, Cost]
     dtype: Any
     keeps_classes: ClassVar[bool] = False
 
     def __call__(self, mode: Traced, x: Array, coefficient: Array | None, one: Array, zero: Array) -> Evaluated:
-        at_one, at_zero, pull = self.link.both(mode, _prepared(mode, x, self.cost), self.cost.near)
-        if_one, if_zero = (mode.real(self.cost.value(mode, at)) for at in (at_one, at_zero))
+        cost_one, cost_zero = self.costs
+        x = _prepared(mode, x, *self.costs)
+        at_one, at_zero, pull = self.link.both(mode, x, min(cost_one.near, cost_zero.near))
+        if_one, if_zero = mode.real(cost_one.value(mode, at_one)), mode.real(cost_zero.value(mode, at_zero))
 
         def pull_x(g: Array) -> Array:
-            of_one = _sloped(mode, one, self.cost.slope(mode, at_one))
-            of_zero = _sloped(mode, zero, self.cost.slope(mode, at_zero))
+            of_one = _sloped(mode, one, cost_one.slope(mode, at_one))
+            of_zero = _sloped(mode, zero, cost_zero.slope(mode, at_zero))
             return mode.still(g, mode.real(pull(of_one, of_zero)) * -g)
 
         def pull_one(g: Array) -> Array:
@@ -413,6 +573,13 @@ class BinaryLoss:
 
         value = mode.blend(one, if_one, zero, if_zero)
         return _weighed(mode, coefficient, value, pull_x, pull_one, pull_zero)
+
+    def diagonal(self, mode: Traced, x: Array, one: Array, zero: Array) -> Array:
+        _of_logits(self.link)
+        cost_one, cost_zero = self.costs
+        x = _prepared(mode, x, *self.costs)
+        at_one, at_zero, _ = self.link.both(mode, x, min(cost_one.near, cost_zero.near))
+        return mode.times(one, _bent(mode, cost_one, at_one)) + mode.times(zero, _bent(mode, cost_zero, at_zero))
 
 
 # ---------------------------------------------------------------------------------------------------------------
@@ -489,6 +656,10 @@ class Answered:
         assert pull_scale is not None  # there is a scale
         return Evaluated(value, (pull_x, lambda g: pull_scale(g) * scale, None, *(None for _ in factors)))
 
+    def diagonal(self, mode: Traced, x: Array, target: Array, *factors: Array | None) -> Array:
+        one, zero = self.weights(mode, x, target, *factors)
+        return mode.times(one + zero, self.loss.diagonal(mode, x, target))
+
 
 @dataclass(frozen=True)
 class Assembled:
@@ -505,6 +676,142 @@ class Assembled:
     def __call__(self, mode: Traced, x: Array, coefficient: Array | None, *target: Array | None) -> Evaluated:
         value, (pull_x, pull_coefficient, *_), push = self.loss(mode, x, coefficient, *self.weights(mode, x, *target))
         return Evaluated(value, (pull_x, pull_coefficient, *(None for _ in target)), push)
+
+    def diagonal(self, mode: Traced, x: Array, *target: Array | None) -> Array:
+        return self.loss.diagonal(mode, x, *self.weights(mode, x, *target))
+
+
+@dataclass(frozen=True)
+class Diagonal:
+    """The second derivatives of a loss by its own logits, times a weight for each row; `least` where it is above them.
+
+    A number for each logit and no derivatives: the end of the chain. A row of coefficient 0 has none.
+    """
+
+    loss: LabelLoss | RowLoss | BinaryLoss | Answered | Assembled
+    least: float | None
+    keeps_classes: ClassVar[bool] = True
+
+    @property
+    def dtype(self) -> Any:
+        return self.loss.dtype
+
+    def __call__(
+        self, mode: Traced, x: Array, weight: Array | None, coefficient: Array | None, *target: Array | None
+    ) -> Evaluated:
+        xp = mode.xp
+        second = self.loss.diagonal(mode, x, *target)
+        if coefficient is not None:
+            second = mode.times(coefficient, second)
+        if self.least is not None:
+            second = xp.maximum(second, xp.full_like(second, self.least))
+        if coefficient is not None:
+            second = mode.still(coefficient, second)
+        return Evaluated(second if weight is None else mode.times(weight, second), ())
+
+
+# ---------------------------------------------------------------------------------------------------------------
+# Between two rows of logits. Inputs: x, the coefficient (None: 1), the other logits.
+
+
+def _difference(a: Array, b: Array) -> tuple[Array, Array]:
+    """a - b as rounded, and the rounding's error (2Sum)."""
+    d = a - b
+    back = d - a
+    return d, (a - (d - back)) - (b + back)
+
+
+def _log_ratio(mode: Traced, x: Array, target: Array, at_x: Chance, at_target: Chance) -> Array:
+    """log(q / p), of the chances p of the logits x and q of the logits target.
+
+    It is target - x but for a constant of the row. Relative to one class, one whose q is next to its p, these are
+    differences of inputs, right to the last bit; the constant follows from sum(q exp(-log(q / p))) = sum(p) = 1, with
+    the 1 taken off each side. So no digit is lost, however near all of the ratios are to 1.
+    """
+    xp = mode.xp
+    (p, _), (q, _) = at_x.odds(), at_target.odds()
+    gap = at_x.surprisal - at_target.surprisal
+    # Elsewhere a probability is 0, or 1 for sure, and the gap has all there is.
+    plain = xp.isfinite(gap) & xp.isfinite(x) & xp.isfinite(target)
+    nothing, nowhere = xp.zeros_like(gap), xp.full_like(gap, -float("inf"))
+    d, error = _difference(xp.where(plain, target, nothing), xp.where(plain, x, nothing))
+    # Two gaps next to 0 are told apart by their noise: that of a likely class is the smaller. One so unlikely that its
+    # chances are not normal numbers has to be the last resort.
+    info = xp.finfo(mode.dtype)
+    apart = xp.abs(gap) + (at_x.surprisal + at_target.surprisal) * float(info.eps)
+    apart = xp.where((p > info.smallest_normal) & (q > info.smallest_normal), apart, xp.full_like(gap, 1e30))
+    apart = xp.where(plain, apart, -nowhere)
+    nearest = apart == xp.min(apart, axis=1, keepdims=True)
+
+    def there(a: Array) -> Array:
+        return xp.max(xp.where(nearest, a, nowhere), axis=1, keepdims=True)
+
+    origin = there(d)
+    nearest = nearest & (d == origin)
+    # What is left of a gap between large surprisals has lost more than the quotient.
+    p_there, q_there = there(p), there(q)
+    normal = (p_there > info.smallest_normal) & (q_there > info.smallest_normal)
+    quotient = xp.where(normal, q_there, xp.ones_like(q_there)) / xp.where(normal, p_there, xp.ones_like(p_there))
+    known = xp.where(normal, xp.log(quotient), there(xp.where(plain, gap, nothing)))
+    error = error - there(error)
+    d, rounding = _difference(d, origin)
+    error = error + rounding
+    # A small gap may be all noise: then 0 is the better start.
+    start = xp.where(xp.abs(known) < 0.25, xp.zeros_like(known), known)
+
+    def levelled(ratio: Array, scale: Array | float) -> Array:
+        # q exp(-ratio) - q; far below, q may have underflowed, and p, times the scale that is left, has the product.
+        close = plain & (ratio > -1)
+        off = xp.where(close, q * mode.expm1(-xp.where(close, ratio, nothing)), p * scale - q)
+        return ratio + xp.log1p(xp.sum(off, axis=1, keepdims=True))
+
+    # Once more for the rounding of a constant that is large beside the ratios.
+    ratio = levelled(levelled((d + start) + error, xp.exp(known - start)), 1.0)
+    return xp.where(plain, ratio, xp.where(at_target.surprisal == float("inf"), nowhere, gap))
+
+
+@dataclass(frozen=True)
+class Divergence:
+    """sum q log(q / p), of Kullback and Leibler, for the softmax p of x and q of the other logits."""
+
+    dtype: Any
+    keeps_classes: ClassVar[bool] = False
+
+    def __call__(self, mode: Traced, x: Array, coefficient: Array | None, target: Array) -> Evaluated:
+        xp = mode.xp
+        x, target = mode.real(x), mode.real(target)
+        # The exponentials right to the last bit: the classes' terms have no common error to be excused with.
+        at_x, _ = _softmax_rows(mode, x, 0.0)
+        at_target, _ = _softmax_rows(mode, target, 0.0)
+        (p, _), (q, _) = at_x.odds(), at_target.odds()
+        delta = _log_ratio(mode, x, target, at_x, at_target)
+        more = delta >= 0
+        above, below = mode.sides(delta)
+        fall = mode.expm1(-(above + below))
+        # q delta + p - q, whose sum over the classes is the same, and which is nowhere negative; from q or from p,
+        # whichever is the larger.
+        like = delta >= -1
+        nothing = xp.zeros_like(delta)
+        tail = xp.where(like | (q == 0), nothing, delta)
+        each = xp.where(like, q * _excess(xp, xp.where(like, delta, nothing)), q * tail - p * fall)
+        infinite = delta == float("inf")
+        each = xp.where(infinite, delta, each)
+        value = xp.sum(each, axis=1, keepdims=True)
+
+        def pull_x(g: Array) -> Array:
+            # p - q
+            return mode.still(g, g * xp.where(more, q * fall, -p * fall))
+
+        def pull_target(g: Array) -> Array:
+            ratio = xp.where((q == 0) & ~xp.isnan(delta), nothing, delta)
+            return mode.still(g, g * q * _centred(xp, q, ratio))
+
+        return _weighed(mode, coefficient, value, pull_x, pull_target)
+
+    def diagonal(self, mode: Traced, x: Array, target: Array) -> Array:
+        at, _ = _softmax_rows(mode, mode.real(x), 0.0)
+        p, miss = at.odds()
+        return p * miss
 
 
 # ---------------------------------------------------------------------------------------------------------------

@@ -88,6 +88,10 @@ class Traced:
         """0 .. n - 1 with the dtype and on the device of `like`."""
         return self.xp.arange(n, dtype=like.dtype, device=like.device)
 
+    def expm1(self, x: Array) -> Array:
+        """exp(x) - 1, x up to 1."""
+        return self.xp.expm1(x)
+
     def take(self, x: Array, labels: Array) -> Array:
         return self.xp.take_along_axis(x, labels, axis=1)
 

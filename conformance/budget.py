@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 import numpy as np
 
-from arrayloss.testing import HALF, Case, Due, Exact, Floats
-from conformance.cases import ELEMENTWISE
+from arrayloss.testing import FORMATS, HALF, Case, Due, Exact, Floats
+from conformance.cases import ELEMENTWISE, PAIRED
 
 HALF_ULP = 1.0
 """Half types are computed in float32 and rounded once, so conditioning doesn't show."""
@@ -24,20 +25,43 @@ BUDGET: dict[str, tuple[float, float]] = {
     "binary_cross_entropy_with_logits": (4, 4),
     "sigmoid_focal_loss": (8, 12),
     "softmax_focal_loss": (12, 12),
+    "asymmetric_loss": (8, 12),
+    "poly_loss": (8, 8),
+    "kl_divergence": (8, 8),
 }
 """ULP allowed to the value and to the gradient, in float32 and float64; gamma up to 2 for the focal losses."""
 
 STEEP_FOCAL = 16.0
 """The same for a focal loss with gamma above 2."""
 
+POLY_BELOW_0 = 12.0
+"""The same for poly_loss with epsilon below 0: -log p - (1 - p) goes with (1 - p)^2, as focal with gamma 1."""
+
 
 def due(case: Case, answer: Mapping[str, Exact]) -> dict[str, Due]:
     """What each quantity of a case is held to, from the exact numbers."""
-    terms = 1 if case.function in ELEMENTWISE else case.arrays["logits"].shape[case.axis]
+    terms = _terms(case)
     return {
         name: Due(numbers, dtype_of(case, name), base(case, name), allowance(case, name), terms)
         for name, numbers in answer.items()
     }
+
+
+def _terms(case: Case) -> int:
+    """How many exponentials are added up in one number."""
+    terms = 1 if case.function in ELEMENTWISE else case.arrays["logits"].shape[case.axis]
+    if case.dtype == "float16":  # made of float32, far from where these end
+        return terms
+    return terms * math.ceil(_factor(case))
+
+
+def _factor(case: Case) -> float:
+    """What an exponential is multiplied by, at the most: what a compiler flushed may have been a normal number's."""
+    if case.function in PAIRED:
+        return -FORMATS[case.dtype].subnormal_exponent  # a log ratio
+    if case.function == "asymmetric_loss":
+        return 1 / (float(case.options.get("margin", 0.05)) or 1)
+    return max(1.0, 1 + float(case.options.get("epsilon", 2.0))) if case.function == "poly_loss" else 1.0
 
 
 def base(case: Case, quantity: str) -> float:
@@ -48,6 +72,8 @@ def base(case: Case, quantity: str) -> float:
         return HALF_ULP
     if _gamma(case) > 2:
         return STEEP_FOCAL
+    if case.function == "poly_loss" and _gamma(case):
+        return POLY_BELOW_0
     return BUDGET[case.function][quantity != "value"]
 
 
@@ -61,14 +87,37 @@ def allowance(case: Case, quantity: str) -> Floats:
 
     x - max is rounded once, and exp magnifies that rounding by its size: k is half the distance of the element from the
     maximum of its row; where 1 - p or log p of the maximum itself is measured, half the distance of the runner-up.
+    For asymmetric_loss, what the answer 0 costs is a power of p - margin, which has the rounding of p and of the margin
+    at its own size: 2 margin / (p - margin) ULP, times 1 + gamma. kl_divergence has no allowance.
     """
+    if case.function == "asymmetric_loss" and dtype_of(case, quantity) not in HALF:
+        return _k_margin(case, quantity)
+    if case.function in PAIRED:
+        return np.zeros(())
     if case.function in ELEMENTWISE or case.function == "nll_loss" or dtype_of(case, quantity) in HALF:
         return np.zeros(())
     return (1 + _gamma(case)) * _k(case, quantity)
 
 
 def _gamma(case: Case) -> float:
+    """The power of 1 - p in a loss."""
+    if case.function == "poly_loss":
+        return float(case.options.get("epsilon", 2.0) < 0)
+    if case.function == "asymmetric_loss":
+        return max(float(case.options.get("gamma_positive", 1.0)), float(case.options.get("gamma_negative", 4.0)))
     return float(case.options.get("gamma", 2.0)) if "focal" in case.function else 0.0
+
+
+def _k_margin(case: Case, quantity: str) -> Floats:
+    margin = float(case.options.get("margin", 0.05))
+    alone = case.options.get("reduction", "mean") == "none" and quantity in ("value", "d sample_weight")
+    if not alone and quantity not in ("d logits", "d target"):
+        return np.zeros(())
+    with np.errstate(all="ignore"):
+        over = 1 / (1 + np.exp(-case.arrays["logits"])) - margin
+        k = 2 * margin / over
+    power = 1 + float(case.options.get("gamma_negative", 4.0))
+    return np.where((over > 0) & (case.arrays["target"] < 1), power * k, 0)
 
 
 def _k(case: Case, quantity: str) -> Floats:

@@ -16,12 +16,28 @@ import numpy as np
 from arrayloss.testing import FORMATS, HALF, Case, Floats, Reduce, rounded
 
 TRANSFORMS = ("softmax", "log_softmax", "logsumexp", "sigmoid", "log_sigmoid")
-CATEGORICAL = ("nll_loss", "cross_entropy", "softmax_focal_loss")
-BINARY = ("binary_cross_entropy", "binary_cross_entropy_with_logits", "sigmoid_focal_loss")
-FUNCTIONS = (*TRANSFORMS, *CATEGORICAL, *BINARY)
+CATEGORICAL = ("nll_loss", "cross_entropy", "softmax_focal_loss", "poly_loss")
+PAIRED = ("kl_divergence",)  # the target is logits too
+BINARY = ("binary_cross_entropy", "binary_cross_entropy_with_logits", "sigmoid_focal_loss", "asymmetric_loss")
+FUNCTIONS = (*TRANSFORMS, *CATEGORICAL, *PAIRED, *BINARY)
 ELEMENTWISE = ("sigmoid", "log_sigmoid", *BINARY)
 
 GAMMAS = (0.0, 0.5, 1.0, 2.0, 5.0)
+EPSILONS = (2.0, -1.0, -0.5)
+ASYMMETRIES: tuple[dict[str, float], ...] = (
+    {},
+    {"gamma_positive": 0.0, "gamma_negative": 0.0},
+    {"gamma_positive": 0.5, "gamma_negative": 0.5, "margin": 0.25},
+)
+
+
+def variants(function: str, gammas: tuple[float, ...] = GAMMAS) -> list[dict[str, float]]:
+    """The options that make a loss another formula; of `gammas`, the focal exponents, there are as many as wanted."""
+    if "focal" in function:
+        return [{"gamma": gamma} for gamma in gammas]
+    if function == "poly_loss":
+        return [{"epsilon": epsilon} for epsilon in EPSILONS[: len(gammas)]]
+    return list(ASYMMETRIES[: len(gammas)]) if function == "asymmetric_loss" else [{}]
 
 
 def cases(function: str, dtype: str, *, seed: int = 0, quick: bool = False) -> Iterator[Case]:
@@ -152,19 +168,32 @@ def _with_labels(
         yield Case(function, "", name, dtype, {"logits": rows}, cotangent=np.ones(rows.shape[:-1]))
     elif function in TRANSFORMS:
         yield Case(function, "", name, dtype, {"logits": rows}, cotangent=one_hot)
+    elif function in PAIRED:
+        arrays = {"logits": rows, "target": _teachers(rows, dtype)}
+        both = ("logits", "target")
+        yield Case(function, "", name, dtype, arrays, {"reduction": "none"}, "float", np.ones(len(rows)), both)
     else:
-        for gamma in gammas if function == "softmax_focal_loss" else (None,):
-            options = {"reduction": "none"} | ({} if gamma is None else {"gamma": gamma})
+        for variant in variants(function, gammas):
             yield Case(
                 function,
                 "",
                 name,
                 dtype,
                 {"logits": rows, "target": labels},
-                options,
+                {"reduction": "none", **variant},
                 target_kind="index",
                 cotangent=np.ones(rows.shape[:-1]),
             )
+
+
+def _teachers(rows: Floats, dtype: str) -> Floats:
+    """Logits to learn from: next to the row's own at every distance, or, every third, another row's."""
+    rng = np.random.default_rng(rows.size)
+    near = rows + rng.normal(size=rows.shape) * 10 ** rng.uniform(-8, 1, size=(len(rows), 1))
+    near[1::9] += 300  # a constant apart
+    # A class that the student has masked is masked by the teacher too: elsewhere the divergence is infinite.
+    other = np.where(np.isinf(rows), rows, np.roll(rows, 1, axis=0))
+    return rounded(np.where(np.arange(len(rows))[:, None] % 3 == 0, other, near), dtype)
 
 
 # ---------------------------------------------------------------- families
@@ -180,13 +209,17 @@ def _margins(function: str, dtype: str, rng: np.random.Generator) -> Iterator[Ca
     if function == "binary_cross_entropy":
         return
     x = np.concatenate([margins(dtype), [0.0], rounded(rng.normal(size=64) * 10, dtype)])
+    if function == "asymmetric_loss":
+        away = np.geomspace(1e-4, 1, 12)
+        kinks = [np.log(m) - np.log1p(-m) for m in (0.05, 0.25)]
+        x = np.concatenate([x, *(rounded(kink + np.concatenate([-away, away]), dtype) for kink in kinks)])
     if function in TRANSFORMS:
         yield Case(function, "", "logits", dtype, {"logits": x}, cotangent=np.ones(x.shape))
         return
     logits = np.concatenate([x, x])
     target = np.repeat([1.0, 0.0], x.size)
-    for gamma in GAMMAS if function == "sigmoid_focal_loss" else (None,):
-        options = {"reduction": "none"} | ({} if gamma is None else {"gamma": gamma})
+    for variant in variants(function):
+        options = {"reduction": "none", **variant}
         arrays = {"logits": logits, "target": target}
         yield Case(function, "", "hard", dtype, arrays, options, "float", np.ones(logits.shape))
 
@@ -195,6 +228,8 @@ def _soft(function: str, dtype: str, rng: np.random.Generator) -> Iterator[Case]
     """Soft targets and label smoothing, over the rows of the stress families; general cotangents."""
     if function in ELEMENTWISE:
         yield from _soft_binary(function, dtype, rng)
+        return
+    if function in PAIRED:
         return
     for classes in (3, 10):
         rows, labels = _margin_rows(classes, dtype, rng)
@@ -238,7 +273,16 @@ def _weights(function: str, dtype: str, rng: np.random.Generator) -> Iterator[Ca
     """
     if function in TRANSFORMS:
         return
-    end = 8 if dtype == "float16" else 20 if "focal" in function else 60
+    wrt: tuple[str, ...]
+    end = 8 if dtype == "float16" else 20 if "focal" in function or function == "asymmetric_loss" else 60
+    if function in PAIRED:
+        rows, _ = _margin_rows(10, dtype, rng)
+        rows = _filled(rows[np.max(np.abs(rows), axis=1) <= end])
+        weight = rounded(10 ** (rng.random(len(rows)) * 6 - 3), dtype)
+        arrays = {"logits": rows, "target": _teachers(rows, dtype), "sample_weight": weight}
+        wrt = tuple(arrays)
+        yield Case(function, "", "weights", dtype, arrays, {"reduction": "none"}, "float", np.ones(len(rows)), wrt)
+        return
     if function in CATEGORICAL:
         rows, labels = _margin_rows(10, dtype, rng)
         near = np.max(np.abs(rows), axis=1) <= end
@@ -251,7 +295,7 @@ def _weights(function: str, dtype: str, rng: np.random.Generator) -> Iterator[Ca
             "class_weight": rounded(np.geomspace(1e-3, 1e3, 10), dtype),
             "sample_weight": rounded(rng.random(len(rows)) + 0.5, dtype),
         }
-        wrt: tuple[str, ...] = ("logits", "class_weight", "sample_weight")
+        wrt = ("logits", "class_weight", "sample_weight")
         if function == "softmax_focal_loss":
             arrays["alpha"] = rounded(rng.random(10), dtype)
             wrt = (*wrt, "alpha")
@@ -339,6 +383,9 @@ def _plain(function: str, dtype: str, rng: np.random.Generator, count: int) -> C
         arrays = {"logits": rounded(x, dtype), "target": (rng.random(count) < 0.4).astype(np.float64)}
         return Case(function, "", "plain", dtype, arrays, {}, "float")
     x = rng.normal(size=(count, 5)) * 3
+    if function in PAIRED:
+        x = rounded(x, dtype)
+        return Case(function, "", "plain", dtype, {"logits": x, "target": _teachers(x, dtype)}, {}, "float")
     if function == "nll_loss":
         x = x - np.log(np.sum(np.exp(x), axis=1, keepdims=True))
     labels = rng.integers(5, size=count).astype(np.float64)
@@ -366,6 +413,9 @@ def _options(function: str, dtype: str, rng: np.random.Generator) -> Iterator[Ca
         return
     if function in BINARY:
         yield from _binary_options(function, dtype, rng)
+        return
+    if function in PAIRED:
+        yield from _paired_options(function, dtype, rng)
         return
     shapes: tuple[tuple[tuple[int, ...], int], ...] = (((6,), -1), ((8, 5), -1), ((5, 8), 0), ((2, 5, 3, 2), 1))
     for shape, axis in shapes:
@@ -414,6 +464,25 @@ _REDUCTIONS = (
     Reduce("Hardest", {"k": 3}),
     Reduce("Hardest", {"fraction": 0.5}),
 )
+
+
+def _paired_options(function: str, dtype: str, rng: np.random.Generator) -> Iterator[Case]:
+    for shape, axis in (((6,), -1), ((8, 5), -1), ((5, 8), 0), ((2, 5, 3, 2), 1)):
+        x, t = (rounded(rng.normal(size=shape) * 3, dtype) for _ in range(2))
+        arrays = {"logits": x, "target": t}
+        yield Case(function, "", f"{len(shape)}-d", dtype, arrays, {"axis": axis}, "float", None, ("logits", "target"))
+    lead = tuple(np.delete(shape, axis))
+    full = {
+        **arrays,
+        "sample_weight": rounded(rng.random(lead) + 0.25, dtype),
+        "where": (rng.random(lead) < 0.8).astype(np.float64),
+    }
+    for reduction in _REDUCTIONS:
+        options = {"axis": axis, "reduction": reduction}
+        wrt = ("logits", "target", "sample_weight")
+        yield Case(function, "", str(reduction), dtype, full, options, "float", None, wrt)
+    if dtype in HALF:
+        yield Case(function, "", "dtype", dtype, arrays, {"axis": axis, "dtype": "float32"}, "float")
 
 
 def _binary_options(function: str, dtype: str, rng: np.random.Generator) -> Iterator[Case]:
@@ -470,6 +539,9 @@ def _nonfinite(function: str, dtype: str, rng: np.random.Generator) -> Iterator[
         yield Case(function, "", "ignored", dtype, ignored, {"ignore_index": -1}, "index")
         yield from _nothing_left(function, dtype, arrays, "float")
         return
+    if function in PAIRED:
+        yield from _paired_nonfinite(function, dtype)
+        return
     rows = np.asarray(
         [
             [1.0, 2.0, nan],
@@ -517,8 +589,36 @@ def _nonfinite(function: str, dtype: str, rng: np.random.Generator) -> Iterator[
     yield from _nothing_left(function, dtype, {"logits": rows, "target": labels}, "index")
 
 
+def _paired_nonfinite(function: str, dtype: str) -> Iterator[Case]:
+    inf, nan = np.inf, np.nan
+    pairs = [
+        ([1.0, 2.0, 3.0], [1.0, 2.0, 3.0]),
+        ([0.0, 0.5, -inf], [4.0, 4.0, -inf]),
+        ([0.0, 0.5, 1.0], [3.0, -inf, -inf]),
+        ([0.0, 0.5, 1.0], [inf, 1.0, -inf]),
+        ([0.0, 0.5, -inf], [0.0, 0.0, 0.0]),
+        ([0.0, 0.0, -inf], [200.0, 200.0, -200.0]),
+        ([inf, 0.0, 0.0], [inf, 0.0, 7.0]),
+        ([inf, 0.0, 0.0], [0.0, inf, 0.0]),
+        ([inf, 0.0, 0.0], [0.0, 0.5, -inf]),
+        ([inf, inf, 0.0], [0.0, 0.0, 0.0]),
+        ([0.0, 0.0, 0.0], [inf, inf, 0.0]),
+        ([-inf, -inf, -inf], [0.0, 0.0, 0.0]),
+        ([0.0, 0.0, 0.0], [-inf, -inf, -inf]),
+        ([0.0, nan, 0.0], [0.0, 0.0, 0.0]),
+        ([0.0, 0.0, 0.0], [0.0, 0.0, nan]),
+    ]
+    arrays = {"logits": np.asarray([x for x, _ in pairs]), "target": np.asarray([t for _, t in pairs])}
+    filled = {name: _filled(values) for name, values in arrays.items()}
+    yield Case(function, "", "values", dtype, filled, {"reduction": "none"}, "float", np.ones(ROWS))
+    keep = np.asarray([i < 4 for i in range(len(pairs))], dtype=np.float64)
+    for name in ("where", "sample_weight"):
+        yield Case(function, "", f"{name} 0", dtype, {**arrays, name: keep}, {}, "float", None, ("logits", "target"))
+    yield from _nothing_left(function, dtype, arrays, "float")
+
+
 def _nothing_left(function: str, dtype: str, arrays: Mapping[str, Floats], kind: str) -> Iterator[Case]:
-    lead = arrays["target"].shape
+    lead = arrays["logits"].shape[:1]
     nothing = {**arrays, "where": np.zeros(lead)}
     empty = {name: values[:0] for name, values in arrays.items()}
     zero = Reduce("Mean", {"empty": "zero"})
@@ -527,7 +627,7 @@ def _nothing_left(function: str, dtype: str, arrays: Mapping[str, Floats], kind:
             # The gradient of a mean of nothing is left open by the contract.
             wrt = () if reduction == "mean" else ("logits",)
             yield Case(function, "", name, dtype, chosen, {"reduction": reduction}, kind, None, wrt)
-    yield Case(function, "", name, dtype, empty, {"reduction": "none"}, kind, np.ones(empty["target"].shape))
+    yield Case(function, "", name, dtype, empty, {"reduction": "none"}, kind, np.ones(0))
 
 
 FAMILIES: dict[str, Family] = {

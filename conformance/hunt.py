@@ -13,22 +13,32 @@ import numpy as np
 
 from arrayloss.testing import FORMATS, Case, Floats, Implementation, rounded
 from conformance import runner
-from conformance.cases import ELEMENTWISE, FUNCTIONS, TRANSFORMS
+from conformance.cases import ELEMENTWISE, FUNCTIONS, PAIRED, TRANSFORMS
 from conformance.runner import Result, Selection
 
 FAMILY = "hunted"
 KEPT = Path(__file__).with_name("hunted.json")
 DTYPES = ("float32", "float64")
 ROWS = 256
+PARAMETERS: dict[str, tuple[str, tuple[float, ...]]] = {
+    "softmax_focal_loss": ("gamma", (0.5, 1, 2, 5)),
+    "sigmoid_focal_loss": ("gamma", (0.5, 1, 2, 5)),
+    "poly_loss": ("epsilon", (2, -1)),
+    "asymmetric_loss": ("gamma_negative", (0, 1, 4)),
+}
+"""The option that makes a function another formula, and what is drawn for it."""
 
 
 @dataclass(frozen=True)
 class Find:
-    """The sample nearest to its budget, or farthest over it, found for a function, dtype and focal exponent."""
+    """The sample nearest to its budget, or farthest over it, found for a function, dtype and parameter.
+
+    Of two rows of logits, the second follows the first.
+    """
 
     function: str
     dtype: str
-    gamma: float | None
+    parameter: float | None
     logits: list[float]
     label: float
     after_k: float
@@ -39,7 +49,7 @@ class Find:
     @property
     def key(self) -> tuple[str, str, float]:
         """What it is the worst of."""
-        return self.function, self.dtype, self.gamma or 0.0
+        return self.function, self.dtype, self.parameter or 0.0
 
     @property
     def share(self) -> float:
@@ -59,9 +69,9 @@ def hunt(implementation: Implementation, selection: Selection, seconds: float) -
     while time.monotonic() < end:
         for function in functions:
             for dtype in [d for d in selection.dtypes or DTYPES if d in DTYPES]:
-                gamma = float(rng.choice([0.5, 1, 2, 5])) if "focal" in function else None
-                key = function, dtype, gamma or 0.0
-                case = _draw(function, dtype, gamma, rng, known.get(key))
+                parameter = float(rng.choice(PARAMETERS[function][1])) if function in PARAMETERS else None
+                key = function, dtype, parameter or 0.0
+                case = _draw(function, dtype, parameter, rng, known.get(key))
                 for result in runner.run([implementation], [case], selection):
                     found = _find(case, result)
                     if found and (key not in known or found.share > known[key].share):
@@ -71,7 +81,7 @@ def hunt(implementation: Implementation, selection: Selection, seconds: float) -
     return [known[key] for key in sorted(known)]
 
 
-def _draw(function: str, dtype: str, gamma: float | None, rng: np.random.Generator, best: Find | None) -> Case:
+def _draw(function: str, dtype: str, parameter: float | None, rng: np.random.Generator, best: Find | None) -> Case:
     """Rows of random scale, half of them small changes of the worst row so far."""
     if function in ELEMENTWISE:
         x = rng.choice([-1, 1], size=ROWS) * 10 ** rng.uniform(-4, 2.3, size=ROWS)
@@ -83,17 +93,26 @@ def _draw(function: str, dtype: str, gamma: float | None, rng: np.random.Generat
             x = np.clip(x, FORMATS[dtype].tiny, 1 - FORMATS[dtype].epsilon / 2)
         labels = rng.integers(2, size=ROWS).astype(np.float64)
     else:
-        classes = len(best.logits) if best is not None and rng.random() < 0.5 else int(rng.choice([2, 3, 5, 10]))
+        rows = 2 if function in PAIRED else 1
+        classes = len(best.logits) if best is not None and rng.random() < 0.5 else rows * int(rng.choice([2, 3, 5, 10]))
         spread = 10 ** rng.uniform(-3, 2, size=(ROWS, 1))
         x = rng.normal(size=(ROWS, classes)) * spread
+        if rows == 2:
+            x[:, classes // 2 :] *= 10 ** rng.uniform(-8, 0, size=(ROWS, 1))
+            x[:, classes // 2 :] += x[:, : classes // 2]
         if best is not None and classes == len(best.logits):
             change = rng.normal(size=(ROWS // 2, classes)) * 10 ** rng.uniform(-7, -1, (ROWS // 2, 1))
             x[: ROWS // 2] = np.asarray(best.logits) * (1 + change)
         labels = rng.integers(classes, size=ROWS).astype(np.float64)
-    return _case(function, dtype, gamma, rounded(x, dtype), labels)
+    return _case(function, dtype, parameter, rounded(x, dtype), labels)
 
 
-def _case(function: str, dtype: str, gamma: float | None, x: Floats, labels: Floats) -> Case:
+def _case(function: str, dtype: str, parameter: float | None, x: Floats, labels: Floats) -> Case:
+    if function in PAIRED:
+        student, teacher = np.split(x, 2, axis=-1)
+        arrays = {"logits": student, "target": teacher}
+        wrt = ("logits", "target")
+        return Case(function, FAMILY, "search", dtype, arrays, {"reduction": "none"}, "float", np.ones(len(x)), wrt)
     arrays = {"logits": x}
     options: dict[str, Any] = {}
     kind = "none"
@@ -105,8 +124,8 @@ def _case(function: str, dtype: str, gamma: float | None, x: Floats, labels: Flo
         arrays["target"] = labels
         kind = "float" if function in ELEMENTWISE else "index"
         options["reduction"] = "none"
-        if gamma is not None:
-            options["gamma"] = gamma
+        if parameter is not None:
+            options[PARAMETERS[function][0]] = parameter
     return Case(function, FAMILY, "search", dtype, arrays, options, kind, cotangent)
 
 
@@ -115,17 +134,19 @@ def _find(case: Case, result: Result) -> Find | None:
         return None
     at = result.witness.position[0]
     logits = np.atleast_1d(case.arrays["logits"][at])
+    if case.function in PAIRED:
+        logits = np.concatenate([logits, case.arrays["target"][at]])
     labels = case.arrays["target"] if "target" in case.arrays else np.zeros(len(case.arrays["logits"]))
     if case.cotangent is not None and case.cotangent.ndim > 1:
         labels = np.argmax(case.cotangent, axis=-1).astype(np.float64)
-    gamma = case.options.get("gamma")
+    parameter = case.options[PARAMETERS[case.function][0]] if case.function in PARAMETERS else None
     after = result.measured.after_k if not result.failed else max(result.measured.after_k, result.budget + 1)
     return Find(
         case.function,
         case.dtype,
-        gamma,
+        parameter,
         [float(v) for v in logits],
-        float(labels[at]),
+        0.0 if case.function in PAIRED else float(labels[at]),
         after,
         result.budget,
         f"{result.backend} {result.mode}",
@@ -138,7 +159,8 @@ def told(found: list[Find]) -> str:
     return "\n".join(
         f"{f.function:34} {f.dtype}: {f.after_k:6.2f} ULP after k{', OVER' if f.share > 1 else ' of'} {f.budget:g}, "
         f"{f.quantity} on {f.backend}"
-        f"{'' if f.gamma is None else f', gamma {f.gamma:g}'}: logits {f.logits}, label {f.label:g}"
+        f"{'' if f.parameter is None else f', {PARAMETERS[f.function][0]} {f.parameter:g}'}: "
+        f"logits {f.logits}, label {f.label:g}"
         for f in found
     )
 
@@ -167,7 +189,7 @@ def kept(selection: Selection) -> Iterator[Case]:
 def _again(find: Find) -> Case:
     x = np.asarray([find.logits, find.logits])
     x = x[:, 0] if find.function in ELEMENTWISE else x
-    return _case(find.function, find.dtype, find.gamma, x, np.asarray([find.label, find.label]))
+    return _case(find.function, find.dtype, find.parameter, x, np.asarray([find.label, find.label]))
 
 
 def _anew(implementation: Implementation) -> dict[tuple[str, str, float], Find]:

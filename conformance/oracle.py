@@ -7,7 +7,8 @@ the numbers as rounded to the dtype under test; no line is shared with any imple
 Notation, for one sample: `p` the probabilities, `r = 1 - p`, `l = -log p`; with `gamma` the focal exponent,
 `cost = r**gamma * l` and `slope = -p * d cost / dp = r**gamma * (1 + gamma * p * l / r) >= 0`. With coefficients `t`
 (target times weights), the loss is `sum_c t_c cost_c`, and its derivative with respect to logit j is
-`p_j * sum_{c != j} t_c slope_c  -  t_j slope_j r_j`.
+`p_j * sum_{c != j} t_c slope_c  -  t_j slope_j r_j`. poly_loss adds `epsilon r` to the cost and `epsilon p` to the
+slope.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ import numpy as np
 from flint import arb, ctx
 
 from arrayloss.testing import FORMATS, Case, Exact, Floats, Reduce
-from conformance.cases import BINARY, CATEGORICAL
+from conformance.cases import BINARY, CATEGORICAL, PAIRED
 
 PROOF_BITS = 80
 """A ball is sharp once its radius is below 2**-80 of its value (or of the smallest subnormal of the dtype)."""
@@ -39,6 +40,8 @@ def exact(case: Case) -> dict[str, Exact]:
             return _categorical(case)
         if case.function in BINARY:
             return _binary(case)
+        if case.function in PAIRED:
+            return _paired(case)
         return _transform(case)
 
 
@@ -109,17 +112,49 @@ def _softmax(x: tuple[float, ...], floor_exponent: int) -> tuple[Balls, Balls, B
     return p, r, [arb.pos_inf() if m else ball for ball, m in zip(minus_log, masked, strict=True)]
 
 
-def _cost(row: tuple[Balls, Balls, Balls], c: int, gamma: float) -> arb:
-    """`r**gamma * l`: what class c would cost."""
+@dataclass(frozen=True)
+class _Form:
+    """`r**gamma * l + epsilon * r`."""
+
+    gamma: float = 0.0
+    epsilon: float = 0.0
+
+
+def _form(case: Case) -> _Form:
+    if "focal" in case.function:
+        return _Form(gamma=float(str(case.options.get("gamma", 2.0))))
+    return _Form(epsilon=float(str(case.options.get("epsilon", 2.0))) if case.function == "poly_loss" else 0.0)
+
+
+def _cost(row: tuple[Balls, Balls, Balls], c: int, form: _Form) -> arb:
+    """`r**gamma * l + epsilon * r`: what class c would cost."""
     _, r, minus_log = row
-    return minus_log[c] if gamma == 0 else _power(r[c], gamma) * minus_log[c]
+    if form.epsilon < 0 and r[c].is_finite():
+        return _excess(r[c], minus_log[c]) + (1 + arb(form.epsilon)) * r[c]
+    cost = minus_log[c] if form.gamma == 0 else _power(r[c], form.gamma) * minus_log[c]
+    return cost + arb(form.epsilon) * r[c] if form.epsilon else cost
 
 
-def _slope(row: tuple[Balls, Balls, Balls], c: int, gamma: float) -> arb:
+def _excess(r: arb, minus_log: arb) -> arb:
+    """`l - r`, by the series of the logarithm where the two are next to each other."""
+    if not r < 0.25:
+        return minus_log - r
+    total, power, k = arb(0), r, 1
+    while k < 3 or power > total * arb(2) ** -ctx.prec:
+        power, k = power * r, k + 1
+        total += power / k
+    return total + arb(0).union(power.abs_upper())
+
+
+def _slope(row: tuple[Balls, Balls, Balls], c: int, form: _Form) -> arb:
     """`-p * d cost / dp`, positive."""
     p, r, minus_log = row
+    gamma = form.gamma
     if gamma == 0:
-        return arb(1) if p[c].is_finite() else arb.nan()
+        if not p[c].is_finite():
+            return arb.nan()
+        # 1 + epsilon p, in terms of one sign.
+        return r[c] + (1 + arb(form.epsilon)) * p[c] if form.epsilon else arb(1)
     if not p[c].is_finite():
         return arb.nan()
     if not minus_log[c].is_finite():  # p = 0: p log p -> 0 and 1 - p = 1
@@ -379,7 +414,7 @@ def _hardest(
 
 
 def _categorical(case: Case) -> dict[str, Exact]:
-    """nll_loss, cross_entropy and softmax_focal_loss."""
+    """nll_loss, cross_entropy, softmax_focal_loss and poly_loss."""
     axis = case.axis
     rows = np.moveaxis(case.arrays["logits"], axis, -1)
     lead, classes = rows.shape[:-1], rows.shape[-1]
@@ -390,7 +425,7 @@ def _categorical(case: Case) -> dict[str, Exact]:
     labels = None if soft else target.reshape(count).astype(np.int64)
     shares = np.moveaxis(target, axis, -1).reshape(count, classes) if soft else None
     smoothing = float(str(case.options.get("label_smoothing", 0.0)))
-    gamma = float(str(case.options.get("gamma", 2.0))) if case.function == "softmax_focal_loss" else 0.0
+    form = _form(case)
     class_weight = _vector(case.arrays.get("class_weight"), classes)
     alpha = _vector(case.arrays.get("alpha"), classes)
     sample_weight = _per_sample(case.arrays.get("sample_weight"), lead)
@@ -421,7 +456,7 @@ def _categorical(case: Case) -> dict[str, Exact]:
             row = _softmax(values, floor_exponent) if case.function != "nll_loss" else _log_probs(values)
             for c, share in moved.items():
                 if not (class_weight[c] * alpha[c]).is_zero():
-                    loss += share * class_weight[c] * alpha[c] * _cost(row, c, gamma)
+                    loss += share * class_weight[c] * alpha[c] * _cost(row, c, form)
         samples.append(_Sample(loss, weight, bool(counted[i]), active))
         given.append(q)
         smooth.append(moved)
@@ -441,7 +476,7 @@ def _categorical(case: Case) -> dict[str, Exact]:
                 for c, t in steep.items():
                     sheet.add(i * classes + c, -reduced.of_loss[i] * t)
                 continue
-            steep = {c: t * _slope(row, c, gamma) for c, t in steep.items() if not t.is_zero()}
+            steep = {c: t * _slope(row, c, form) for c, t in steep.items() if not t.is_zero()}
             total = _sum(list(steep.values()))
             p, r, _ = row
             for j in range(classes):
@@ -454,7 +489,7 @@ def _categorical(case: Case) -> dict[str, Exact]:
                 else:
                     sheet.add(at, reduced.of_loss[i] * difference)
         found["d logits"] = _like(sheet.written(), lead, classes, axis)
-    found.update(_categorical_others(case, reduced, samples, given, smooth, table, gamma))
+    found.update(_categorical_others(case, reduced, samples, given, smooth, table, form))
     return found
 
 
@@ -465,7 +500,7 @@ def _categorical_others(
     given: list[dict[int, arb]],
     smooth: list[dict[int, arb]],
     table: list[tuple[Balls, Balls, Balls] | None],
-    gamma: float,
+    form: _Form,
 ) -> dict[str, Exact]:
     """Gradients with respect to everything but the logits, as far as the case asks for them."""
     axis = case.axis
@@ -496,15 +531,15 @@ def _categorical_others(
                 continue
             for c in range(classes):
                 if name == "target":
-                    sheet.add(i * classes + c, of_loss * keep * class_weight[c] * alpha[c] * _cost(row, c, gamma))
+                    sheet.add(i * classes + c, of_loss * keep * class_weight[c] * alpha[c] * _cost(row, c, form))
                     sheet.add(i * classes + c, of_weight * sample_weight[i] * class_weight[c])
                 elif name == "class_weight":
                     if c in smooth[i]:
-                        sheet.add(c, of_loss * smooth[i][c] * alpha[c] * _cost(row, c, gamma))
+                        sheet.add(c, of_loss * smooth[i][c] * alpha[c] * _cost(row, c, form))
                     if c in given[i]:
                         sheet.add(c, of_weight * sample_weight[i] * given[i][c])
                 elif c in smooth[i]:
-                    sheet.add(c, of_loss * smooth[i][c] * class_weight[c] * _cost(row, c, gamma))
+                    sheet.add(c, of_loss * smooth[i][c] * class_weight[c] * _cost(row, c, form))
     for name in wanted:
         written = sheets[name].written()
         if name == "target":
@@ -536,11 +571,15 @@ def _smoothed(q: dict[int, arb], smoothing: float, classes: int) -> dict[int, ar
 
 
 def _binary(case: Case) -> dict[str, Exact]:
-    """binary_cross_entropy (of probabilities), binary_cross_entropy_with_logits, sigmoid_focal_loss."""
+    """binary_cross_entropy (of probabilities) and with logits, sigmoid_focal_loss, asymmetric_loss."""
     x = case.arrays["logits"]
     y = case.arrays["target"].ravel()
     smoothing = float(str(case.options.get("label_smoothing", 0.0)))
-    gamma = float(str(case.options.get("gamma", 2.0))) if case.function == "sigmoid_focal_loss" else 0.0
+    form, form_zero, margin = _form(case), _form(case), 0.0
+    if case.function == "asymmetric_loss":
+        form = _Form(float(str(case.options.get("gamma_positive", 1.0))))
+        form_zero = _Form(float(str(case.options.get("gamma_negative", 4.0))))
+        margin = float(str(case.options.get("margin", 0.05)))
     alpha = case.options.get("alpha")
     if "alpha" in case.arrays:
         alpha = float(case.arrays["alpha"])
@@ -561,7 +600,8 @@ def _binary(case: Case) -> dict[str, Exact]:
         loss = arb(0)
         if active:
             share = (1 - arb(smoothing)) * arb(float(y[i])) + arb(smoothing) / 2
-            part = _Part(*_part(float(element), gamma, floor_exponent, of_probabilities), share)
+            moved = _part(float(element), form, form_zero, margin, floor_exponent, of_probabilities)
+            part = _Part(*moved, share)
             for cost, factor in (
                 (part.cost_one, share * pos_weight[i] * alphas[0]),
                 (part.cost_zero, (1 - share) * alphas[1]),
@@ -627,16 +667,21 @@ class _Part:
     share: arb
 
 
-def _part(element: float, gamma: float, floor_exponent: int, of_probability: bool) -> tuple[arb, arb, arb, arb]:
+def _part(
+    element: float, form: _Form, form_zero: _Form, margin: float, floor_exponent: int, of_probability: bool
+) -> tuple[arb, arb, arb, arb]:
     if not of_probability:
         row = _softmax((element, 0.0), floor_exponent)
-        _, r, _ = row
-        return (
-            _cost(row, 0, gamma),
-            _cost(row, 1, gamma),
-            _slope(row, 0, gamma) * r[0],
-            _slope(row, 1, gamma) * r[1],
-        )
+        chances, r, _ = row
+        cost_one, fall_one = _cost(row, 0, form), _slope(row, 0, form) * r[0]
+        if not margin:
+            return cost_one, _cost(row, 1, form_zero), fall_one, _slope(row, 1, form_zero) * r[1]
+        raised = _raised(element, chances[0], margin, floor_exponent)
+        if raised[1][0].is_zero():
+            return cost_one, arb(0), fall_one, arb(0)
+        # The chain rule: the slope by the logarithm of p + margin, of which p is a part.
+        rise = _slope(raised, 0, form_zero) * r[1] * chances[1] / raised[0][0]
+        return cost_one, _cost(raised, 0, form_zero), fall_one, rise
     if math.isnan(element):
         return arb.nan(), arb.nan(), arb.nan(), arb.nan()
     p = arb(element)
@@ -652,6 +697,118 @@ def _part(element: float, gamma: float, floor_exponent: int, of_probability: boo
     if (1 - p).is_zero():
         cost_zero = rise_zero = arb.pos_inf()
     return cost_one, cost_zero, fall_one, rise_zero
+
+
+def _raised(element: float, p: arb, margin: float, floor_exponent: int) -> tuple[Balls, Balls, Balls]:
+    """What `_softmax` gives of a class, for the answer 0 with its probability raised by the margin, 1 at the most."""
+    m = arb(margin)
+    floor = arb(2) ** (floor_exponent - PROOF_BITS - _GUARD_BITS)
+
+    def compute() -> tuple[Balls, Balls, Balls]:
+        # p as `_softmax` has it where the logit is infinite or nan; else with as many bits as the difference takes.
+        miss = (1 / (1 + (-arb(element)).exp()) if math.isfinite(element) else p) - m
+        if miss <= 0:
+            return [arb(1)], [arb(0)], [arb(0)]
+        return [1 - miss], [miss], [-(1 - miss).log()]
+
+    if math.isnan(element):
+        return ([arb.nan()],) * 3
+    found = _proven(compute, floor)
+    return found[0], found[1], found[2]
+
+
+# ---------------------------------------------------------------- two rows of logits
+
+
+@dataclass(frozen=True)
+class _Divergence:
+    """One sample of `sum q log(q / p)`: its derivatives, and what each one's error is measured against."""
+
+    loss: arb
+    of_logits: Balls
+    sizes: Balls
+    of_target: Balls
+    target_sizes: Balls
+
+
+def _settled(row: tuple[float, ...]) -> tuple[float, ...]:
+    """A row with one +inf as its equal without."""
+    return tuple(0.0 if v == math.inf else -math.inf for v in row) if math.inf in row else row
+
+
+def _divergence(x: tuple[float, ...], t: tuple[float, ...], floor_exponent: int) -> _Divergence:
+    p, q = _softmax(x, floor_exponent)[0], _softmax(t, floor_exponent)[0]
+    nan = [arb.nan()] * len(x)
+    if not (p[0].is_finite() and q[0].is_finite()):
+        return _Divergence(arb.nan(), nan, nan, nan, nan)
+    apart = [a - b for a, b in zip(p, q, strict=True)]
+    if any(a.is_zero() and not b.is_zero() for a, b in zip(p, q, strict=True)):
+        sizes = [_max(a, b) for a, b in zip(p, q, strict=True)]
+        return _Divergence(arb.pos_inf(), apart, sizes, nan, nan)
+    x, t = _settled(x), _settled(t)
+    floor = arb(2) ** (floor_exponent - PROOF_BITS - _GUARD_BITS)
+
+    def compute() -> Sequence[Balls]:
+        powers, taught = ([arb(0) if v == -math.inf else arb(v).exp() for v in row] for row in (x, t))
+        sum_x, sum_t = _sum(powers), _sum(taught)
+        constant = (sum_t / sum_x).log()
+        ratio = [arb(0) if v == -math.inf else arb(v) - arb(u) - constant for u, v in zip(x, t, strict=True)]
+        taught = [b / sum_t for b in taught]
+        pairs = list(zip(taught, ratio, strict=True))
+        loss = _sum([b * r for b, r in pairs])
+        students = [a / sum_x - b for a, b in zip(powers, taught, strict=True)]
+        return [[loss], students, [b * (r - loss) for b, r in pairs], [b * r for b, r in pairs]]
+
+    (loss,), apart, of_target, shares = _proven(compute, floor)
+    # p_c - q_c is p_c times what log(p_c / q_c) is more than in the row at large, and likewise for the target: what a
+    # class has of the differences of the whole row is the larger part of such a difference.
+    whole = _sum([abs(a) for a in apart])
+    sizes = [_max(abs(a), whole * b) for a, b in zip(apart, p, strict=True)]
+    target_sizes = [_max(abs(s), b * _max(loss, whole)) for s, b in zip(shares, q, strict=True)]
+    return _Divergence(loss, apart, sizes, of_target, target_sizes)
+
+
+def _paired(case: Case) -> dict[str, Exact]:
+    """kl_divergence."""
+    rows, others = (np.moveaxis(case.arrays[name], case.axis, -1) for name in ("logits", "target"))
+    lead, classes = rows.shape[:-1], rows.shape[-1]
+    count = math.prod(lead)
+    sample_weight = _per_sample(case.arrays.get("sample_weight"), lead)
+    counted = _flags(case.arrays.get("where"), lead)
+    floor_exponent = FORMATS[case.result_dtype].subnormal_exponent
+    parts: list[_Divergence | None] = []
+    samples: list[_Sample] = []
+    for i, (x, t) in enumerate(zip(rows.reshape(count, classes), others.reshape(count, classes), strict=True)):
+        active = bool(counted[i]) and not sample_weight[i].is_zero()
+        part = _divergence(tuple(map(float, x)), tuple(map(float, t)), floor_exponent) if active else None
+        parts.append(part)
+        loss = arb(0) if part is None else part.loss
+        samples.append(_Sample(loss, sample_weight[i], bool(counted[i]), active))
+    reduced = _reduce(case, samples, sample_weight, lead)
+    found = {"value": reduced.value}
+    for name in ("logits", "target"):
+        sheet = _Sheet((count, classes), case)
+        for i, part in enumerate(parts):
+            if part is None:
+                continue
+            pull = reduced.of_loss[i]
+            slopes, sizes = (part.of_logits, part.sizes) if name == "logits" else (part.of_target, part.target_sizes)
+            for j, (slope, size) in enumerate(zip(slopes, sizes, strict=True)):
+                term, larger = pull * slope, abs(pull) * size
+                if not term.is_finite():
+                    sheet.add(i * classes + j, term)
+                else:
+                    sheet.add_difference(i * classes + j, term, larger + term if term < 0 else larger)
+        if name in case.wrt:
+            found[f"d {name}"] = _like(sheet.written(), lead, classes, case.axis)
+    if "sample_weight" in case.wrt:
+        sheet = _Sheet((count,), case)
+        for i, part in enumerate(parts):
+            if part is not None:
+                sheet.add(i, reduced.of_loss[i] / sample_weight[i] * part.loss)
+                sheet.add(i, reduced.of_weight[i])
+        found["d sample_weight"] = _map(sheet.written(), lambda a: a.reshape(lead))
+    return found
 
 
 def _vector(values: Floats | None, classes: int) -> Balls:

@@ -32,6 +32,7 @@ def peers() -> list[Implementation]:
         (_torch, "torch"),
         (_tutorial, "torch"),
         (_torchvision, "torch"),
+        (_asl, "torch"),
         (_jax, "jax"),
         (_optax, "optax"),
         (_scipy, "scipy"),
@@ -60,6 +61,16 @@ def _covering(options: Mapping[str, tuple[str, ...]], no_half: bool = False) -> 
     return not_covered
 
 
+def _unreduced(loss: Loss) -> Loss:
+    """A loss of each sample with a reduction on top."""
+
+    def call(logits: Any, target: Any, *, reduction: str = "mean", **options: Any) -> Any:
+        found = loss(logits, target, **options)
+        return {"none": lambda v: v, "mean": lambda v: v.mean(), "sum": lambda v: v.sum()}[reduction](found)
+
+    return call
+
+
 def _torch() -> Implementation:
     functional: Any = importlib.import_module("torch.nn.functional")
     torch: Any = importlib.import_module("torch")
@@ -78,6 +89,10 @@ def _torch() -> Implementation:
 
         return call
 
+    def divergence(logits: Any, target: Any) -> Any:
+        log_p, log_q = (functional.log_softmax(a, dim=-1) for a in (logits, target))
+        return functional.kl_div(log_p, log_q, reduction="none", log_target=True).sum(-1)
+
     functions: dict[str, Loss] = {
         "softmax": lambda x: functional.softmax(x, dim=-1),
         "log_softmax": lambda x: functional.log_softmax(x, dim=-1),
@@ -88,6 +103,7 @@ def _torch() -> Implementation:
         "cross_entropy": categorical(functional.cross_entropy),
         "binary_cross_entropy": bce(functional.binary_cross_entropy),
         "binary_cross_entropy_with_logits": bce(functional.binary_cross_entropy_with_logits),
+        "kl_divergence": _unreduced(divergence),
     }
     takes = _covering({})
 
@@ -137,6 +153,26 @@ def _torchvision() -> Implementation:
     return Implementation("torchvision", {"sigmoid_focal_loss": focal}, backends=("torch:cpu",), not_covered=takes)
 
 
+def _asl() -> Implementation:
+    """The asymmetric loss of its authors, github.com/Alibaba-MIIL/ASL, with their `eps` and gradients by the powers."""
+    torch: Any = importlib.import_module("torch")
+
+    def asymmetric(
+        x: Any, y: Any, *, gamma_positive: float = 1, gamma_negative: float = 4, margin: float = 0.05
+    ) -> Any:
+        y = y.to(x.dtype)
+        p = torch.sigmoid(x)
+        not_p = (1 - p + margin).clamp(max=1)
+        loss = y * torch.log(p.clamp(min=1e-8)) + (1 - y) * torch.log(not_p.clamp(min=1e-8))
+        p_t = p * y + not_p * (1 - y)
+        return -loss * torch.pow(1 - p_t, gamma_positive * y + gamma_negative * (1 - y))
+
+    takes = _covering({"asymmetric_loss": ("gamma_positive", "gamma_negative", "margin")})
+    return Implementation(
+        "ASL", {"asymmetric_loss": _unreduced(asymmetric)}, backends=("torch:cpu",), not_covered=takes
+    )
+
+
 def _jax() -> Implementation:
     nn: Any = importlib.import_module("jax.nn")
     functions: dict[str, Loss] = {
@@ -151,36 +187,45 @@ def _jax() -> Implementation:
 
 def _optax() -> Implementation:
     optax: Any = importlib.import_module("optax")
-
-    def unreduced(loss: Loss) -> Loss:
-        def call(logits: Any, target: Any, *, reduction: str = "mean", **options: Any) -> Any:
-            found = loss(logits, target, **options)
-            return {"none": lambda v: v, "mean": lambda v: v.mean(), "sum": lambda v: v.sum()}[reduction](found)
-
-        return call
+    jax: Any = importlib.import_module("jax")
 
     def categorical(logits: Any, target: Any) -> Any:
         if target.ndim == logits.ndim:
             return optax.softmax_cross_entropy(logits, target)
         return optax.softmax_cross_entropy_with_integer_labels(logits, target)
 
+    def poly(logits: Any, target: Any, *, epsilon: float = 2.0) -> Any:
+        if target.ndim != logits.ndim:
+            target = jax.nn.one_hot(target, logits.shape[-1], dtype=logits.dtype)
+        return optax.losses.poly_loss_cross_entropy(logits, target, epsilon=epsilon)
+
+    def divergence(logits: Any, target: Any) -> Any:
+        return optax.losses.kl_divergence(jax.nn.log_softmax(logits), jax.nn.softmax(target))
+
     functions = {
-        "cross_entropy": unreduced(categorical),
-        "binary_cross_entropy_with_logits": unreduced(optax.sigmoid_binary_cross_entropy),
-        "sigmoid_focal_loss": unreduced(optax.sigmoid_focal_loss),
+        "poly_loss": _unreduced(poly),
+        "kl_divergence": _unreduced(divergence),
+        "cross_entropy": _unreduced(categorical),
+        "binary_cross_entropy_with_logits": _unreduced(optax.sigmoid_binary_cross_entropy),
+        "sigmoid_focal_loss": _unreduced(optax.sigmoid_focal_loss),
     }
-    takes = _covering({"sigmoid_focal_loss": ("gamma",)})
+    takes = _covering({"sigmoid_focal_loss": ("gamma",), "poly_loss": ("epsilon",)})
     return Implementation("optax", functions, backends=("jax:cpu", "jax:cuda"), not_covered=takes)
 
 
 def _scipy() -> Implementation:
     special: Any = importlib.import_module("scipy.special")
+
+    def divergence(logits: Any, target: Any) -> Any:
+        return special.kl_div(special.softmax(target, axis=-1), special.softmax(logits, axis=-1)).sum(-1)
+
     functions: dict[str, Loss] = {
         "softmax": lambda x: special.softmax(x, axis=-1),
         "log_softmax": lambda x: special.log_softmax(x, axis=-1),
         "logsumexp": lambda x: special.logsumexp(x, axis=-1),
         "sigmoid": special.expit,
         "log_sigmoid": special.log_expit,
+        "kl_divergence": _unreduced(divergence),
     }
     return Implementation("scipy", functions, backends=("numpy",), not_covered=_covering({}))
 

@@ -45,6 +45,7 @@ def categorical(
     label_smoothing: float = 0.0,
     gamma: float = 0.0,
     alpha: Any = None,
+    epsilon: float = 0.0,
     log_probs: bool = False,
 ) -> tuple[Any, Any, Any]:
     """Losses (times the sample weight), weights for the mean, and which samples count; no class axis."""
@@ -64,7 +65,8 @@ def categorical(
     cw = exact(np.ones(classes) if class_weight is None else class_weight)
     a = exact(np.ones(classes) if alpha is None else alpha)
     focus = (1 - _exp(logp)) ** exact(gamma)[()] if gamma else 1
-    loss = (smooth * cw * a * focus * -logp).sum(-1)
+    cost = focus * -logp + exact(epsilon)[()] * (1 - _exp(logp))
+    loss = (smooth * cw * a * cost).sum(-1)
     w = np.broadcast_to(exact(1.0 if sample_weight is None else sample_weight), counts.shape)
     return loss * w, (y * cw).sum(-1) * w, counts
 
@@ -80,6 +82,8 @@ def binary(
     label_smoothing: float = 0.0,
     gamma: float = 0.0,
     alpha: Any = None,
+    gammas: tuple[float, float] | None = None,
+    margin: float = 0.0,
     probs: bool = False,
 ) -> tuple[Any, Any, Any]:
     x = exact(logits)
@@ -92,12 +96,23 @@ def binary(
     s = exact(label_smoothing)[()]
     y = (1 - s) * y + s / 2
     pw = exact(1.0 if pos_weight is None else pos_weight)
-    g = exact(gamma)[()]
-    on, off = (1 - p) ** g if gamma else 1, p**g if gamma else 1
+    shifted = np.maximum(p - exact(margin)[()], Decimal(0)) if margin else p
+    g, h = (exact(v)[()] for v in gammas or (gamma, gamma))
+    on, off = (1 - p) ** g if g else 1, shifted**h if h else 1
     a, b = (1, 1) if alpha is None else (exact(alpha)[()], 1 - exact(alpha)[()])
-    loss = -a * pw * y * on * _ln(p) - b * (1 - y) * off * _ln(1 - p)
+    loss = -a * pw * y * on * _ln(p) - b * (1 - y) * off * _ln(1 - shifted)
     w = np.broadcast_to(exact(1.0 if sample_weight is None else sample_weight), x.shape)
     return loss * w, np.array(w), counts
+
+
+def divergence(
+    logits: Any, target_logits: Any, *, axis: int = -1, sample_weight: Any = None, where: Any = None
+) -> tuple[Any, Any, Any]:
+    x, t = (np.moveaxis(exact(a), axis, -1) for a in (logits, target_logits))
+    log_p, log_q = (a - np.asarray(_ln(_exp(a).sum(-1)), dtype=object)[..., None] for a in (x, t))
+    counts = np.ones(x.shape[:-1], dtype=bool) if where is None else np.broadcast_to(where, x.shape[:-1])
+    w = np.broadcast_to(exact(1.0 if sample_weight is None else sample_weight), counts.shape)
+    return (_exp(log_q) * (log_q - log_p)).sum(-1) * w, np.array(w), counts
 
 
 # --- reductions ---------------------------------------------------------------------------------------------
@@ -168,6 +183,26 @@ def gradient(
         return out if cotangent is None else (np.asarray(out, dtype=object) * exact(cotangent)).sum()
 
     return _once(("gradient", loss, x, args, reduce, cotangent, options), lambda: difference(scalar, x))
+
+
+def second(loss: Loss, x: Any, *args: Any, **options: Any) -> np.ndarray:
+    """The second derivative of the summed loss by each element of x: the diagonal of its Hessian."""
+
+    def scalar(x: Any) -> Any:
+        return total(loss(x, *args, **options))
+
+    def compute() -> np.ndarray:
+        with localcontext(CONTEXT, prec=200):
+            at = exact(x)
+            out = np.empty(at.shape, dtype=float)
+            for index in np.ndindex(at.shape):
+                up, down = at.copy(), at.copy()
+                up[index] += STEP
+                down[index] -= STEP
+                out[index] = float((scalar(up) - 2 * scalar(at) + scalar(down)) / STEP**2)
+        return out
+
+    return _once(("second", loss, x, args, options), compute)
 
 
 _known: dict[bytes, np.ndarray] = {}

@@ -11,10 +11,13 @@ import arrayloss
 from arrayloss import (
     Hardest,
     Mean,
+    asymmetric_loss,
     binary_cross_entropy,
     binary_cross_entropy_with_logits,
     cross_entropy,
+    kl_divergence,
     nll_loss,
+    poly_loss,
     sigmoid_focal_loss,
     softmax_focal_loss,
     value_and_grad,
@@ -23,8 +26,8 @@ from arrayloss import (
 jax = pytest.importorskip("jax", reason="jax is not installed")
 jnp = jax.numpy
 
-CATEGORICAL = [nll_loss, cross_entropy, softmax_focal_loss]
-BINARY = [binary_cross_entropy, binary_cross_entropy_with_logits, sigmoid_focal_loss]
+CATEGORICAL = [nll_loss, cross_entropy, softmax_focal_loss, poly_loss]
+BINARY = [binary_cross_entropy, binary_cross_entropy_with_logits, sigmoid_focal_loss, asymmetric_loss]
 RNG = np.random.default_rng(31)
 UNIFORM = RNG.uniform(0.1, 0.9, (3, 4))
 SOFT = RNG.dirichlet(np.ones(4), size=3)
@@ -165,6 +168,39 @@ def test_check_grads_of_gamma(double: None, gamma: float) -> None:
     check_grads(jax.jit(lambda x: sigmoid_focal_loss(x, y, gamma=gamma)), (x,))
     y = target_for(softmax_focal_loss)
     check_grads(jax.jit(lambda x: softmax_focal_loss(x, y, gamma=gamma)), (x,))
+
+
+def test_check_grads_of_epsilon(double: None) -> None:
+    x, y = logits_for(poly_loss), target_for(poly_loss)
+    check_grads(jax.jit(lambda x: poly_loss(x, y, epsilon=-1)), (x,))
+
+
+def test_check_grads_of_divergence(double: None) -> None:
+    x, t = jnp.asarray(5 * UNIFORM), jnp.asarray(5 * SOFT)
+    mask = jnp.asarray([0.0, -jnp.inf, 0.0, 0.0])
+    check_grads(jax.jit(lambda x, t, w: kl_divergence(x, t, sample_weight=w)), (x, t, jnp.asarray(WEIGHT)))
+    check_grads(jax.jit(lambda x, t: kl_divergence(x + mask, t + mask)), (x, t))
+
+
+@pytest.mark.parametrize("jit", [False, True], ids=["eager", "jit"])
+def test_hessian_of_divergence(x64: bool, jit: bool) -> None:
+    """Of the student, diag(p) - p p', whoever the teacher; of the teacher who equals it, the same."""
+    x = jnp.asarray([0.5, -1.0, 2.0])
+    hessian = jax.hessian(kl_divergence, argnums=(0, 1))
+    (xx, _), (_, tt) = (jax.jit(hessian) if jit else hessian)(x, x)
+    p = jax.nn.softmax(x)
+    close(xx, jnp.diag(p) - jnp.outer(p, p), x64)
+    close(tt, jnp.diag(p) - jnp.outer(p, p), x64)
+
+
+def test_transforms_of_divergence(x64: bool) -> None:
+    x, t = jnp.asarray(5 * UNIFORM), jnp.asarray(5 * SOFT)
+    value, gradient = value_and_grad(kl_divergence)(x, t, reduction="sum")
+    rows = jax.vmap(jax.value_and_grad(kl_divergence))(x, t)
+    close(rows[0].sum(), value, x64)
+    close(rows[1], gradient, x64)
+    _, tangent = jax.jvp(lambda x: kl_divergence(x, t, reduction="sum"), (x,), (t,))
+    np.testing.assert_allclose(np.asarray(tangent), np.asarray((gradient * t).sum()), rtol=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -11,10 +11,13 @@ import arrayloss
 from arrayloss import (
     Hardest,
     Mean,
+    asymmetric_loss,
     binary_cross_entropy,
     binary_cross_entropy_with_logits,
     cross_entropy,
+    kl_divergence,
     nll_loss,
+    poly_loss,
     sigmoid_focal_loss,
     softmax_focal_loss,
     value_and_grad,
@@ -22,8 +25,8 @@ from arrayloss import (
 
 torch = pytest.importorskip("torch", reason="torch is not installed")
 
-CATEGORICAL = [nll_loss, cross_entropy, softmax_focal_loss]
-BINARY = [binary_cross_entropy, binary_cross_entropy_with_logits, sigmoid_focal_loss]
+CATEGORICAL = [nll_loss, cross_entropy, softmax_focal_loss, poly_loss]
+BINARY = [binary_cross_entropy, binary_cross_entropy_with_logits, sigmoid_focal_loss, asymmetric_loss]
 LABELS = torch.tensor([0, 2, -100, 1])
 
 
@@ -94,10 +97,53 @@ def test_binary_inputs_all_differentiate(loss: Any, reduction: str) -> None:
         check(lambda *a: loss(*a[:2], sample_weight=a[2], pos_weight=a[3], reduction=reduction), x, t, w, pos)
 
 
+@pytest.mark.parametrize("transform", [torch.func.grad, torch.func.jacrev], ids=names)
+def test_func_of_divergence(transform: Any) -> None:
+    x, t = doubles(2, 4, 3).detach(), doubles(2, 4, 3, seed=1).detach()
+    both = torch.func.vmap(transform(kl_divergence, argnums=(0, 1)))(x, t)
+    for i in range(2):
+        leaves = [a[i].clone().requires_grad_() for a in (x, t)]
+        expected = torch.autograd.grad(kl_divergence(*leaves), leaves)
+        for a, b in zip(both, expected, strict=True):
+            torch.testing.assert_close(a[i], b)
+
+
 @pytest.mark.parametrize("gamma", [0, 0.5, 1, 3.5])
 def test_gamma(gamma: float) -> None:
     check(lambda x: sigmoid_focal_loss(x, torch.tensor([1, 0, 1]), gamma=gamma), doubles(3))
     check(lambda x: softmax_focal_loss(x, LABELS, gamma=gamma), doubles(4, 3))
+
+
+@pytest.mark.parametrize("epsilon", [-1, -0.5, 0])
+def test_epsilon(epsilon: float) -> None:
+    check(lambda x: poly_loss(x, LABELS, epsilon=epsilon), doubles(4, 3))
+
+
+@pytest.mark.parametrize("options", [{"gamma_negative": 0}, {"gamma_negative": 1.5, "margin": 0.0}, {"margin": 0.5}])
+def test_asymmetry(options: Any) -> None:
+    check(lambda x: asymmetric_loss(x, torch.tensor([1, 0, 1, 0]), **options), doubles(4))
+
+
+def test_divergence() -> None:
+    """By the student and the teacher, next to each other, far apart and of class masks; weights too."""
+    x, t, w = doubles(4, 3), doubles(4, 3, seed=1), doubles(4, low=0.5)
+    check(lambda x, t, w: kl_divergence(x, t, sample_weight=w), x, t, w)
+    check(lambda x, t: kl_divergence(x, t, reduction="none"), x, (x * (1 + 1e-9)).detach().requires_grad_())
+    check(lambda x, t: kl_divergence(20 * x, 20 * t, reduction="sum"), x, t)
+    mask = torch.tensor([[0.0, 0.0, -torch.inf]])
+    check(lambda x, t: kl_divergence(x + mask, t + mask, reduction="sum"), x, t)
+
+
+def test_divergence_of_ignored_rows() -> None:
+    x = torch.tensor([[torch.nan, 0.0], [1.0, 0.0]], requires_grad=True)
+    t = torch.tensor([[0.0, torch.nan], [0.0, 0.0]], requires_grad=True)
+    value = kl_divergence(x, t, where=torch.tensor([False, True]))
+    first = torch.autograd.grad(value, (x, t), create_graph=True)
+    for g in first:
+        assert (g[0] == 0).all()
+        for h in torch.autograd.grad(g[1, 0], (x, t), retain_graph=True):
+            assert (h[0] == 0).all()
+            assert torch.isfinite(h).all()
 
 
 def test_hardest() -> None:
@@ -356,6 +402,17 @@ def test_compiled_options(counter: Any) -> None:
     for a, b in zip(got, expected, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-14)
         assert a.abs().max() > 0
+
+
+def test_compiled_divergence(counter: Any) -> None:
+    compiled = torch.compile(kl_divergence, fullgraph=True, backend=counter, dynamic=True)
+    for rows in (6, 9):
+        x, t = doubles(rows, 3), doubles(rows, 3, seed=1)
+        out, eager = compiled(x, t), kl_divergence(x, t)
+        torch.testing.assert_close(out, eager, rtol=1e-12, atol=1e-14)
+        for a, b in zip(torch.autograd.grad(out, (x, t)), torch.autograd.grad(eager, (x, t)), strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-14)
+    assert counter.frame_count == 1, "compiled again for another batch size"
 
 
 def test_compiled_value_and_grad(counter: Any) -> None:

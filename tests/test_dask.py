@@ -41,9 +41,12 @@ CALLS = [
     ("cross_entropy", LOGITS, reference.one_hot(LABELS, 3)),
     ("softmax_focal_loss", LOGITS, LABELS),
     ("nll_loss", LOGITS, LABELS),
+    ("poly_loss", LOGITS, LABELS),
+    ("kl_divergence", LOGITS, LOGITS[::-1].copy()),
     ("binary_cross_entropy", 1 / (1 + np.exp(-LOGITS)), BITS),
     ("binary_cross_entropy_with_logits", LOGITS, BITS),
     ("sigmoid_focal_loss", LOGITS, BITS),
+    ("asymmetric_loss", LOGITS, BITS),
 ]
 
 
@@ -53,12 +56,15 @@ def test_the_scheduler_raises() -> None:
         lazily(lambda: chunked(LOGITS).sum().compute())
 
 
+CATEGORICAL = ("cross_entropy", "softmax_focal_loss", "nll_loss", "poly_loss", "kl_divergence")
+
+
 @pytest.mark.parametrize("reduction", ["none", "mean", "sum", Mean(over="all", empty="zero"), Hardest(k=3)], ids=str)
 @pytest.mark.parametrize(("name", "logits", "target"), CALLS)
 def test_nothing_is_computed(name: str, logits: Any, target: Any, reduction: Any) -> None:
     loss = getattr(arrayloss, name)
     if reduction == "none":
-        shape = LABELS.shape if name in ("cross_entropy", "softmax_focal_loss", "nll_loss") else LOGITS.shape
+        shape = LABELS.shape if name in CATEGORICAL else LOGITS.shape
         options: dict[str, Any] = {"reduction": "none", "cotangent": np.ones(shape)}
     else:
         options = {"reduction": reduction}

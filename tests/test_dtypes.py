@@ -17,9 +17,11 @@ INPUTS: dict[str, Any] = {
     "nll_loss": (-np.abs(LOGITS), LABELS),
     "cross_entropy": (LOGITS, LABELS),
     "softmax_focal_loss": (LOGITS, LABELS),
+    "poly_loss": (LOGITS, LABELS),
     "binary_cross_entropy": (1 / (1 + np.exp(-LOGITS)), BITS),
     "binary_cross_entropy_with_logits": (LOGITS, BITS),
     "sigmoid_focal_loss": (LOGITS, BITS),
+    "asymmetric_loss": (LOGITS, BITS),
 }
 DTYPES = ["float16", "bfloat16", "float32", "float64"]
 
@@ -38,7 +40,7 @@ def test_result_dtype_and_device(backend: Any, name: str, dtype: str, reduction:
     logits, target = INPUTS[name]
     x = backend.asarray(logits, dtype)
     for y in (backend.asarray(target), backend.asarray(np.asarray(BITS, dtype=float))):
-        if y.ndim == 2 and name in ("nll_loss", "cross_entropy", "softmax_focal_loss"):
+        if y.ndim == 2 and name in ("nll_loss", "cross_entropy", "softmax_focal_loss", "poly_loss"):
             y = backend.asarray(np.full((5, 3), 1 / 3))  # a float target of another dtype than the logits'
         out = loss(x, y, reduction=reduction)
         assert backend.dtype_name(out) == dtype

@@ -12,8 +12,8 @@ from arrayloss import Hardest, Mean, binary_cross_entropy_with_logits, cross_ent
 LOGITS = np.array([[0.5, 1.0, -1.0], [2.0, 0.0, 1.0]])
 LABELS = np.array([0, 2])
 BITS = np.array([[1, 0, 1], [0, 1, 0]])
-CATEGORICAL = ["nll_loss", "cross_entropy", "softmax_focal_loss"]
-BINARY = ["binary_cross_entropy", "binary_cross_entropy_with_logits", "sigmoid_focal_loss"]
+CATEGORICAL = ["nll_loss", "cross_entropy", "softmax_focal_loss", "poly_loss"]
+BINARY = ["binary_cross_entropy", "binary_cross_entropy_with_logits", "sigmoid_focal_loss", "asymmetric_loss"]
 ACTIVATIONS = ["softmax", "log_softmax", "logsumexp", "sigmoid", "log_sigmoid"]
 
 
@@ -314,12 +314,39 @@ def test_activation_axis_out_of_range(backend: Any, name: str, axis: int) -> Non
         ("sigmoid_focal_loss", "gamma", -0.5),
         ("softmax_focal_loss", "gamma", -2),
         ("softmax_focal_loss", "gamma", float("nan")),
+        ("asymmetric_loss", "gamma_positive", -1),
+        ("asymmetric_loss", "gamma_negative", float("inf")),
+        ("asymmetric_loss", "margin", -0.05),
+        ("asymmetric_loss", "margin", 1.5),
     ],
 )
 def test_numbers_out_of_range(backend: Any, name: str, option: str, value: Any) -> None:
     y = backend.asarray(LABELS if name in CATEGORICAL else BITS)
     message = raises(ValueError, name, backend.asarray(LOGITS), y, **{option: value}, said=(option, str(value)))
     assert "0" in message
+
+
+@pytest.mark.parametrize("epsilon", [-1.5, float("nan"), float("inf")])
+def test_epsilon_out_of_range(backend: Any, epsilon: float) -> None:
+    x, y = backend.asarray(LOGITS), backend.asarray(LABELS)
+    raises(ValueError, "poly_loss", x, y, epsilon=epsilon, said=("epsilon", "-1", str(epsilon)))
+
+
+def test_two_rows_of_logits(backend: Any) -> None:
+    x, t = backend.asarray(LOGITS), backend.asarray(LOGITS[:, ::-1].copy())
+    for shape in ((2,), (2, 1), (1, 3), (3, 2)):
+        other = backend.asarray(np.zeros(shape))
+        raises(ValueError, "kl_divergence", x, other, said=("target_logits", str(shape), "(2, 3)"))
+    raises(TypeError, "kl_divergence", x, backend.asarray(BITS), said=("target_logits", "int"))
+    raises(TypeError, "kl_divergence", backend.asarray(BITS), t, said=("logits", "float"))
+    raises(TypeError, "kl_divergence", x, None, said=("target_logits", "array"))
+    raises(TypeError, "kl_divergence", x, [[0.0, 1.0, 2.0]] * 2, said=("target_logits", "array"))
+    raises(ValueError, "kl_divergence", x, t, axis=2, said=("axis", "2"))
+    raises(ValueError, "kl_divergence", x, t, reduction="batchmean", said=("none", "mean", "sum"))
+    raises(ValueError, "kl_divergence", x, t, sample_weight=backend.asarray(np.ones(3)), said=("sample_weight",))
+    raises(ValueError, "kl_divergence", x, t, where=backend.asarray(np.ones(3) > 0), said=("where",))
+    none = backend.asarray(np.zeros((2, 0)))
+    raises(ValueError, "kl_divergence", none, none, said=("classes",))
 
 
 @pytest.mark.parametrize(

@@ -15,10 +15,12 @@ from arrayloss import (
     Hardest,
     Mean,
     Sum,
+    asymmetric_loss,
     binary_cross_entropy,
     binary_cross_entropy_with_logits,
     cross_entropy,
     nll_loss,
+    poly_loss,
     sigmoid_focal_loss,
     softmax_focal_loss,
     value_and_grad,
@@ -54,6 +56,8 @@ def check_categorical(
     reduction = mine.pop("reduction", "mean")
     if loss is softmax_focal_loss:
         mine.setdefault("gamma", 2.0)
+    if loss is poly_loss:
+        mine.setdefault("epsilon", 2.0)
     if loss is nll_loss:
         mine["log_probs"] = True
     reduce = reduce or reduction_of(reduction)
@@ -68,6 +72,9 @@ def check_binary(backend: Any, loss: Any, logits: Any, target: Any, reduce: Any 
     reduction = mine.pop("reduction", "mean")
     if loss is sigmoid_focal_loss:
         mine.setdefault("gamma", 2.0)
+    if loss is asymmetric_loss:
+        mine["gammas"] = mine.pop("gamma_positive", 1.0), mine.pop("gamma_negative", 4.0)
+        mine.setdefault("margin", 0.05)
     if loss is binary_cross_entropy:
         mine["probs"] = True
     reduce = reduce or reduction_of(reduction)
@@ -79,7 +86,7 @@ def check_binary(backend: Any, loss: Any, logits: Any, target: Any, reduce: Any 
 
 # --- categorical --------------------------------------------------------------------------------------------
 
-CATEGORICAL = [cross_entropy, nll_loss, softmax_focal_loss]
+CATEGORICAL = [cross_entropy, nll_loss, softmax_focal_loss, poly_loss]
 COMMON: list[dict[str, Any]] = [
     {},
     {"class_weight": CLASS_WEIGHT},
@@ -104,9 +111,16 @@ FOCAL: list[dict[str, Any]] = [
         "label_smoothing": 0.2,
     },
 ]
+POLY: list[dict[str, Any]] = [
+    {"epsilon": -1},
+    {"epsilon": -0.75, "class_weight": CLASS_WEIGHT, "label_smoothing": 0.2},
+    {"epsilon": 0.0},
+    {"epsilon": 7.5, "sample_weight": WEIGHT, "where": WHERE, "label_smoothing": 0.2},
+]
 CASES = [(loss, options) for loss in CATEGORICAL for options in COMMON]
-CASES += [(loss, options) for loss in (cross_entropy, softmax_focal_loss) for options in SMOOTH]
+CASES += [(loss, options) for loss in (cross_entropy, softmax_focal_loss, poly_loss) for options in SMOOTH]
 CASES += [(softmax_focal_loss, options) for options in FOCAL]
+CASES += [(poly_loss, options) for options in POLY]
 
 
 @pytest.mark.parametrize("soft", [False, True], ids=["index", "soft"])
@@ -213,7 +227,7 @@ def test_activations_along_any_axis(backend: Any) -> None:
 
 # --- binary -------------------------------------------------------------------------------------------------
 
-BINARY = [binary_cross_entropy_with_logits, sigmoid_focal_loss, binary_cross_entropy]
+BINARY = [binary_cross_entropy_with_logits, sigmoid_focal_loss, asymmetric_loss, binary_cross_entropy]
 B_COMMON: list[dict[str, Any]] = [
     {},
     {"sample_weight": ELEMENTS},
@@ -237,9 +251,17 @@ B_FOCAL: list[dict[str, Any]] = [
     {"alpha": 1.0},
     {"alpha": 0.25, "gamma": 1.5, "pos_weight": 3.0, "label_smoothing": 0.2, "sample_weight": ELEMENTS},
 ]
+B_ASYMMETRIC: list[dict[str, Any]] = [
+    {"margin": 0.0},
+    {"margin": 0.6},
+    {"margin": 1},
+    {"gamma_positive": 0.0, "gamma_negative": 0.0},
+    {"gamma_positive": 2.5, "gamma_negative": 0.5, "margin": 0.25, "pos_weight": 3.0, "sample_weight": ELEMENTS},
+]
 B_CASES = [(loss, options) for loss in BINARY for options in B_COMMON]
-B_CASES += [(loss, options) for loss in BINARY[:2] for options in B_LOGITS]
+B_CASES += [(loss, options) for loss in BINARY[:3] for options in B_LOGITS]
 B_CASES += [(sigmoid_focal_loss, options) for options in B_FOCAL]
+B_CASES += [(asymmetric_loss, options) for options in B_ASYMMETRIC]
 
 
 @pytest.mark.parametrize("soft", [False, True], ids=["bits", "soft"])
@@ -262,7 +284,7 @@ def test_binary_reductions(backend: Any, loss: Any, reduction: str) -> None:
 
 def test_bool_integer_and_float_targets_agree(backend: Any) -> None:
     x = backend.asarray(FLAT)
-    for loss in BINARY[:2]:
+    for loss in BINARY[:3]:
         outs = [
             backend.to_numpy(loss(x, backend.asarray(BITS.astype(kind)), reduction="none"))
             for kind in (bool, np.int64, np.int8, float)
@@ -454,6 +476,22 @@ def test_gamma_zero_is_cross_entropy(backend: Any, x: Any, y: Any) -> None:
     (v, g), (v2, g2) = run(backend, softmax_focal_loss, x, y, gamma=0), run(backend, cross_entropy, x, y)
     np.testing.assert_allclose(v, v2, rtol=4 * backend.rtol())
     np.testing.assert_allclose(g, g2, rtol=4 * backend.rtol(), atol=4 * backend.rtol())
+
+
+@property_based
+@given(x=rows, y=labels_)
+def test_epsilon_zero_is_cross_entropy(backend: Any, x: Any, y: Any) -> None:
+    for a, b in zip(run(backend, poly_loss, x, y, epsilon=0), run(backend, cross_entropy, x, y), strict=True):
+        np.testing.assert_allclose(a, b, rtol=4 * backend.rtol(), atol=4 * backend.rtol())
+
+
+@property_based
+@given(x=flats, y=bits_)
+def test_no_asymmetry_is_the_focal_loss(backend: Any, x: Any, y: Any) -> None:
+    options = {"gamma_positive": 1.5, "gamma_negative": 1.5, "margin": 0.0}
+    ours, focal = run(backend, asymmetric_loss, x, y, **options), run(backend, sigmoid_focal_loss, x, y, gamma=1.5)
+    for a, b in zip(ours, focal, strict=True):
+        np.testing.assert_array_equal(a, b)
 
 
 @property_based

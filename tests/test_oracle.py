@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from arrayloss.testing import Case, Floats, Reduce, spacing
-from conformance.cases import BINARY, CATEGORICAL, FUNCTIONS, cases
+from conformance.cases import BINARY, CATEGORICAL, FUNCTIONS, PAIRED, cases
 from conformance.oracle import exact
 
 # Where e**-300 and 1 stand in one sum, 60 digits of a small loss and of a difference quotient of it take 700.
@@ -20,6 +20,20 @@ def _cost(p: Any, gamma: Any) -> Any:
     return mpmath.inf if p == 0 else (1 - p) ** gamma * -mpmath.log(p)
 
 
+def _answers(case: Case, p: Any, gamma: Any) -> tuple[Any, Any]:
+    """The costs of the answers 1 and 0."""
+    if case.function != "asymmetric_loss":
+        return _cost(p, gamma), _cost(1 - p, gamma)
+    one, zero, margin = (mpmath.mpf(case.options[n]) for n in ("gamma_positive", "gamma_negative", "margin"))
+    shifted = max(p - margin, mpmath.mpf(0))
+    return _cost(p, one), _cost(1 - shifted, zero)
+
+
+def _divergence(x: list[Any], t: list[Any]) -> Any:
+    p, q = ([mpmath.exp(v) / sum(mpmath.exp(u) for u in row) for v in row] for row in (x, t))
+    return sum(b * mpmath.log(b / a) for a, b in zip(p, q, strict=True))
+
+
 def _value(case: Case, arrays: dict[str, list[Any]]) -> Any:
     """The loss of flat lists of mpmath numbers, reduced: a 2-d problem, axis last."""
     shape = case.arrays["logits"].shape
@@ -27,6 +41,7 @@ def _value(case: Case, arrays: dict[str, list[Any]]) -> Any:
     count = shape[0]
     gamma = mpmath.mpf(case.options.get("gamma", 2.0)) if "focal" in case.function else mpmath.mpf(0)
     s = mpmath.mpf(case.options.get("label_smoothing", 0.0))
+    epsilon = case.options.get("epsilon", 2.0) if case.function == "poly_loss" else 0.0
     sample_weight = arrays.get("sample_weight", [mpmath.mpf(1)] * count)
     losses, weights = [], []
     for i in range(count):
@@ -36,8 +51,12 @@ def _value(case: Case, arrays: dict[str, list[Any]]) -> Any:
             one, zero = arrays.get("pos_weight", [mpmath.mpf(1)] * count)[i], mpmath.mpf(1)
             if case.options.get("alpha") is not None:
                 one, zero = one * mpmath.mpf(case.options["alpha"]), 1 - mpmath.mpf(case.options["alpha"])
-            loss = sum(w * _cost(q, gamma) for w, q in ((y * one, p), ((1 - y) * zero, 1 - p)) if w != 0)
+            costs = _answers(case, p, gamma)
+            loss = sum(w * cost for w, cost in zip((y * one, (1 - y) * zero), costs, strict=True) if w != 0)
             weight = sample_weight[i]
+        elif case.function in PAIRED:
+            row = slice(i * shape[1], (i + 1) * shape[1])
+            loss, weight = _divergence(x[row], arrays["target"][row]), sample_weight[i]
         else:
             classes = shape[1]
             row = x[i * classes : (i + 1) * classes]
@@ -57,7 +76,7 @@ def _value(case: Case, arrays: dict[str, list[Any]]) -> Any:
                 share = ((1 - s) * q[c] + s / classes) * class_weight[c] * alpha[c]
                 weight += sample_weight[i] * q[c] * class_weight[c]
                 if share != 0:
-                    loss += share * _cost(p_row[c], gamma)
+                    loss += share * (_cost(p_row[c], gamma) + mpmath.mpf(epsilon) * (1 - p_row[c]))
         losses.append(sample_weight[i] * loss)
         weights.append(weight)
     how = case.options.get("reduction", "mean")
@@ -104,6 +123,10 @@ def _problem(function: str, rng: np.random.Generator, far: bool, **options: Any)
         kind = "float"
         if function != "binary_cross_entropy":
             arrays["pos_weight"] = rng.random(4) + 0.5
+    elif function in PAIRED:
+        x = rng.normal(size=(4, 3)) * scale
+        t = np.where(np.arange(4)[:, None] % 2 == 0, x + rng.normal(size=x.shape) * 1e-6, np.roll(x, 1, axis=0))
+        arrays, kind = {"logits": x, "target": t, "sample_weight": rng.random(4)}, "float"
     else:
         x = rng.normal(size=(4, 3)) * scale
         x = -np.abs(x) if function == "nll_loss" else x
@@ -122,7 +145,7 @@ def _problem(function: str, rng: np.random.Generator, far: bool, **options: Any)
     return Case(function, "", "", "float64", arrays, options, kind, cotangent, wrt)
 
 
-LOSSES = (*CATEGORICAL, *BINARY)
+LOSSES = (*CATEGORICAL, *PAIRED, *BINARY)
 REDUCTIONS = ("none", "mean", "sum", Reduce("Mean", {"over": "all"}), Reduce("Hardest", {"k": 2}))
 
 
@@ -132,8 +155,12 @@ def test_losses_and_all_gradients(function: str, reduction: str | Reduce) -> Non
     rng = np.random.default_rng(1)
     for far in (False, True) if reduction == "none" else (False,):
         options: dict[str, Any] = {"reduction": reduction}
-        if function not in ("nll_loss", "binary_cross_entropy"):
+        if function not in ("nll_loss", "binary_cross_entropy", *PAIRED):
             options["label_smoothing"] = 0.125
+        if function == "poly_loss":
+            options["epsilon"] = -0.75
+        if function == "asymmetric_loss":
+            options |= {"gamma_positive": 0.5, "gamma_negative": 1.5, "margin": 0.0625}
         if "focal" in function:
             options["gamma"] = 1.5
         if function == "sigmoid_focal_loss":

@@ -16,10 +16,12 @@ import arrayloss
 from arrayloss import (
     Mean,
     Sum,
+    asymmetric_loss,
     binary_cross_entropy,
     binary_cross_entropy_with_logits,
     cross_entropy,
     nll_loss,
+    poly_loss,
     sigmoid_focal_loss,
     softmax_focal_loss,
     value_and_grad,
@@ -30,8 +32,8 @@ pytestmark = pytest.mark.compiled
 INF, NAN = math.inf, math.nan
 IGNORED = -100
 
-CATEGORICAL = [cross_entropy, softmax_focal_loss, nll_loss]
-BINARY = [binary_cross_entropy_with_logits, sigmoid_focal_loss, binary_cross_entropy]
+CATEGORICAL = [cross_entropy, softmax_focal_loss, poly_loss, nll_loss]
+BINARY = [binary_cross_entropy_with_logits, sigmoid_focal_loss, asymmetric_loss, binary_cross_entropy]
 
 
 def names(x: Any) -> str:
@@ -42,12 +44,16 @@ def categorical_of(loss: Any, **options: Any) -> tuple[Any, dict[str, Any]]:
     """The reference that stands for a public function, at the function's defaults."""
     if loss is softmax_focal_loss:
         options.setdefault("gamma", 2.0)
+    if loss is poly_loss:
+        options.setdefault("epsilon", 2.0)
     return reference.categorical, options | ({"log_probs": True} if loss is nll_loss else {})
 
 
 def binary_of(loss: Any, **options: Any) -> tuple[Any, dict[str, Any]]:
     if loss is sigmoid_focal_loss:
         options.setdefault("gamma", 2.0)
+    if loss is asymmetric_loss:
+        options |= {"gammas": (1.0, 4.0), "margin": 0.05}
     return reference.binary, options | ({"probs": True} if loss is binary_cross_entropy else {})
 
 
@@ -58,7 +64,7 @@ ORDINARY_LABELS = np.array([2, 1, 0, 0])
 
 # (logits, label, loss, gradient); None: NaN throughout. Where classes have probability 1 or 0 exactly,
 # softmax focal loss equals cross-entropy: its factor (1 - p)**gamma is 1 at the label with p = 0, and kills
-# nothing but zeros else.
+# nothing but zeros else. So does poly loss: what it adds to the slope is epsilon p.
 THIRD, LOG3 = 1 / 3, math.log(3)
 SPECIAL = [
     pytest.param([0.0, 0.0, 0.0, -INF], 3, INF, [THIRD, THIRD, THIRD, -1.0], id="-inf at the label"),
@@ -82,7 +88,7 @@ def same(actual: Any, expected: Any, rtol: float, message: str) -> None:
     np.testing.assert_allclose(actual, expected, rtol=rtol, atol=0, err_msg=message)
 
 
-@pytest.mark.parametrize("loss", [cross_entropy, softmax_focal_loss], ids=names)
+@pytest.mark.parametrize("loss", [cross_entropy, softmax_focal_loss, poly_loss], ids=names)
 def test_special_logits(backend: Any, loss: Any) -> None:
     rows = [p.values for p in SPECIAL]
     logits = np.concatenate([ORDINARY, np.array([r[0] for r in rows])])
@@ -113,7 +119,7 @@ def test_minus_inf_leaves_a_class_out(backend: Any) -> None:
     """-inf at another class than the label: the loss of the remaining classes."""
     masked = np.array([[0.5, -INF, 2.0, 0.75], [-INF, -INF, 1.0, 4.0], [-INF, 3.0, -INF, -INF]])
     labels = np.array([2, 2, 1])
-    for loss in (cross_entropy, softmax_focal_loss):
+    for loss in (cross_entropy, softmax_focal_loss, poly_loss):
         of, options = categorical_of(loss)
         value, gradient = np.zeros(3), np.zeros((3, 4))
         for i, label in enumerate(labels[:2]):
@@ -140,7 +146,7 @@ def test_nll_of_special_log_probs(backend: Any) -> None:
 # --- categorical, probabilities as targets ------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("loss", [cross_entropy, softmax_focal_loss], ids=names)
+@pytest.mark.parametrize("loss", [cross_entropy, softmax_focal_loss, poly_loss], ids=names)
 def test_a_class_of_target_zero_costs_nothing(backend: Any, loss: Any) -> None:
     logits = np.array(
         [
@@ -326,6 +332,40 @@ def outcome(backend: Any, loss: Any, logits: Any, target: Any) -> tuple[dict[str
         return {}, str(error)
     assert backend.reports_labels is not True, "no ValueError"
     return got, ""
+
+
+def test_special_logits_of_asymmetric_loss(backend: Any) -> None:
+    """A wrong answer 0 costs no more than p = 1 does, -log(margin) with its factor, where nothing moves any more."""
+    of, options = binary_of(asymmetric_loss)
+    under = math.log(0.05 / 0.95)
+    finite = np.array([0.3, -2.0, -2.0, 2.0, 30.0, -30.0, under - 1e-3, under + 1e-3, under + 1e-3])
+    labels = np.array([1.0, 1, 0, 0, 0, 1, 0, 0, 1])
+    most = -(0.95**4) * math.log(0.05)
+    value = np.concatenate([reference.value(of, finite, labels, **options), [0, most, INF, 0, NAN, NAN, most, 0]])
+    slope = np.concatenate([reference.gradient(of, finite, labels, **options), [0, 0, -1, 0, NAN, NAN, 0, 0]])
+    logits = np.concatenate([finite, INFINITE, [1e4, -1e4]])
+    target = np.concatenate([labels, INFINITE_TARGET, [0.0, 0.0]])
+    for way, (v, g) in backend.evaluate(asymmetric_loss, logits, target, reduction="none").items():
+        # Next to the margin the loss is (p - m)**5: what is left of p - m has lost three digits.
+        np.testing.assert_allclose(v, value, rtol=8 * backend.rtol(), atol=1e-4 * backend.rtol(), err_msg=way)
+        if g is not None:
+            np.testing.assert_allclose(g, slope, rtol=8 * backend.rtol(), atol=1e-4 * backend.rtol(), err_msg=way)
+
+
+def test_at_the_margin(backend: Any) -> None:
+    """p = m exactly: the end of what costs nothing, and pulls nothing, even without a power."""
+    for gamma in (0.0, 1.0):
+        backend.agree(
+            asymmetric_loss,
+            np.zeros(2),
+            np.array([0.0, 1.0]),
+            np.array([0.0, math.log(2)]),
+            np.array([0.0, -0.5]),
+            gamma_positive=0.0,
+            gamma_negative=gamma,
+            margin=0.5,
+            reduction="none",
+        )
 
 
 @pytest.mark.parametrize("bad", [3, -1, -4, 1000])

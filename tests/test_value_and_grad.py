@@ -18,11 +18,14 @@ INPUTS = {
     "nll_loss": (LOGITS, LABELS),
     "cross_entropy": (LOGITS, LABELS),
     "softmax_focal_loss": (LOGITS, SOFT),
+    "poly_loss": (LOGITS, LABELS),
+    "kl_divergence": (LOGITS, np.log(SOFT)),
     "binary_cross_entropy": (1 / (1 + np.exp(-LOGITS)), BITS),
     "binary_cross_entropy_with_logits": (LOGITS, BITS),
     "sigmoid_focal_loss": (LOGITS, SOFT),
+    "asymmetric_loss": (LOGITS, SOFT),
 }
-CATEGORICAL = ["nll_loss", "cross_entropy", "softmax_focal_loss"]
+CATEGORICAL = ["nll_loss", "cross_entropy", "softmax_focal_loss", "poly_loss", "kl_divergence"]
 
 
 @pytest.mark.autodiff
@@ -68,6 +71,9 @@ def test_cotangent(backend: Any, name: str) -> None:
     family = reference.categorical if name in CATEGORICAL else reference.binary
     options: dict[str, Any] = {"gamma": 2.0} if "focal" in name else {}
     options |= {"log_probs": True} if name == "nll_loss" else {}
+    options |= {"epsilon": 2.0} if name == "poly_loss" else {}
+    options |= {"gammas": (1.0, 4.0), "margin": 0.05} if name == "asymmetric_loss" else {}
+    family = reference.divergence if name == "kl_divergence" else family
     options |= {"probs": True} if name == "binary_cross_entropy" else {}
     value = reference.value(family, logits, target, **options)
     gradient = reference.gradient(family, logits, target, reduce=reference.none, cotangent=cotangent, **options)

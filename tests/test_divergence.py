@@ -1,0 +1,160 @@
+"""kl_divergence: what the contract's table says of two arrays of logits, and students next to their teachers."""
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+import reference
+
+from arrayloss import Hardest, Mean, cross_entropy, kl_divergence, log_softmax, softmax, value_and_grad
+
+pytestmark = pytest.mark.compiled
+
+INF, NAN = math.inf, math.nan
+HALF, LOG2 = 0.5, math.log(2)
+
+# (student, teacher, divergence, gradient by the student); None: nan throughout.
+SPECIAL = [
+    pytest.param([1.0, 2.0, 3.0], [1.0, 2.0, 3.0], 0.0, [0.0] * 3, id="the same"),
+    pytest.param([1.0, 2.0, 3.0], [-7.0, -6.0, -5.0], 0.0, [0.0] * 3, id="the same but for a constant"),
+    pytest.param([0.0, 0.0, -INF], [4.0, 4.0, -INF], 0.0, [0.0] * 3, id="a class masked in both"),
+    pytest.param([0.0, 0.0, 0.0], [3.0, -INF, -INF], math.log(3), [-2 / 3, 1 / 3, 1 / 3], id="teacher of one class"),
+    pytest.param([0.0, 0.0, 0.0], [INF, 1.0, 2.0], math.log(3), [-2 / 3, 1 / 3, 1 / 3], id="teacher of +inf"),
+    pytest.param([0.0, 0.0, -INF], [0.0, 0.0, 0.0], INF, [HALF - 1 / 3, HALF - 1 / 3, -1 / 3], id="student of -inf"),
+    pytest.param([INF, 0.0, 0.0], [INF, 0.0, 7.0], 0.0, [0.0] * 3, id="both +inf"),
+    pytest.param([INF, 0.0, 0.0], [0.0, INF, 0.0], INF, [1.0, -1.0, 0.0], id="+inf apart"),
+    pytest.param([INF, 0.0, 0.0], [0.0, 0.0, -INF], INF, [HALF, -HALF, 0.0], id="student of +inf"),
+    pytest.param([1e4, 0.0, 0.0], [-1e4, 0.0, 0.0], 1e4 - LOG2, [1.0, -HALF, -HALF], id="far apart"),
+    pytest.param([INF, INF, 0.0], [0.0, 0.0, 0.0], None, None, id="two +inf"),
+    pytest.param([0.0, 0.0, 0.0], [INF, INF, 0.0], None, None, id="two +inf of the teacher"),
+    pytest.param([-INF] * 3, [0.0, 0.0, 0.0], None, None, id="all -inf"),
+    pytest.param([0.0, NAN, 0.0], [0.0, 0.0, 0.0], None, None, id="nan"),
+    pytest.param([0.0, 0.0, 0.0], [0.0, 0.0, NAN], None, None, id="nan of the teacher"),
+]
+
+
+def same(actual: Any, expected: Any, rtol: float, message: str) -> None:
+    np.testing.assert_allclose(actual, expected, rtol=rtol, atol=0, err_msg=message)
+
+
+def test_special_logits(backend: Any) -> None:
+    """All in one call: each leaves the others alone."""
+    rows = [p.values for p in SPECIAL]
+    x, t = np.array([r[0] for r in rows]), np.array([r[1] for r in rows])
+    for way, (value, gradient) in backend.evaluate(kl_divergence, x, t, reduction="none").items():
+        for i, p in enumerate(SPECIAL):
+            _, _, right, slope = p.values
+            same(value[i], NAN if right is None else right, 4 * backend.rtol(), f"{p.id}, {way}")
+            if gradient is not None and slope is not None:
+                same(gradient[i], slope, 4 * backend.rtol(), f"{p.id}, {way}")
+            if gradient is not None and right is None:
+                assert np.isnan(gradient[i]).all(), f"{p.id}, {way}: {gradient[i]}"
+
+
+@pytest.mark.parametrize("how", ["where", "sample_weight"])
+def test_left_out_samples(backend: Any, how: str) -> None:
+    x = np.array([[NAN, 0.0, 1.0], [INF, INF, NAN], [0.0, 0.0, 0.0], [0.5, 1.0, -2.0], [1.0, 0.0, 3.0]])
+    t = np.array([[0.0, 0.0, 1.0], [0.0, 0.0, 1.0], [NAN, INF, INF], [1.0, 1.0, -2.0], [0.0, 0.0, 4.0]])
+    kept = np.array([False, False, False, True, True])
+    value, gradient = np.zeros(5), np.zeros((5, 3))
+    value[kept] = reference.value(reference.divergence, x[kept], t[kept])
+    gradient[kept] = reference.gradient(reference.divergence, x[kept], t[kept])
+    options = {how: kept if how == "where" else kept.astype(float)}
+    for reduction, v, g in (("none", value, gradient), ("mean", value.sum() / 2, gradient / 2)):
+        ways = backend.agree(kl_divergence, x, t, v, g, reduction=reduction, rtol=4 * backend.rtol(), **options)
+        for way, (_, got) in ways.items():
+            assert got is None or (got[~kept] == 0).all(), f"exactly zero, {way}"
+        if backend.compiled:
+            break  # time: "none" has the larger graph
+
+
+@pytest.mark.parametrize("scale", [0.0, 1.0, 20.0, 1e3], ids=str)
+def test_next_to_the_teacher(backend: Any, scale: float) -> None:
+    """A student one unit in the last place from its teacher: the textbook's formula has no digit of this."""
+    if backend.compiled and scale != 1.0:
+        pytest.skip("time: one scale is enough under a compiler")
+    rng = np.random.default_rng(0)
+    kind = np.dtype(backend.default).type
+    x = (scale + rng.normal(size=(6, 4))).astype(kind)
+    t = np.nextafter(x, kind(np.inf) * np.sign(rng.normal(size=x.shape)).astype(kind))
+    t[3:] = (x + 1e-4 * rng.normal(size=x.shape))[3:].astype(kind)
+    x, t = x.astype(float), t.astype(float)
+    value = reference.value(reference.divergence, x, t)
+    slope = reference.gradient(reference.divergence, x, t)
+    assert (value[:3] < 1e-7 * np.finfo(kind).eps * (1 + scale) ** 2).all()
+    rtol = 4 * backend.rtol()
+    for way, (v, g) in backend.evaluate(kl_divergence, x, t, reduction="none").items():
+        same(v, value, rtol, way)
+        if g is not None:
+            # p (log(q / p)), measured over p times what the row has of it.
+            np.testing.assert_allclose(
+                g / np.abs(slope).sum(1, keepdims=True),
+                slope / np.abs(slope).sum(1, keepdims=True),
+                0,
+                rtol,
+                err_msg=way,
+            )
+
+
+def test_never_negative(backend: Any) -> None:
+    if backend.compiled:
+        pytest.skip("the eager case says as much")
+    rng = np.random.default_rng(1)
+    x = rng.normal(size=(500, 5)) * 10 ** rng.uniform(-8, 2, (500, 1))
+    t = x + rng.normal(size=x.shape) * 10 ** rng.uniform(-9, 2, (500, 1))
+    value = backend.to_numpy(kl_divergence(backend.asarray(x), backend.asarray(t), reduction="none"))
+    assert (value >= 0).all()
+
+
+def test_reductions_axes_and_dtypes(backend: Any) -> None:
+    if backend.compiled:
+        pytest.skip("the engine's own: compiled with cross_entropy")
+    rng = np.random.default_rng(2)
+    x, t = rng.normal(size=(2, 3, 4)), rng.normal(size=(2, 3, 4))
+    x, t = (a.astype(np.float32).astype(float) for a in (x, t))
+    weight = np.array([[0.5, 1.0, 2.0, 0.25]])
+    given = {"axis": 1, "sample_weight": weight}
+    for reduction, reduce in (
+        ("mean", reference.mean),
+        ("sum", reference.total),
+        (Mean(over="all"), reference.over("all")),
+        (Hardest(k=3), reference.hardest(3)),
+    ):
+        value = reference.value(reference.divergence, x, t, reduce=reduce, **given)
+        gradient = reference.gradient(reference.divergence, x, t, reduce=reduce, **given)
+        backend.agree(kl_divergence, x, t, value, gradient, reduction=reduction, rtol=8 * backend.rtol(), **given)
+    for name in backend.floats:
+        a, b = backend.asarray(x, name), backend.asarray(t, name)
+        value, gradient = value_and_grad(kl_divergence)(a, b, axis=-1)
+        assert backend.dtype_name(value) == backend.dtype_name(gradient) == name
+        wide = kl_divergence(a, b, dtype=backend.dtype("float32"))
+        assert backend.dtype_name(wide) == "float32"
+
+
+def test_it_is_what_cross_entropy_has_above_the_entropy(backend: Any) -> None:
+    if backend.compiled:
+        pytest.skip("the eager case says as much")
+    rng = np.random.default_rng(3)
+    x, t = backend.asarray(rng.normal(size=(6, 4))), backend.asarray(rng.normal(size=(6, 4)))
+    q = softmax(t)
+    entropy = -(backend.to_numpy(q) * backend.to_numpy(log_softmax(t))).sum(1)
+    above = backend.to_numpy(cross_entropy(x, q, reduction="none")) - entropy
+    got = backend.to_numpy(kl_divergence(x, t, reduction="none"))
+    np.testing.assert_allclose(got, above, rtol=100 * backend.rtol())
+
+
+@pytest.mark.autodiff
+def test_the_teacher_learns_too(backend: Any) -> None:
+    """Next to each other as well: q (log(q / p) - the divergence)."""
+    rng = np.random.default_rng(4)
+    x = rng.normal(size=(4, 3)).astype(np.float32).astype(float)
+    for step in (1.0, 1e-3):
+        t = (x + step * rng.normal(size=x.shape)).astype(np.float32).astype(float)
+        _, got = backend.pullback(
+            lambda t, x: kl_divergence(x, t, reduction="sum"), backend.asarray(t), backend.asarray(x)
+        )
+        slope = reference.difference(lambda a, x=x: reference.total(reference.divergence(x, a)), t)
+        np.testing.assert_allclose(
+            backend.to_numpy(got), slope, rtol=8 * backend.rtol(), atol=8 * backend.rtol() * np.abs(slope).max()
+        )
