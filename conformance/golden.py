@@ -16,7 +16,7 @@ import numpy as np
 
 from arrayloss.testing import FORMATS, HALF, PER_SAMPLE, Case, Due, Floats, Reduce, vectors
 from conformance import budget
-from conformance.cases import ELEMENTWISE, FUNCTIONS, cases
+from conformance.cases import ELEMENTWISE, FUNCTIONS, PAIRED, cases
 from conformance.oracle import exact
 from conformance.runner import Selection
 
@@ -31,7 +31,10 @@ SAMPLES = {
     "masked": 7,
     "offset": 7,
 }
-"""Families of which some samples are taken, and how many of each case; of single numbers, twice as many."""
+"""Families of which some samples are taken, and how many of each case."""
+
+SHARE = {**dict.fromkeys(ELEMENTWISE, 2), **dict.fromkeys(PAIRED, 0.35), "poly_loss": 0.35}
+"""How many times as many: single numbers are short, two arrays of logits long, and some losses have more cases."""
 
 WHOLE = ("options", "nonfinite")
 """Families of which all samples are taken, in float32: what they ask for is no matter of digits."""
@@ -53,7 +56,7 @@ def chosen(function: str) -> Iterator[Case]:
         samples = IN_HALF if dtype in HALF else SAMPLES
         for case in cases(function, dtype, quick=True):
             if case.family in samples and _wanted(case):
-                case = _distinct(case, samples[case.family] * (2 if function in ELEMENTWISE else 1))
+                case = _distinct(case, round(samples[case.family] * SHARE.get(function, 1)))
             elif case.family not in WHOLE or dtype != "float32":
                 continue
             elif case.options.get("reduction") == "none" and case.arrays["logits"].size:
@@ -66,6 +69,8 @@ def _wanted(case: Case) -> bool:
     logits = case.arrays["logits"]
     classes = {"margins": 3, "soft": 3, "probabilities": 2}.get(case.family, 10)
     gammas = GAMMAS if case.family == "margins" else (2.0,)
+    if case.options.get("epsilon", 2.0) != 2.0 and case.family != "margins":
+        return False
     return case.options.get("gamma", 2.0) in gammas and (logits.ndim == 1 or logits.shape[-1] == classes)
 
 

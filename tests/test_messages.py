@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 import arrayloss as al
-from arrayloss import testing
-from arrayloss.compat import torch
+from arrayloss import _kernels, testing
+from arrayloss.compat import optax, torch
 from arrayloss.compat.sklearn import log_loss
 from conformance.cases import FUNCTIONS
 
@@ -23,7 +23,9 @@ NAMES: dict[str, Any] = {
     "np": np,
     "strict": strict,
     "elsewhere": strict.Device("device1"),
+    "_kernels": _kernels,
     "log_loss": log_loss,
+    "optax": optax,
     "like_torch": torch,
     "testing": testing,
     "x": np.asarray([[0.5, 1.0, -1.0], [2.0, 0.0, 1.0]]),
@@ -257,6 +259,48 @@ MESSAGES = [
         "testing.assert_same(sigmoid, sigmoid, [([1.0],)], libraries=('numpy', 'numpy'))",
         ValueError,
         "numpy has no autodiff: give gradient=False to compare values alone",
+    ),
+    # Second derivatives.
+    (
+        "objective(cross_entropy, reduction='sum')",
+        TypeError,
+        "an objective has no reduction: a booster sums over the samples of each leaf",
+    ),
+    (
+        "objective(cross_entropy, min_hessian=0)",
+        ValueError,
+        "min_hessian must be a finite number above 0, not 0",
+    ),
+    (
+        "objective(cross_entropy)(np.asarray([0.5, 1.0]), x)",
+        ValueError,
+        "y_true must hold whole numbers, the classes, and does not",
+    ),
+    (
+        "objective(nll_loss)(labels, x)",
+        TypeError,
+        "second derivatives are there for losses of logits",
+    ),
+    (
+        "_kernels.Cost().curvature(None, None)",
+        TypeError,
+        "Cost states no curvature, which a second derivative takes",
+    ),
+    # Two arrays of logits.
+    (
+        "kl_divergence(x, labels)",
+        TypeError,
+        "target_logits must be an array of real floating-point numbers, not of int64",
+    ),
+    (
+        "kl_divergence(np.zeros((2, 0)), np.zeros((2, 0)))",
+        ValueError,
+        "logits of shape (2, 0) have no classes along axis -1",
+    ),
+    (
+        "optax.softmax_cross_entropy_with_integer_labels(x, x)",
+        TypeError,
+        "labels must be integers, not float64",
     ),
     ("testing.vectors('hinge')", ValueError, f"no golden vectors of 'hinge'; there are {JUDGED}"),
     ("testing._vectors.parse('{\"schema\": 0}')", ValueError, "vectors of schema 0; this reads 1"),

@@ -19,6 +19,10 @@ DEFAULTS: Mapping[str, Any] = {
     "axis": -1,
     "keepdims": False,
     "gamma": 2.0,
+    "epsilon": 2.0,
+    "gamma_positive": 1.0,
+    "gamma_negative": 4.0,
+    "margin": 0.05,
     "alpha": None,
     "label_smoothing": 0.0,
     "class_weight": None,
@@ -58,8 +62,8 @@ def parameters(f: Loss, leading: int) -> Parameters:
     named = [
         p
         for found in (inner, outer)
-        for p in list(found)[leading:]
-        if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)
+        for i, p in enumerate(found)
+        if p.kind is p.KEYWORD_ONLY or (i >= leading and p.kind is p.POSITIONAL_OR_KEYWORD)
     ]
     return Parameters({p.name: p.default for p in named}, any(p.kind is p.VAR_KEYWORD for p in inner))
 
