@@ -124,13 +124,13 @@ class Focal(Cost):
 
 
 def _excess(xp: Any, u: Array) -> Array:
-    """u + expm1(-u), u from -1 up: how far exp(-u) is above its tangent; a series where the two cancel."""
+    """u + expm1(-u), u from -2 up: how far exp(-u) is above its tangent; a series where the two cancel."""
     eps = float(xp.finfo(u.dtype).eps)
-    last, factorial = 2, 2
-    while factorial * eps < 8:
+    last, term = 2, 1.0
+    while term > eps / 8:
         last += 1
-        factorial *= last
-    small = xp.abs(u) <= 1
+        term *= 2 / last
+    small = u <= 1
     v = xp.where(small, u, xp.zeros_like(u))
     series = xp.ones_like(v)
     for k in range(last, 2, -1):
@@ -666,7 +666,7 @@ class Divergence:
         fall = mode.expm1(-(above + below))
         # q delta + p - q, whose sum over the classes is the same, and which is nowhere negative; from q or from p,
         # whichever is the larger.
-        like = delta >= -1
+        like = delta >= -2
         nothing = xp.zeros_like(delta)
         tail = xp.where(like | (q == 0), nothing, delta)
         each = xp.where(like, q * _excess(xp, xp.where(like, delta, nothing)), q * tail - p * fall)
