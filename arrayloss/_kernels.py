@@ -209,11 +209,13 @@ class Peak:
 
     def surprisal(self, rest: Array, distance: Array) -> Array:
         """log1p(rest) - distance."""
-        xp = self.mode.xp
-        h = xp.log1p(rest) - distance
+        return self.settled(self.mode.xp.log1p(rest) - distance, distance)
+
+    def settled(self, h: Array, distance: Array) -> Array:
+        """`h`, where there is no +inf: beside one a class has probability 0, or nan as it stands."""
         if self.bounded:
             return h
-        # Beside +inf a class has probability 0, or nan as it stands.
+        xp = self.mode.xp
         infinity = xp.full_like(h, float("inf"))
         return xp.where((self.maximum == infinity) & (distance < 0) & (h >= 0), infinity, h)
 
@@ -244,14 +246,12 @@ def _softmax_label(mode: Traced, x: Array, target: Array, near: float) -> tuple[
         others = xp.sum(dropped, axis=1, keepdims=True)
         others = peak.only(others, others + e)
         total = others + e
-        # log(others + e) = log1p(others - (1 - e)): `others` alone where the label is the maximum, and at least 1
-        # where it is not, so that nothing cancels in either case.
         if base is peak.top:
+            # log(others + e) = log1p(others - (1 - e)): `others` alone where the label is the maximum, and at least 1
+            # where it is not, so that nothing cancels in either case.
             h = peak.surprisal(others - (1 - e), d)
         else:
-            # The same relative to the maximum, of which `e` is then exactly 1.
-            unit = peak.exp(base, base - peak.top)
-            h = peak.surprisal(others * unit - (1 - peak.exp(x_label, d)), d)
+            h = peak.settled(mode.log_ratio(others, e, x_label, base), d)
 
     def pull(g: Array) -> Array:
         return labels.spread(*mode.shares(dropped, total, -g), g * (others / total))

@@ -74,6 +74,7 @@ class Traced:
         self.xp = xp
         self.dtype = dtype
         self.wide = None if wide == dtype else wide
+        self._depth = math.floor(-math.log(xp.finfo(dtype).smallest_normal) / 4)
 
     def real(self, x: Array) -> Array:
         """`x` in the dtype that the formulas compute in."""
@@ -146,28 +147,45 @@ class Traced:
     def exp_below(self, x: Array, d: Array, top: Array, near: float, base: Array | None = None) -> Array:
         """exp(x - base), where `d` is x - top as rounded: the rounding, which exp magnifies by its size, is made good.
 
-        The error of the difference is exact (2Sum: Knuth, TAOCP 2, section 4.2.2), and exp(d + error) is
-        exp(d) (1 + error): as a product, since `e + e * error` flushes to zero on XLA for small e. Where no d is
-        beyond -`near`, the caller can do without.
+        The error of the difference is exact, and exp(d + error) is exp(d) (1 + error): as a product, since
+        `e + e * error` flushes to zero on XLA for small e. Where no d is beyond -`near`, the caller can do without.
         """
         xp = self.xp
-        base = top if base is None else base
         # No infinity on the way, but far enough down for exp to be 0: a row with a +inf has its own scale. Nothing is
         # clipped to a constant, which XLA's CPU compiler takes 5 times as long for.
         x = xp.minimum(xp.maximum(x, top - xp.maximum(xp.abs(top) / 2, xp.full_like(top, 1000.0))), top)
-        if not near and self.wide is not None:
-            return xp.astype(xp.exp(xp.astype(x, self.wide) - xp.astype(base, self.wide)), self.dtype)
+        if not near and self.wide is not None and x.dtype == self.dtype:
+            wide = xp.astype(x, self.wide) - xp.astype(top if base is None else base, self.wide)
+            return xp.astype(xp.exp(wide), self.dtype)
+        if base is None:
+            # 2Sum (Knuth, TAOCP 2, section 4.2.2).
+            d = x - top
+            back = d - x
+            return xp.exp(d) * (1 + ((x - (d - back)) - (top + back)))
+        # Fast2Sum (Dekker 1971), which asks for |base| >= |x|; or else that d + base has no error. If |base| < |x| it
+        # has none: both are multiples of the spacing of d, as the base is whole, and the sum is at most 2^24 of it.
         d = x - base
-        back = d - x
-        return xp.exp(d) * (1 + ((x - (d - back)) - (base + back)))
+        return xp.exp(d) * (1 + (x - (d + base)))
 
     def base(self, top: Array) -> Array:
-        """Below `top`, so that exponentials relative to it are normal numbers: compilers flush others to 0.
+        """A whole number below `top`, so that exponentials relative to it are normal: compilers flush others to 0.
 
         A quarter of the exponents there are is enough for that, and leaves their squares, which second derivatives
         divide by, in range.
         """
-        return top + math.log(self.xp.finfo(self.dtype).smallest_normal) / 4
+        return self.xp.floor(top) - self._depth
+
+    def log_ratio(self, others: Array, e: Array, x: Array, base: Array) -> Array:
+        """log((others + e) / e), of sums relative to `base` and `e = exp(x - base)`."""
+        xp = self.xp
+        one = xp.ones_like(e)
+        # From where `e` may be too small to divide by, the distance is all but all of it.
+        near = x - base > -2 * self._depth
+        return xp.where(
+            near,
+            xp.log1p(others / xp.where(near, e, one)),
+            xp.log(xp.where(near, one, others)) - xp.where(near, xp.zeros_like(x), x - base),
+        )
 
     def peel(self, d: Array, e: Array) -> Array:
         """The sum of each row of `e = exp(d)` but for one maximum (d = 0), and with its derivative.
@@ -260,6 +278,8 @@ class Eager(Traced):
         super().__init__(xp, dtype, xp.float64 if looks else None)
         self.looks = looks
         self._rough = rough and self.wide is not None
+        # Ratios of numbers from 1 / largest to largest are in range as well.
+        self._largest = float(xp.finfo(dtype).max) ** 0.5 / 4
 
     def labels(self, x: Array, labels: Array) -> Any:
         return IndexedLabels(self.arange(x.shape[0], labels), labels)
@@ -299,8 +319,9 @@ class Eager(Traced):
     def _in_range(self, total: Array, least: Array) -> bool:
         """Whether no sum is so small that a term that is no normal number could matter, nor anything too large."""
         xp = self.xp
-        largest = float(xp.finfo(self.dtype).max) ** 0.5 / 4
-        return float(xp.min(total)) >= 0.25 and float(xp.max(total)) <= largest and float(xp.min(least)) >= 1 / largest
+        # total >= 1/4, total <= largest and least >= 1 / largest, in one look; a nan is none of these.
+        room = xp.minimum(4 * total, xp.minimum(self._largest / total, self._largest * least))
+        return bool(xp.min(room) >= 1)
 
     def bounded(self, top: Array) -> bool:
         return self.looks and 0 not in top.shape and bool(self.xp.max(top) < float("inf"))

@@ -6,15 +6,16 @@ import argparse
 import os
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from conformance import hunt, peers, real, report, runner, share
-from conformance.backends import arrayloss, backends
+from arrayloss.testing import FORMATS, backends
+from conformance import compare, curves, failures, golden, hunt, peers, real, report, runner, share
+from conformance.backends import arrayloss
 from conformance.cases import FAMILIES, FUNCTIONS
-from conformance.formats import FORMATS
 from conformance.runner import Result, Selection, Spread, Spreads
 
 MODES = ("eager", "jax.jit", "torch.compile")
@@ -22,10 +23,23 @@ MODES = ("eager", "jax.jit", "torch.compile")
 
 def main(arguments: list[str] | None = None) -> int:
     """Run what the command line asks for; 1 on any failure, or where nothing ran."""
-    asked = _parser().parse_args(arguments)
+    parser = _parser()
+    asked = parser.parse_args(arguments)
+    if (asked.as_ or asked.budget is not None) and not asked.candidate:
+        parser.error("--as and --budget are for a --candidate")
+    if len(asked.compare) > 2:
+        parser.error("--compare takes one results file, or two")
     if asked.list:
         _list()
         return 0
+    try:
+        known = [compare.read(Path(name)) for name in asked.compare]
+    except (OSError, ValueError) as error:
+        print(error, file=sys.stderr)
+        return 2
+    if len(known) == 2:
+        print(compare.told(compare.compare(*known)))
+        return int(compare.newly_failing(compare.compare(*known)))
     selection = Selection(
         tuple(asked.function),
         tuple(asked.backend),
@@ -36,34 +50,61 @@ def main(arguments: list[str] | None = None) -> int:
         asked.quick,
     )
     began = time.monotonic()
+    if asked.vectors:
+        golden.write(Path(asked.vectors))
+        return 0
     if asked.hunt:
         found = hunt.hunt(arrayloss(), selection, asked.hunt)
         print(hunt.told(found))
         hunt.keep(found)
         return 0
     spreads: Spreads = {}
-    results = _run(share.PEERS if asked.peers else share.OURS, selection, asked.workers, spreads)
+    work = share.PEERS if asked.peers else share.OURS
+    if asked.candidate:
+        try:
+            work, selection = share.candidate(asked.candidate, asked.as_, selection, asked.budget)
+        except ValueError as error:
+            print(error, file=sys.stderr)
+            return 2
+    results = _run(work, selection, asked.workers, spreads)
     ours = sorted((s for s in spreads.values() if s.implementation == "arrayloss"), key=_order)
     sections = {
         "Where a peer is still better than we are": peers.better(results) if asked.peers else "",
-        "Spread: the farthest apart that any two libraries are, in ULP": "" if asked.peers else report.apart(ours),
-        "Left out": runner.left_out(selection),
+        "Spread: the farthest apart that any two libraries are, in ULP": report.apart(ours) if ours else "",
+        "Left out": "" if asked.candidate else runner.left_out(selection),
+        "Not covered": report.not_covered(results) if asked.candidate else "",
     }
     print(report.matrix(results))
     for heading, body in sections.items():
         if body:
             print(f"\n{heading}\n{body}")
     print()
-    if not asked.peers:
-        print(report.failures(results))
+    failed = [] if asked.peers else failures.gather(results, work.implementations())
+    if failed:
+        print(failures.told(failed))
     print(report.summary(results), f"in {time.monotonic() - began:.0f} s")
+    families = tuple(f for f in curves.FAMILIES if f in (selection.families or FAMILIES))
+    drawn = []
+    if asked.report and families and not asked.peers:
+        drawn = _run(share.BESIDE, _drawn(selection, families), asked.workers, {})
+    whole = report.document(results, ours, failed, "Peers" if asked.peers else "Conformance", sections, drawn)
+    for old in known:
+        whole["compared"] = compare.compare(old, whole)
+        print(f"\n{compare.heading(whole['compared'])}\n{compare.told(whole['compared'])}")
     if asked.report:
-        report.write(results, ours, Path(asked.report), "Peers" if asked.peers else "Conformance", sections)
+        report.write(whole, results, failed, Path(asked.report))
     ran = [r for r in results if r.mode and r.status != "not run"]
     if not ran:
         print("Nothing ran.", file=sys.stderr)
         return 1
-    return int(any(r.failed for r in ran) and not asked.peers)
+    worse = "compared" in whole and compare.newly_failing(whole["compared"])
+    return int(worse or (any(r.failed for r in ran) and not asked.peers))
+
+
+def _drawn(selection: Selection, families: tuple[str, ...]) -> Selection:
+    """What the report draws of the libraries' own losses beside ours: margins, eagerly; in float32 in a quick run."""
+    dtypes = ("float32",) if selection.quick and not selection.dtypes else selection.dtypes
+    return replace(selection, families=families, modes=("eager",), dtypes=dtypes)
 
 
 def _run(work: share.Work, selection: Selection, workers: int, spreads: Spreads) -> list[Result]:
@@ -77,7 +118,8 @@ def _run(work: share.Work, selection: Selection, workers: int, spreads: Spreads)
             results += done
             runner.widen(spreads, apart)
             failed = sum(r.failed for r in results)
-            progress.update(task, advance=1, description=f"[red]{failed} failed[/red]" if failed else "all well")
+            said = f"[red]{failed} failed[/red]" if failed else "all well"
+            progress.update(task, advance=1, description="to be drawn beside" if work is share.BESIDE else said)
     return sorted(results, key=_order)
 
 
@@ -88,7 +130,7 @@ def _order(one: Result | Spread) -> tuple[int, int]:
 
 def _list() -> None:
     print("functions:", *FUNCTIONS)
-    print("families: ", *FAMILIES, real.FAMILY, hunt.FAMILY)
+    print("families: ", *FAMILIES, real.FAMILY, hunt.FAMILY, golden.FAMILY)
     print("dtypes:   ", *FORMATS)
     print("modes:    ", *MODES)
     for backend in backends():
@@ -102,15 +144,29 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--backend", action="append", default=[], choices=[b.name for b in backends()])
     parser.add_argument("--mode", action="append", default=[], choices=MODES)
     parser.add_argument("--dtype", action="append", default=[], choices=list(FORMATS))
-    parser.add_argument("--family", action="append", default=[], choices=[*FAMILIES, real.FAMILY, hunt.FAMILY])
+    parser.add_argument(
+        "--family", action="append", default=[], choices=[*FAMILIES, real.FAMILY, hunt.FAMILY, golden.FAMILY]
+    )
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--hunt", type=float, metavar="SECONDS", help="search at random for worse inputs")
-    parser.add_argument("--peers", action="store_true", help="judge the libraries' own losses by the same cases")
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument("--hunt", type=float, metavar="SECONDS", help="search at random for worse inputs")
+    what.add_argument("--peers", action="store_true", help="judge the libraries' own losses by the same cases")
+    what.add_argument("--candidate", metavar="MODULE:FUNCTION", help="judge this function, whosever it is")
+    what.add_argument("--vectors", metavar="DIR", help="write the golden vectors there")
+    parser.add_argument("--as", dest="as_", choices=FUNCTIONS, help="what the candidate is judged as; its own name")
+    parser.add_argument("--budget", type=float, metavar="ULP", help="the candidate's, in place of the contract's")
     parser.add_argument(
         "--workers", type=int, default=min(2, os.cpu_count() or 1), help="processes to share the run among"
     )
     parser.add_argument("--list", action="store_true", help="what can be selected, and what is installed")
-    parser.add_argument("--report", metavar="DIR", help="write results.json and summary.md there")
+    parser.add_argument("--report", metavar="DIR", help="write index.html, results.json and summary.md there")
+    parser.add_argument(
+        "--compare",
+        nargs="+",
+        default=[],
+        metavar="RESULTS",
+        help="tell what changed since a results.json; given two, compare those and run nothing",
+    )
     return parser
 
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
+
 import numpy as np
 
-from conformance.cases import ELEMENTWISE, PAIRED, Case
-from conformance.formats import HALF, Floats
+from arrayloss.testing import FORMATS, HALF, Case, Due, Exact, Floats
+from conformance.cases import ELEMENTWISE, PAIRED
 
 HALF_ULP = 1.0
 """Half types are computed in float32 and rounded once, so conditioning doesn't show."""
@@ -35,9 +38,35 @@ POLY_BELOW_0 = 12.0
 """The same for poly_loss with epsilon below 0: -log p - (1 - p) goes with (1 - p)^2, as focal with gamma 1."""
 
 
+def due(case: Case, answer: Mapping[str, Exact]) -> dict[str, Due]:
+    """What each quantity of a case is held to, from the exact numbers."""
+    terms = _terms(case)
+    return {
+        name: Due(numbers, dtype_of(case, name), base(case, name), allowance(case, name), terms)
+        for name, numbers in answer.items()
+    }
+
+
+def _terms(case: Case) -> int:
+    """How many exponentials are added up in one number."""
+    terms = 1 if case.function in ELEMENTWISE else case.arrays["logits"].shape[case.axis]
+    if case.dtype == "float16":  # made of float32, far from where these end
+        return terms
+    return terms * math.ceil(_factor(case))
+
+
+def _factor(case: Case) -> float:
+    """What an exponential is multiplied by, at the most: what a compiler flushed may have been a normal number's."""
+    if case.function in PAIRED:
+        return -FORMATS[case.dtype].subnormal_exponent  # a log ratio
+    if case.function == "asymmetric_loss":
+        return 1 / (float(case.options.get("margin", 0.05)) or 1)
+    return max(1.0, 1 + float(case.options.get("epsilon", 2.0))) if case.function == "poly_loss" else 1.0
+
+
 def base(case: Case, quantity: str) -> float:
     """The budget of a quantity (`"value"`, `"d logits"`, ...) in ULP, before conditioning."""
-    if case.budget is not None and quantity == "value":
+    if case.budget is not None:
         return case.budget
     if dtype_of(case, quantity) in HALF:
         return HALF_ULP

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from conformance.formats import FORMATS, HALF, Floats, rounded
+from arrayloss.testing import FORMATS, HALF, Case, Floats, Reduce, rounded
 
 TRANSFORMS = ("softmax", "log_softmax", "logsumexp", "sigmoid", "log_sigmoid")
 CATEGORICAL = ("nll_loss", "cross_entropy", "softmax_focal_loss", "poly_loss")
@@ -38,50 +38,6 @@ def variants(function: str, gammas: tuple[float, ...] = GAMMAS) -> list[dict[str
     if function == "poly_loss":
         return [{"epsilon": epsilon} for epsilon in EPSILONS[: len(gammas)]]
     return list(ASYMMETRIES[: len(gammas)]) if function == "asymmetric_loss" else [{}]
-
-
-@dataclass(frozen=True)
-class Reduce:
-    """A reduction given as an object: `kind` is its name in the public face, `arguments` what it is made with."""
-
-    kind: str
-    arguments: Mapping[str, Any] = field(default_factory=dict)
-
-    def __str__(self) -> str:
-        return f"{self.kind}({', '.join(f'{k}={v!r}' for k, v in self.arguments.items())})"
-
-
-@dataclass(frozen=True, eq=False)
-class Case:
-    """One call: a function, its arrays by name (`logits` first), its plain options, and what to differentiate by."""
-
-    function: str
-    family: str
-    name: str
-    dtype: str
-    arrays: Mapping[str, Floats]
-    options: Mapping[str, Any] = field(default_factory=dict)
-    target_kind: str = "none"  # "index", "float", "bool" or "none"
-    cotangent: Floats | None = None
-    wrt: tuple[str, ...] = ("logits",)
-    budget: float | None = None  # in place of the table's
-
-    @property
-    def result_dtype(self) -> str:
-        """The dtype of the value: that of the inputs, or the one asked for."""
-        return str(self.options.get("dtype", self.dtype))
-
-    @property
-    def axis(self) -> int:
-        """The class axis."""
-        return int(self.options.get("axis", -1))
-
-    @property
-    def label(self) -> str:
-        """Family, name and options in one line."""
-        options = ", ".join(f"{k}={v}" for k, v in self.options.items())
-        extras = ", ".join(k for k in self.arrays if k not in ("logits", "target"))
-        return f"{self.family}/{self.name}({options}{'; ' if options and extras else ''}{extras})"
 
 
 def cases(function: str, dtype: str, *, seed: int = 0, quick: bool = False) -> Iterator[Case]:
@@ -472,7 +428,9 @@ def _options(function: str, dtype: str, rng: np.random.Generator) -> Iterator[Ca
         arrays = {"logits": rounded(x, dtype), "target": labels}
         yield Case(function, "", f"{len(shape)}-d", dtype, arrays, {"axis": axis}, "index")
     # The last of the shapes goes on, with everything at once.
+    labels = labels.copy()
     labels.ravel()[3] = -100
+    arrays = {**arrays, "target": labels}
     full = {
         "class_weight": rounded(rng.random(classes) + 0.25, dtype),
         "sample_weight": rounded(rng.random(lead) + 0.25, dtype),

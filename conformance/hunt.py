@@ -11,10 +11,9 @@ from typing import Any
 
 import numpy as np
 
+from arrayloss.testing import FORMATS, Case, Floats, Implementation, rounded
 from conformance import runner
-from conformance.backends import Implementation
-from conformance.cases import ELEMENTWISE, FUNCTIONS, PAIRED, TRANSFORMS, Case
-from conformance.formats import FORMATS, Floats, rounded
+from conformance.cases import ELEMENTWISE, FUNCTIONS, PAIRED, TRANSFORMS
 from conformance.runner import Result, Selection
 
 FAMILY = "hunted"

@@ -21,8 +21,8 @@ from functools import lru_cache
 import numpy as np
 from flint import arb, ctx
 
-from conformance.cases import BINARY, CATEGORICAL, PAIRED, Case, Reduce
-from conformance.formats import FORMATS, Floats
+from arrayloss.testing import FORMATS, Case, Exact, Floats, Reduce
+from conformance.cases import BINARY, CATEGORICAL, PAIRED
 
 PROOF_BITS = 80
 """A ball is sharp once its radius is below 2**-80 of its value (or of the smallest subnormal of the dtype)."""
@@ -30,19 +30,6 @@ PROOF_BITS = 80
 _GUARD_BITS = 24  # what sums and weights may take away from a sharp ball before it is written down
 
 Balls = list[arb]
-
-
-@dataclass(frozen=True)
-class Exact:
-    """An array of exact numbers as `high + low`, and the size against which each one's error is measured.
-
-    `scale` is the number's own magnitude, except where it is a difference P - Q of positive numbers and the contract
-    forgives the cancellation: there it is max(P, Q).
-    """
-
-    high: Floats
-    low: Floats
-    scale: Floats
 
 
 def exact(case: Case) -> dict[str, Exact]:

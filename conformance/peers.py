@@ -9,10 +9,8 @@ import os
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from arrayloss.testing import HALF, Case, Implementation, Loss
 from conformance import runner
-from conformance.backends import Implementation, Loss
-from conformance.cases import Case
-from conformance.formats import HALF
 from conformance.report import short
 from conformance.runner import Result
 

@@ -13,10 +13,8 @@ from typing import Any
 
 import numpy as np
 
+from arrayloss.testing import Backend, Case, Floats, Implementation, backends, rounded
 from conformance import runner
-from conformance.backends import Backend, Implementation, backends
-from conformance.cases import Case
-from conformance.formats import Floats, rounded
 from conformance.runner import Result, Selection, Spreads
 
 FAMILY = "real"

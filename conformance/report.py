@@ -1,19 +1,29 @@
-"""The matrix, the failures and the results file, from plain records."""
+"""The matrix, the results file and the summary, from plain records."""
 
 from __future__ import annotations
 
+import importlib
 import json
 import platform
-from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+
+from arrayloss.testing import backends
+from conformance import compare, curves, failures, page
 from conformance.backends import versions
+from conformance.compare import SCHEMA
+from conformance.failures import Failure
 from conformance.runner import Result, Spread
 
 Cell = tuple[str, str, str]
+Place = tuple[str, str, str, str, str]
+"""Implementation, function, dtype, backend and mode."""
 
 
 def columns(results: Iterable[Result]) -> list[tuple[str, str, str]]:
@@ -90,34 +100,15 @@ def _said(spread: Spread | None) -> str:
     return f"{short(spread.ulp)} ({spread.low}, {spread.high})" if spread.ulp else "0"
 
 
-def failures(results: list[Result], most: int = 40) -> str:
-    """The failures, those alike in function, family and reason told once, each with its worst input."""
-    alike: dict[tuple[str, ...], list[Result]] = defaultdict(list)
+def not_covered(results: Iterable[Result]) -> str:
+    """What could not be asked, and why, as a Markdown list."""
+    why: dict[str, dict[str, None]] = defaultdict(dict)
     for r in results:
-        if r.failed:
-            said = r.reason if r.status == "error" or r.measured is None else ""
-            alike[r.implementation, r.function, r.family, r.quantity.split(" ", 1)[-1], said].append(r)
-    lines = []
-    for same in list(alike.values())[:most]:
-        r = max(same, key=lambda s: (_gravity(s), s.measured.after_k if s.measured else 0))
-        where = ", ".join(dict.fromkeys(f"{s.backend} {s.mode} {s.dtype}" for s in same))
-        lines.append(f"FAIL {r.function}, {r.quantity or 'call'}, {r.case} [{len(same)}: {where[:300]}]")
-        lines.append(f"     {r.dtype} on {r.backend} {r.mode}: {r.reason}")
-        if r.witness is not None and r.measured is not None:
-            w = r.witness
-            inputs = ", ".join(f"{k}={[float.fromhex(v) for v in values]}" for k, values in w.inputs.items())
-            lines.append(
-                f"     worst {short(r.measured.worst)} ULP, {short(r.measured.after_k)} after k; at {w.position}: "
-                f"exact {w.exact!r}, got {w.got!r}; {inputs[:400]}"
-            )
-    if len(alike) > most:
-        lines.append(f"... and {len(alike) - most} more kinds of failure")
-    return "\n".join(lines)
-
-
-def _gravity(result: Result) -> int:
-    found = result.measured
-    return 2 if found is None or found.spurious or found.missing else 1 if found.lost else 0
+        if r.mode and r.status == "not run":
+            why[r.reason][f"{r.case} {r.dtype}"] = None
+    gradients = any(r.quantity.split()[0] in ("auto", "closed") for r in results if r.quantity)
+    lines = [f"- {reason}: {len(cases)} cases, {next(iter(cases))} among them" for reason, cases in why.items()]
+    return "\n".join([*lines, *([] if gradients else ["- gradients: the library has no autodiff"])])
 
 
 def summary(results: list[Result]) -> str:
@@ -134,27 +125,203 @@ def summary(results: list[Result]) -> str:
     )
 
 
-def write(
-    results: list[Result], spreads: list[Spread], directory: Path, title: str, sections: Mapping[str, str]
-) -> None:
-    """`results.json` and `summary.md`, dated and with versions; the sections come under the matrix."""
-    directory.mkdir(parents=True, exist_ok=True)
-    about = {
-        "schema": 2,
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "python": platform.python_version(),
-        "machine": platform.machine(),
-        "versions": versions(),
+def document(
+    results: list[Result],
+    spreads: list[Spread],
+    failed: list[Failure],
+    title: str,
+    sections: Mapping[str, str],
+    beside: Iterable[Result] = (),
+) -> dict[str, Any]:
+    """Everything that a run found, as plain data: what `results.json` holds and the page is made from.
+
+    `beside` are records of other implementations that are only drawn.
+    """
+    mine: dict[Place, list[Result]] = defaultdict(list)
+    for r in results:
+        if r.mode:
+            mine[r.implementation, r.function, r.dtype, r.backend, r.mode].append(r)
+    others: dict[Place, list[Result]] = defaultdict(list)
+    for r in beside:
+        if r.mode:
+            others[r.implementation, r.function, r.dtype, r.backend, r.mode].append(r)
+    absent = {r.backend: r.reason for r in results if not r.mode}
+    known = [b.name for b in backends()]
+    ran = {r.backend for r in results if r.mode and r.status != "not run"}
+    there = sorted(ran, key=lambda name: (known.index(name) if name in known else len(known), name))
+    labels = {label: i for i, label in enumerate(dict.fromkeys(r.case for group in mine.values() for r in group))}
+    return {
+        "schema": SCHEMA,
+        "about": {
+            "title": title,
+            "date": datetime.now(UTC).isoformat(timespec="seconds"),
+            "python": platform.python_version(),
+            "machine": platform.machine(),
+            "system": platform.platform(terse=True),
+            "versions": versions(),
+            "devices": devices(there),
+            "summary": summary(results),
+            "sections": dict(sections),
+        },
+        "backends": [{"name": name, "missing": None} for name in there]
+        + [{"name": name, "missing": reason} for name, reason in absent.items()],
+        "cells": [_cell(*place, group) for place, group in mine.items()],
+        "failures": [asdict(f) for f in failed],
+        "spread": [{**asdict(s), "ulp": _few(s.ulp)} for s in spreads],
+        "curves": [c for groups in (mine, others) for place, group in groups.items() for c in _curves(*place, group)],
+        "cases": list(labels),
+        "record_fields": list(FIELDS),
+        "records": [
+            _record(i, labels[r.case], r)
+            for i, group in enumerate(mine.values())
+            for r in group
+            if r.status != "not run"
+        ],
     }
-    records = {"about": about, "results": [r.as_json() for r in results], "spread": [asdict(s) for s in spreads]}
-    (directory / "results.json").write_text(json.dumps(records, indent=1, default=str) + "\n")
-    found = ", ".join(f"{name} {number}" for name, number in versions().items())
-    text = f"# {title}\n\n{about['date']}; Python {about['python']}; {found}\n\n{LEGEND}\n\n"
-    text += f"{matrix(results)}\n\n{summary(results)}\n"
-    text += "".join(f"\n## {heading}\n\n{body}\n" for heading, body in sections.items() if body)
-    if any(r.failed for r in results):
-        text += f"\n## Failures\n\n```\n{failures(results)}\n```\n"
+
+
+def _cell(
+    implementation: str, function: str, dtype: str, backend: str, mode: str, group: list[Result]
+) -> dict[str, Any]:
+    """One function and dtype on one backend in one mode."""
+    ran = [r for r in group if r.status != "not run"]
+    return {
+        "implementation": implementation,
+        "function": function,
+        "dtype": dtype,
+        "backend": backend,
+        "mode": mode,
+        "records": len(ran),
+        "failed": sum(r.failed for r in ran),
+        "numbers": sum(r.measured.count for r in ran if r.measured),
+        "flushed": sum(r.measured.flushed for r in ran if r.measured),
+        "share": _few(max((_share(r) for r in ran), default=0.0)),
+        "quantities": _parts(ran, lambda r: r.quantity or "call", "quantity"),
+        "families": _parts(ran, lambda r: r.family, "family"),
+        "not_covered": dict(Counter(r.reason for r in group if r.status == "not run")),
+    }
+
+
+def _parts(ran: list[Result], of: Callable[[Result], str], name: str) -> list[dict[str, Any]]:
+    """The same records by quantity or by family, each with the one that uses most of its budget."""
+    grouped: dict[str, list[Result]] = defaultdict(list)
+    for r in ran:
+        grouped[of(r)].append(r)
+    found = []
+    for part, same in grouped.items():
+        worst = max(same, key=lambda r: (r.failed, _share(r)))
+        measured = [r.measured for r in same if r.measured]
+        found.append(
+            {
+                name: part,
+                "records": len(same),
+                "failed": sum(r.failed for r in same),
+                "worst": _few(max((m.worst for m in measured), default=0.0)),
+                "after_k": _few(max((m.after_k for m in measured), default=0.0)),
+                "measured": bool(measured),
+                "share": _few(_share(worst)),
+                "budget": worst.budget,
+                "case": worst.case,
+                "reason": worst.reason,
+            }
+        )
+    return found
+
+
+def _share(r: Result) -> float:
+    """How much of its budget a record uses."""
+    return r.measured.after_k / r.budget if r.measured and r.budget else 0.0
+
+
+def _few(number: float) -> float:
+    """Four digits are enough of an error."""
+    return float(f"{number:.4g}")
+
+
+FIELDS = ("cell", "case", "quantity", "status", "budget", "numbers", "worst", "after_k", "flushed", "reason")
+
+
+def _record(cell: int, label: int, r: Result) -> list[Any]:
+    """One record, in the order of `FIELDS`; `cell` and `case` count into the lists of those."""
+    m = r.measured
+    numbers = [m.count, _few(m.worst), _few(m.after_k), m.flushed] if m else [0, None, None, 0]
+    return [cell, label, r.quantity, r.status, r.budget, *numbers, *([r.reason] if r.reason else [])]
+
+
+def _curves(
+    implementation: str, function: str, dtype: str, backend: str, mode: str, group: list[Result]
+) -> Iterator[dict[str, Any]]:
+    """Error over margin, value and gradient: `points` are bin, worst error (null: NaN or inf came back), budget."""
+    for kind in curves.QUANTITIES:
+        tables = [r.points for r in group if r.points is not None and r.points.size and r.quantity.endswith(kind)]
+        if not tables:
+            continue
+        table = np.concatenate(tables)
+        points = []
+        for at in np.unique(table[:, 0]):
+            worst, allowed = np.max(table[table[:, 0] == at, 1:], axis=0)
+            points.append([int(at), _few(float(worst)) if np.isfinite(worst) else None, _few(float(allowed))])
+        yield {
+            "implementation": implementation,
+            "function": function,
+            "dtype": dtype,
+            "backend": backend,
+            "mode": mode,
+            "quantity": kind,
+            "points": points,
+        }
+
+
+def devices(names: Iterable[str]) -> dict[str, str]:
+    """What the backends that ran have run on."""
+    found = {}
+    for name in names:
+        library, _, device = name.partition(":")
+        if library == "torch" and device == "cuda":
+            found[name] = str(importlib.import_module("torch").cuda.get_device_name(0))
+        elif library == "jax" and device == "cuda":
+            found[name] = str(importlib.import_module("jax").devices("cuda")[0].device_kind)
+        elif library == "cupy":
+            found[name] = importlib.import_module("cupy").cuda.runtime.getDeviceProperties(0)["name"].decode()
+        else:
+            found["cpu"] = _processor()
+    return found
+
+
+def _processor() -> str:
+    known = Path("/proc/cpuinfo")
+    lines = known.read_text().splitlines() if known.exists() else []
+    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return models[0] if models else platform.processor() or platform.machine()
+
+
+def write(found: Mapping[str, Any], results: list[Result], failed: list[Failure], directory: Path) -> None:
+    """`index.html`, `results.json` and `summary.md`, dated and with versions."""
+    directory.mkdir(parents=True, exist_ok=True)
+    (directory / "results.json").write_text(_lines(found))
+    (directory / "index.html").write_text(page.render(found))
+    about = found["about"]
+    packages = ", ".join(f"{name} {number}" for name, number in about["versions"].items())
+    text = f"# {about['title']}\n\n{about['date']}; Python {about['python']}; {packages}\n\n{LEGEND}\n\n"
+    text += f"{matrix(results)}\n\n{about['summary']}\n"
+    text += "".join(f"\n## {heading}\n\n{body}\n" for heading, body in about["sections"].items() if body)
+    if "compared" in found:
+        text += f"\n## {compare.heading(found['compared'])}\n\n{compare.told(found['compared'])}\n"
+    if failed:
+        text += f"\n## Failures\n\n```\n{failures.told(failed)}\n```\n"
     (directory / "summary.md").write_text(text)
+
+
+def _lines(found: Mapping[str, Any]) -> str:
+    """JSON with one entry of each list on a line: small, and a difference of two files can be read."""
+    parts = []
+    for name, value in found.items():
+        if isinstance(value, list) and value:
+            entries = ",\n".join(json.dumps(v, separators=(",", ":"), allow_nan=False) for v in value)
+            parts.append(f"{json.dumps(name)}: [\n{entries}\n]")
+        else:
+            parts.append(f"{json.dumps(name)}: {json.dumps(value, indent=1, allow_nan=False)}")
+    return "{\n" + ",\n".join(parts) + "\n}\n"
 
 
 LEGEND = (

@@ -2,35 +2,38 @@
 
 from __future__ import annotations
 
-import math
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
-from typing import Any
+from dataclasses import dataclass, field, replace
 
-import numpy as np
-
-from conformance import budget
-from conformance.backends import Backend, Implementation, Numbers, backends
-from conformance.cases import ELEMENTWISE, FUNCTIONS, PAIRED, SLOW, Case, cases
-from conformance.formats import FORMATS, Floats
-from conformance.measure import Measurement, measure, spread
-from conformance.oracle import Exact, exact
-
-
-@dataclass(frozen=True)
-class Witness:
-    """The number that a record is about: the input it came from, what was due and what came back."""
-
-    position: tuple[int, ...]
-    inputs: dict[str, list[str]]
-    exact: float
-    got: float
+from arrayloss.testing import (
+    FORMATS,
+    Backend,
+    Case,
+    Due,
+    Floats,
+    Implementation,
+    Measurement,
+    Numbers,
+    Witness,
+    backends,
+    fault,
+    measure,
+    spread,
+    witness,
+)
+from conformance import budget, curves
+from conformance.cases import FUNCTIONS, SLOW, cases
+from conformance.oracle import exact
 
 
 @dataclass(frozen=True)
 class Result:
-    """One quantity of one case on one backend: `status` is "ok", "FAIL", "error" or "not run"."""
+    """One quantity of one case on one backend: `status` is "ok", "FAIL", "error" or "not run".
+
+    `points` is its error over margin (see `curves`), where its family goes through margins; `asked` the case itself,
+    where it failed.
+    """
 
     implementation: str
     function: str
@@ -45,15 +48,13 @@ class Result:
     budget: float = 0.0
     measured: Measurement | None = None
     witness: Witness | None = None
+    points: Floats | None = field(default=None, repr=False, compare=False)
+    asked: Case | None = field(default=None, repr=False, compare=False)
 
     @property
     def failed(self) -> bool:
         """Whether the contract is broken here."""
         return self.status in ("FAIL", "error")
-
-    def as_json(self) -> dict[str, Any]:
-        """The record as plain data."""
-        return asdict(self)
 
 
 @dataclass(frozen=True)
@@ -126,7 +127,7 @@ def run(
         if reason is not None:
             yield Result("", "", name, "", "", "", "", "", "not run", reason)
     for case in chosen:
-        answer: dict[str, Exact] | None = None
+        answer: Mapping[str, Due] | None = None
         for implementation in implementations:
             if case.function not in implementation.functions:
                 continue
@@ -146,12 +147,12 @@ def run(
                     if not _taken(case, backend, mode, selection):
                         continue
                     if answer is None:
-                        answer = exact(case)
+                        answer = case.due or budget.due(case, exact(case))
                     try:
                         numbers = backend.evaluate(implementation, case, mode)
                     except Exception as error:  # whatever an implementation raises is a finding, no reason to stop
                         said = f"{type(error).__name__}: {error}"[:400]
-                        yield _blank(implementation, case, backend, mode, "error", said)
+                        yield replace(_blank(implementation, case, backend, mode, "error", said), asked=case)
                         continue
                     heard[f"{backend.name} {mode}".removesuffix(" eager")] = numbers
                     yield from compare(
@@ -161,17 +162,18 @@ def run(
                 widen(spreads, _spreads(implementation.name, case, answer, heard))
 
 
-def _spreads(name: str, case: Case, answer: Mapping[str, Exact], heard: Mapping[str, Numbers]) -> Iterator[Spread]:
+def _spreads(name: str, case: Case, answer: Mapping[str, Due], heard: Mapping[str, Numbers]) -> Iterator[Spread]:
     """The spread of each quantity; closed form and autodiff, eager and compiled are answers to the same question."""
     said: dict[str, dict[str, Floats]] = defaultdict(dict)
     for place, numbers in heard.items():
         for quantity, got in numbers.items():
-            if got.shape == answer[_plain(quantity)].high.shape:
+            if got.shape == answer[_plain(quantity)].exact.high.shape:
                 way = quantity.split()[0] if quantity.startswith(("closed", "auto")) else ""
                 said[_plain(quantity)][f"{place} {way}".strip()] = got
     for quantity, answers in said.items():
         if len({place.split()[0] for place in answers}) > 1:
-            gap = spread(list(answers.values()), answer[quantity], budget.dtype_of(case, quantity), _terms(case))
+            due = answer[quantity]
+            gap = spread(list(answers.values()), due.exact, due.dtype, due.terms)
             places = list(answers)
             yield Spread(
                 name, case.function, case.dtype, quantity, gap.ulp, case.label, places[gap.low], places[gap.high]
@@ -183,8 +185,9 @@ def _plain(quantity: str) -> str:
 
 
 LEFT_OUT = {
-    "torch.compile": ("million", "wide", "nonfinite", "options", "reductions"),
-    "jax:cpu eager": ("million", "nonfinite", "options"),
+    "jax.jit": ("vectors",),
+    "torch.compile": ("million", "wide", "nonfinite", "options", "reductions", "vectors"),
+    "jax:cpu eager": ("million", "nonfinite", "options", "vectors"),
 }
 """Families that a mode doesn't take: each would be a compilation of its own, of arithmetic that is judged already.
 
@@ -255,73 +258,27 @@ def _blank(implementation: Implementation, case: Case, backend: Backend, mode: s
 
 
 def compare(
-    name: str, case: Case, answer: dict[str, Exact], numbers: Numbers, backend: str, mode: str, flushes: bool
+    name: str, case: Case, answer: Mapping[str, Due], numbers: Numbers, backend: str, mode: str, flushes: bool
 ) -> Iterator[Result]:
-    """Measure everything that came back against what is exact."""
+    """Measure everything that came back against what is due."""
     for quantity, got in numbers.items():
         plain = _plain(quantity)
-        dtype = budget.dtype_of(case, plain)
-        base, allowance = budget.base(case, plain), budget.allowance(case, plain)
+        due = answer[plain]
+        drawn = case.family in curves.FAMILIES and plain in curves.QUANTITIES
         record = Result(name, case.function, backend, mode, case.dtype, quantity, case.family, case.label, "ok")
         try:
-            found = measure(got, answer[plain], dtype, base, allowance, _terms(case), flushes)
+            found = measure(got, due.exact, due.dtype, due.budget, due.allowance, due.terms, flushes)
         except ValueError as error:
-            yield replace(record, status="FAIL", reason=str(error), budget=base)
+            yield replace(record, status="FAIL", reason=str(error), budget=due.budget, asked=case)
             continue
-        bad = bool(found.over or found.lost or found.spurious or found.missing or (found.flushed and not flushes))
+        wrong = fault(found, due.budget, flushes)
         yield replace(
             record,
-            status="FAIL" if bad else "ok",
-            reason=_reason(found, base, flushes) if bad else "",
-            budget=base,
+            status="FAIL" if wrong else "ok",
+            reason=wrong,
+            budget=due.budget,
             measured=found,
-            witness=_witness(case, plain, found.worst_at, got, answer[plain]) if found.count else None,
+            witness=witness(case, due, found.worst_at, got) if found.count else None,
+            points=curves.points(case, got, due) if drawn else None,
+            asked=case if wrong else None,
         )
-
-
-def _terms(case: Case) -> int:
-    """How many exponentials are added up in one number."""
-    terms = 1 if case.function in ELEMENTWISE else case.arrays["logits"].shape[case.axis]
-    if case.dtype == "float16":  # made of float32, far from where these end
-        return terms
-    return terms * math.ceil(_factor(case))
-
-
-def _factor(case: Case) -> float:
-    """What an exponential is multiplied by, at the most: what a compiler flushed may have been a normal number's."""
-    if case.function in PAIRED:
-        return -FORMATS[case.dtype].subnormal_exponent  # a log ratio
-    if case.function == "asymmetric_loss":
-        return 1 / (float(case.options.get("margin", 0.05)) or 1)
-    return max(1.0, 1 + float(case.options.get("epsilon", 2.0))) if case.function == "poly_loss" else 1.0
-
-
-def _reason(found: Measurement, base: float, flushes: bool) -> str:
-    said = [
-        f"{found.over} over {base:g} ULP" if found.over else "",
-        f"{found.lost} lost" if found.lost else "",
-        f"{found.spurious} NaN or inf for a finite number" if found.spurious else "",
-        f"{found.missing} not NaN or inf as due" if found.missing else "",
-        f"{found.flushed} flushed" if found.flushed and not flushes else "",
-    ]
-    return ", ".join(filter(None, said)) + f" of {found.count}"
-
-
-def _witness(case: Case, quantity: str, at: int, got: Floats, answer: Exact) -> Witness:
-    position = tuple(int(i) for i in np.unravel_index(at, got.shape)) if got.shape else ()
-    inputs = {name: _near(case, name, values, position) for name, values in case.arrays.items()}
-    return Witness(position, inputs, float(answer.high.ravel()[at]), float(got.ravel()[at]))
-
-
-def _near(case: Case, name: str, values: Floats, position: tuple[int, ...]) -> list[str]:
-    """The part of an input that a number depends on, as far as that is one sample; at most 12 numbers of it."""
-    logits = case.arrays["logits"]
-    if position and values.ndim:
-        if logits.ndim == 2 and name in ("logits", "target", "sample_weight", "where") and case.axis == -1:
-            values = values[position[0]] if len(values) == len(logits) else values
-        elif logits.ndim == 1 and values.shape == logits.shape and len(position) == 1 and case.function not in _ROWS:
-            values = values[position[0]]
-    return [float(v).hex() for v in np.ravel(values)[:12]]
-
-
-_ROWS = tuple(f for f in FUNCTIONS if f not in ELEMENTWISE)

@@ -7,15 +7,17 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import pkgutil
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, replace
 from functools import partial
 
-from conformance import hunt, peers, real, runner
-from conformance.backends import Implementation, arrayloss
-from conformance.cases import FUNCTIONS, Case
-from conformance.formats import FORMATS
+from arrayloss import testing
+from arrayloss.testing import FORMATS, Backend, Case, Implementation
+from conformance import golden, hunt, peers, real, runner
+from conformance.backends import arrayloss
+from conformance.cases import FUNCTIONS
 from conformance.runner import Result, Selection, Spread, Spreads
 
 
@@ -39,12 +41,46 @@ def _with_peers() -> list[Implementation]:
 def _every_case(selection: Selection) -> Iterator[Case]:
     yield from runner.selected_cases(selection)
     yield from hunt.kept(selection)
+    yield from golden.again(selection)
 
 
 Done = tuple[list[Result], list[Spread]]
 
 OURS = Work(_ours, _every_case, trained=True)
 PEERS = Work(_with_peers, peers.cases)
+BESIDE = Work(peers.peers, peers.cases)
+"""The libraries' own losses alone, to be drawn beside what is judged."""
+
+
+def candidate(path: str, as_: str | None, selection: Selection, budget: float | None) -> tuple[Work, Selection]:
+    """Somebody's function, `package.module:function`, and what of a selection it is judged by.
+
+    Eager, and on the first library that it takes, unless the selection says more.
+    """
+    try:
+        function = pkgutil.resolve_name(path)
+    except (ImportError, AttributeError) as error:
+        raise ValueError(f"--candidate {path}: {error}") from error
+    name = testing.judged_as(function, as_)
+    found = testing.candidate(function, name, _among(selection.backends))
+    chosen = replace(selection, functions=(name,), backends=found.backends or (), modes=selection.modes or ("eager",))
+    return Work(partial(_resolved, path, name, chosen.backends), partial(_budgeted, budget)), chosen
+
+
+def _resolved(path: str, name: str, libraries: tuple[str, ...]) -> list[Implementation]:
+    return [testing.candidate(pkgutil.resolve_name(path), name, _among(libraries))]
+
+
+def _among(libraries: tuple[str, ...]) -> list[Backend]:
+    return [testing.backend(name) for name in libraries]
+
+
+def _budgeted(budget: float | None, selection: Selection) -> Iterator[Case]:
+    for case in _every_case(selection):
+        if budget is not None:
+            due = {name: replace(due, budget=budget) for name, due in case.due.items()}
+            case = replace(case, budget=budget, due=due)
+        yield case
 
 
 def parts(selection: Selection) -> list[Selection]:

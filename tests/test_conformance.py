@@ -15,12 +15,10 @@ from arrayloss import _kernels
 from arrayloss._engine import Problem, categorical
 from arrayloss._gradients import loss
 from arrayloss._modes import Array, Traced
+from arrayloss.testing import FORMATS, Exact, Measurement, measure, spread
 from conformance import hunt, runner
 from conformance.__main__ import main
 from conformance.backends import arrayloss as package
-from conformance.formats import FORMATS
-from conformance.measure import Measurement, measure, spread
-from conformance.oracle import Exact
 from conformance.peers import better
 from conformance.runner import Result, Selection, Spreads
 

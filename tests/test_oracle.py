@@ -8,8 +8,8 @@ import mpmath
 import numpy as np
 import pytest
 
-from conformance.cases import BINARY, CATEGORICAL, FUNCTIONS, PAIRED, Case, Reduce, cases
-from conformance.formats import Floats, spacing
+from arrayloss.testing import Case, Floats, Reduce, spacing
+from conformance.cases import BINARY, CATEGORICAL, FUNCTIONS, PAIRED, cases
 from conformance.oracle import exact
 
 # Where e**-300 and 1 stand in one sum, 60 digits of a small loss and of a difference quotient of it take 700.

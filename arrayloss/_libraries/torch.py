@@ -15,6 +15,8 @@ from arrayloss._rows import Arrays, Work, in_blocks, whole
 
 _CPU_BLOCK_BYTES = 2 * 1024 * 1024
 _DEVICE_BLOCK_BYTES = 256 * 1024 * 1024
+# Elements from which a sum in float64 is folded first.
+_FOLDED = 1 << 16
 
 
 def _plain() -> bool:
@@ -29,10 +31,27 @@ def _taped(*arrays: Array | None) -> bool:
     return torch.is_grad_enabled() and any(a is not None and a.requires_grad for a in arrays)
 
 
-class _Traced(Traced):
-    def take(self, x: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+class _Selected:
+    """The label by a comparison, which torch's compiler makes vector code of (XLA's does not)."""
+
+    def __init__(self, classes: int, labels: torch.Tensor) -> None:
+        self._labels = labels
+        self._hit = torch.arange(classes, device=labels.device) == labels
+
+    def take(self, x: torch.Tensor) -> torch.Tensor:
         # array-api-compat's take_along_axis fixes the batch size of a program with dynamic shapes.
-        return x.gather(1, labels)
+        return x.gather(1, self._labels)
+
+    def drop(self, e: torch.Tensor) -> torch.Tensor:
+        return torch.where(self._hit, 0.0, e)
+
+    def spread(self, e: torch.Tensor, others: torch.Tensor, at_label: torch.Tensor) -> torch.Tensor:
+        return torch.where(self._hit, at_label, e * others)
+
+
+class _Traced(Traced):
+    def labels(self, x: torch.Tensor, labels: torch.Tensor) -> _Selected:
+        return _Selected(x.shape[1], labels)
 
 
 class _Labels(IndexedLabels):
@@ -93,10 +112,12 @@ def _pulled(
     """What the kernel pulls the cotangent `g` back to, for each input that it is needed for."""
     # A tape (create_graph=True) needs operations that it can differentiate: out of place, on whole arrays.
     mode = library.mode(kernel.dtype, g, *arrays)
+    # A compiled backward has no second one, and shares what it computes with the forward if that reads the same.
+    twice = not isinstance(mode, Eager) and not torch.compiler.is_compiling()
 
     def work(x: Array, g: Array, *others: Array | None) -> tuple[Array | None, ...]:
         coefficient = others[0] if others else None
-        if coefficient is not None and not isinstance(mode, Eager):
+        if coefficient is not None and twice:
             # What counts for nothing must not reach the second derivative either: 0 * nan there is out of sight.
             nothing = (coefficient == 0) & ~torch.isfinite(x.amax(1, keepdim=True))
             x = torch.where(nothing, torch.zeros_like(x), x)
@@ -159,6 +180,16 @@ class Torch(Library):
 
     def index_dtype(self, x: Array) -> Any:
         return torch.int64  # the only one that torch indexes with
+
+    def sum(self, x: torch.Tensor) -> torch.Tensor:
+        if _plain() and not _taped(x) and x.numel() > _FOLDED:
+            # torch makes a copy in float64 to sum that; of sums of four, rounded twice, the copy is a quarter.
+            flat = x.reshape(-1)
+            n = flat.shape[0] // 4
+            first, second, third, fourth = (flat[i * n : (i + 1) * n] for i in range(4))
+            x = torch.cat(((first + second) + (third + fourth), flat[4 * n :]))
+        # Not sum(dtype=): that takes 4 us longer.
+        return x.to(torch.float64).sum()
 
     def looks(self, *arrays: Array | None) -> bool:
         return _plain() and all(a is None or a.device.type == "cpu" for a in arrays)

@@ -1,6 +1,6 @@
 """The four floating-point formats that are judged, as plain numbers.
 
-Every array in the suite is a float64 array whose values are *representable* in the format under test, so that one
+Every array that is judged is a float64 array whose values are *representable* in the format under test, so that one
 container serves bfloat16 too, which NumPy doesn't have.
 """
 
@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import ml_dtypes
 import numpy as np
 import numpy.typing as npt
 
@@ -56,13 +55,14 @@ FORMATS = {
 }
 HALF = ("float16", "bfloat16")
 
-_NUMPY = {"float16": np.float16, "bfloat16": ml_dtypes.bfloat16, "float32": np.float32, "float64": np.float64}
-
 
 def rounded(values: npt.ArrayLike, dtype: str) -> Floats:
-    """Round to the nearest numbers of `dtype`, given back as float64."""
-    with np.errstate(over="ignore", under="ignore"):
-        return np.asarray(values, dtype=np.float64).astype(_NUMPY[dtype]).astype(np.float64)
+    """Round to the nearest numbers of `dtype` (ties to even, past the largest to infinity), given back as float64."""
+    exact = np.array(values, dtype=np.float64)
+    unit = spacing(exact, dtype)
+    with np.errstate(invalid="ignore"):
+        near = np.rint(exact / unit) * unit
+    return np.where(np.abs(near) > FORMATS[dtype].largest, np.copysign(np.inf, near), near)
 
 
 def spacing(values: Floats, dtype: str) -> Floats:

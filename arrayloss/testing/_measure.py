@@ -7,8 +7,45 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from conformance.formats import FORMATS, Floats, spacing
-from conformance.oracle import Exact
+from arrayloss.testing._formats import FORMATS, Floats, spacing
+
+
+@dataclass(frozen=True)
+class Exact:
+    """An array of exact numbers as `high + low`, and the size against which each one's error is measured.
+
+    `scale` is the number's own magnitude, except where it is a difference P - Q of positive numbers and the contract
+    forgives the cancellation: there it is max(P, Q).
+    """
+
+    high: Floats
+    low: Floats
+    scale: Floats
+
+
+@dataclass(frozen=True, eq=False)
+class Due:
+    """What one result of a case has to be.
+
+    Attributes
+    ----------
+    exact
+        The exact numbers.
+    dtype
+        The format that the result comes in, whose ULP is the unit.
+    budget
+        ULP that every number may be off.
+    allowance
+        What conditioning adds to that, for each number (k in the contract); broadcasts to the numbers.
+    terms
+        How many exponentials are added up in one number.
+    """
+
+    exact: Exact
+    dtype: str
+    budget: float
+    allowance: Floats
+    terms: int
 
 
 @dataclass(frozen=True)
@@ -73,7 +110,7 @@ def measure(
     if got.shape != exact.high.shape:
         raise ValueError(f"shape {got.shape} came back, {exact.high.shape} was due")
     form = FORMATS[dtype]
-    underflow = terms / 2 * 2.0**form.subnormal_exponent / spacing(exact.high, dtype)
+    underflow = terms / 2 * 2.0**form.subnormal_exponent / spacing(_size(exact), dtype)
     allowance = np.broadcast_to(allowance, got.shape) + underflow
     error = errors(got, exact, dtype)
     size = np.abs(exact.high)

@@ -1,0 +1,59 @@
+"""The most memory that a call holds at once beyond its inputs, its result included."""
+
+from __future__ import annotations
+
+import gc
+import tracemalloc
+from collections.abc import Callable
+from typing import Any
+
+Call = Callable[[], object]
+
+
+def of_numpy(call: Call) -> int:
+    """Bytes, by tracemalloc, which NumPy tells of every buffer."""
+    call()
+    gc.collect()
+    tracemalloc.start()
+    try:
+        before, _ = tracemalloc.get_traced_memory()
+        tracemalloc.reset_peak()
+        result = call()
+        _, peak = tracemalloc.get_traced_memory()
+        del result
+        return peak - before
+    finally:
+        tracemalloc.stop()
+
+
+def of_torch(call: Call) -> int:
+    """Bytes, by torch's profiler, which sees every allocation on the CPU."""
+    from torch.profiler import ProfilerActivity, profile
+
+    call()
+    gc.collect()
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as seen:
+        result = call()
+    del result
+    profiler: Any = seen.profiler
+    held = most = 0
+    for event in sorted(profiler.kineto_results.events(), key=lambda e: e.start_ns()):
+        if event.name() == "[memory]":
+            held += event.nbytes()
+            most = max(most, held)
+    return most
+
+
+def of_cuda(call: Call) -> int:
+    """Bytes on the device, by torch's own count."""
+    import torch
+
+    call()
+    torch.cuda.synchronize()
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
+    result = call()
+    torch.cuda.synchronize()
+    most = torch.cuda.max_memory_allocated()
+    del result
+    return most - before

@@ -1,0 +1,42 @@
+"""Interleaved timing: every contestant in turn, round after round, so that what disturbs one disturbs all."""
+
+from __future__ import annotations
+
+import gc
+import statistics
+import time
+from collections.abc import Callable, Mapping
+
+Call = Callable[[], object]
+
+# A timing below this is made of several calls.
+_LEAST = 2e-3
+
+
+def medians(calls: Mapping[str, Call], seconds: float, rounds: int = 5) -> dict[str, float]:
+    """The median time of one call of each, measured for about `seconds` in all, `rounds` times at least."""
+    repeats = {name: _repeats(call) for name, call in calls.items()}
+    times: dict[str, list[float]] = {name: [] for name in calls}
+    end = time.perf_counter() + seconds
+    gc.collect()
+    gc.disable()
+    try:
+        while time.perf_counter() < end or len(next(iter(times.values()))) < rounds:
+            for name, call in calls.items():
+                times[name].append(_timed(call, repeats[name]))
+    finally:
+        gc.enable()
+    return {name: statistics.median(found) for name, found in times.items()}
+
+
+def _timed(call: Call, repeats: int) -> float:
+    began = time.perf_counter()
+    for _ in range(repeats):
+        call()
+    return (time.perf_counter() - began) / repeats
+
+
+def _repeats(call: Call) -> int:
+    call()  # compiles, and touches memory for the first time
+    call()
+    return max(1, round(_LEAST / max(_timed(call, 1), 1e-7)))

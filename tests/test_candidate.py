@@ -1,0 +1,155 @@
+"""`--candidate`: anybody's function, by the suite's cases; the functions are in candidates.py."""
+
+from __future__ import annotations
+
+import os
+import re
+
+import candidates
+import pytest
+
+from arrayloss.testing import assert_conforms
+from conformance import share
+from conformance.__main__ import main
+from conformance.runner import Selection
+
+BINARY = "binary_cross_entropy_with_logits"
+
+
+def judge(capsys: pytest.CaptureFixture[str], path: str, *more: str, dtype: str = "float32") -> tuple[int, str]:
+    code = main(["--candidate", path, "--dtype", dtype, "--workers", "1", *more])
+    said = capsys.readouterr()
+    return code, said.out + said.err
+
+
+def failed(said: str) -> set[tuple[str, str]]:
+    """The quantities and families that fail."""
+    return set(re.findall(r"^FAIL \w+, (?:auto |closed )?(value|d \w+|call), (\w+)/", said, re.MULTILINE))
+
+
+def test_a_function_of_ones_own_passes(capsys: pytest.CaptureFixture[str]) -> None:
+    """With no options at all: what it hasn't is reported, and no failure."""
+    code, said = judge(capsys, f"candidates:{BINARY}", "--quick")
+    assert (code, failed(said)) == (0, set())
+    for line in (
+        "- takes no label_smoothing: ",
+        "- reduction mean: it doesn't reduce:",
+        "- takes no ignore_index: ",
+        "- gradients: the library has no autodiff",
+    ):
+        assert f"\n{line}" in said
+    assert "| numpy" in said
+
+
+@pytest.mark.parametrize(("name", "reduces"), [("mean", "mean"), ("total", "sum")])
+def test_a_function_that_reduces_by_itself_is_given_single_samples(
+    name: str, reduces: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, said = judge(capsys, f"candidates:{name}", "--as", BINARY, "--quick")
+    assert (code, failed(said)) == (0, set())
+    assert f"reduction {'sum' if reduces == 'mean' else 'mean'}: it reduces to its {reduces}" in said
+    assert "margins/" not in said  # covered
+    code, said = judge(capsys, f"candidates:{name}", "--as", BINARY, "--family", "margins", "--budget", "0.25")
+    assert (code, failed(said)) == (0, set())
+    assert judge(capsys, f"candidates:{name}", "--as", BINARY, "--budget", "0.25", dtype="float64")[0] == 1
+
+
+def test_a_planted_bug_is_found(capsys: pytest.CaptureFixture[str]) -> None:
+    code, said = judge(capsys, "candidates:swapped", "--as", BINARY, "--family", "margins")
+    assert code == 1
+    assert failed(said) == {("value", "margins")}
+    assert "logits = [1.0]" in said  # made small
+    assert "exact at [0]: 1.313261687518222834; came back: 0.31326168751822286" in said
+
+
+def test_a_budget_of_ones_own(capsys: pytest.CaptureFixture[str]) -> None:
+    asked = f"candidates:{BINARY}", "--family", "margins", "--family", "vectors"
+    assert judge(capsys, *asked, "--budget", "0.51")[0] == 0
+    code, said = judge(capsys, *asked, "--budget", "1e-12", dtype="float64")
+    assert code == 1
+    assert failed(said) == {("value", "margins"), ("value", "vectors")}
+    assert "over 1e-12 ULP" in said
+
+
+def test_torchs_own_cross_entropy(capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("torch", reason="torch is not installed")
+    path = "torch.nn.functional:cross_entropy"
+    code, said = judge(capsys, path, "--quick", "--backend", "torch:cpu")
+    assert code == 1
+    # Every digit of a confident right answer is lost; with an infinite logit, it says NaN.
+    assert {("value", "margins"), ("d logits", "margins"), ("value", "nonfinite")} <= failed(said)
+    assert ("value", "ties") not in failed(said)
+    # Options it has by the same names are covered, weights it has by other names are not.
+    assert "takes no label_smoothing" not in said
+    assert "takes no class_weight, sample_weight" in said
+
+
+def test_torchs_own_binary_cross_entropy(capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("torch", reason="torch is not installed")
+    code, said = judge(capsys, f"torch.nn.functional:{BINARY}", "--backend", "torch:cpu", "--family", "options")
+    assert "takes no target of kind index (RuntimeError" in said
+    assert "takes no sample_weight, where" in said
+    assert (code, failed(said)) == (1, {("d logits", "options")})  # sigmoid(x) - y cancels
+
+
+def test_optaxs_own_focal_loss(capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("optax", reason="optax is not installed")
+    code, said = judge(capsys, "optax:sigmoid_focal_loss", "--family", "margins", "--family", "soft")
+    assert code == 1
+    assert {("value", "margins"), ("d logits", "margins"), ("value", "soft")} <= failed(said)
+    assert "| jax:cpu" in said
+
+
+def test_kerass_own_with_its_arguments_in_another_order(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KERAS_BACKEND", os.environ.get("KERAS_BACKEND", "jax"))  # it would look for TensorFlow
+    pytest.importorskip("keras", reason="keras is not installed")
+    asked = "candidates:keras_cross_entropy", "--as", "cross_entropy", "--family", "ties", "--family", "masked"
+    code, said = judge(capsys, *asked)
+    assert code == 1
+    assert {("value", "masked")} <= failed(said)  # NaN where a class is masked by -inf
+    assert "| jax:cpu" in said
+
+
+def test_defaults_of_ones_own_are_not_relied_on() -> None:
+    pytest.importorskip("torch", reason="torch is not installed")
+    asked = {"dtypes": ["float64"], "families": ["ties"]}
+    assert assert_conforms(candidates.torch_cross_entropy, "cross_entropy", **asked) == []
+    work, chosen = share.candidate("candidates:torch_cross_entropy", "cross_entropy", Selection(), None)
+    assert chosen.backends == ("torch:cpu",)
+    assert chosen.modes == ("eager",)
+    (one,) = work.implementations()
+    assert one.backends == ("torch:cpu",)
+
+
+def test_a_compiled_mode_is_taken_if_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("optax", reason="optax is not installed")
+    path = "optax:sigmoid_binary_cross_entropy"
+    code, said = judge(capsys, path, "--as", BINARY, "--mode", "jax.jit", "--family", "probabilities")
+    assert (code, "Nothing ran." in said) == (1, True)  # there are no probabilities among logits
+    code, said = judge(capsys, path, "--as", BINARY, "--mode", "jax.jit", "--family", "soft")
+    assert "| jax:cpu jax.jit" in said
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["candidates:nothing", "--as", "sigmoid"], "no library's arrays are taken: "),
+        (["candidates:absent"], "--candidate candidates:absent: "),
+        (["no_such_module:f"], "--candidate no_such_module:f: "),
+        (["candidates:swapped"], "swapped says nothing of what it is judged as"),
+        (["candidates:nothing", "--as", "cross_entropy", "--backend", "numpy"], "numpy: TypeError: not these"),
+    ],
+)
+def test_what_cannot_be_judged_is_said(arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    code, printed = judge(capsys, *arguments)
+    assert code == 2
+    assert said in printed
+
+
+@pytest.mark.parametrize("wrong", [["--as", "sigmoid"], ["--budget", "3"], ["--candidate", "a:b", "--peers"]])
+def test_options_that_say_nothing_together(wrong: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(wrong)
+    assert caught.value.code == 2

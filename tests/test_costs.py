@@ -1,0 +1,164 @@
+"""What makes the losses fast and small, without a clock: passes, temporaries, recompilations, jaxprs."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+import arrayloss as al
+from benchmarks import memory, rows, timing
+from benchmarks.__main__ import main
+
+SHAPE = (2048, 2000)
+LOGITS = np.random.default_rng(0).standard_normal(SHAPE, dtype=np.float32)
+LABELS = np.random.default_rng(1).integers(0, SHAPE[1], SHAPE[0])
+BLOCK = 2 * 2**20  # the largest block of an eager library on a CPU
+
+
+def test_numpy_needs_blocks_alone() -> None:
+    # A block's exponentials, and a few numbers for each row.
+    assert memory.of_numpy(lambda: al.cross_entropy(LOGITS, LABELS)) < BLOCK
+
+
+def test_numpy_gradient_needs_the_gradient_and_blocks() -> None:
+    both = al.value_and_grad(al.cross_entropy)
+    assert memory.of_numpy(lambda: both(LOGITS, LABELS)) < LOGITS.nbytes + 3 * BLOCK
+
+
+@pytest.mark.parametrize("scale", [1.0, 30.0])
+def test_numpy_where_the_rounding_is_made_good(scale: float) -> None:
+    # Wide logits go the longer way, in float64, but in blocks too.
+    assert memory.of_numpy(lambda: al.cross_entropy(LOGITS * np.float32(scale), LABELS)) < LOGITS.nbytes + 6 * BLOCK
+
+
+def test_torch_needs_blocks_alone() -> None:
+    torch = pytest.importorskip("torch")
+    x, t = torch.tensor(LOGITS), torch.tensor(LABELS)
+    assert memory.of_torch(lambda: al.cross_entropy(x, t)) < 2 * BLOCK
+
+
+def test_torch_backward_needs_the_gradient_and_blocks() -> None:
+    torch = pytest.importorskip("torch")
+    x, t = torch.tensor(LOGITS, requires_grad=True), torch.tensor(LABELS)
+    most = memory.of_torch(lambda: torch.autograd.grad(al.cross_entropy(x, t), x))
+    assert most < LOGITS.nbytes + 3 * BLOCK
+
+
+def test_torch_exponentials_are_computed_once() -> None:
+    torch = pytest.importorskip("torch")
+    x, t = torch.tensor(LOGITS, requires_grad=True), torch.tensor(LABELS)
+    with torch.profiler.profile() as seen:
+        torch.autograd.grad(al.cross_entropy(x, t), x)
+    calls = {e.key: e.count for e in seen.key_averages()}
+    assert calls["aten::exp"] == -(-LOGITS.nbytes // BLOCK)
+    # Nothing is looked for before them, and nothing is scaled after.
+    assert "aten::amax" not in calls or calls["aten::amax"] <= 1  # that of the labels
+
+
+def test_no_one_hot_on_eager_libraries() -> None:
+    # A one-hot of the labels would be as large as the logits; a boolean one a quarter of that.
+    assert memory.of_numpy(lambda: al.softmax_focal_loss(LOGITS, LABELS)) < LOGITS.nbytes // 4 + 6 * BLOCK
+
+
+def _dynamo() -> Any:
+    pytest.importorskip("torch")
+    import torch._dynamo.testing
+
+    torch._dynamo.reset()
+    return torch._dynamo
+
+
+@pytest.mark.parametrize("loss", [al.cross_entropy, al.binary_cross_entropy_with_logits])
+def test_torch_compiles_once_and_whole(loss: Callable[..., Any]) -> None:
+    dynamo = _dynamo()
+    import torch
+
+    counter = dynamo.testing.CompileCounter()
+    x = torch.tensor(LOGITS[:64, :10], requires_grad=True)
+    t = torch.tensor(LABELS[:64] % 10 if loss is al.cross_entropy else np.sign(LOGITS[:64, :10]).clip(0))
+    compiled = torch.compile(lambda x, t: loss(x, t), backend=counter, fullgraph=True)
+    for _ in range(3):
+        compiled(x, t).backward()
+    assert counter.frame_count == 1
+    explained = dynamo.explain(lambda x, t: loss(x, t))(x, t)
+    assert explained.graph_break_count == 0
+
+
+def _operations(jaxpr: Any, size: int) -> Counter[str]:
+    """The operations whose result is at least of `size`, in a jaxpr and those inside it."""
+    found: Counter[str] = Counter()
+    for equation in jaxpr.eqns:
+        found.update(equation.primitive.name for v in equation.outvars if v.aval.size >= size)
+        for inner in equation.params.values():
+            # Open or closed.
+            inner = getattr(inner, "jaxpr", inner)
+            if hasattr(inner, "eqns"):
+                found += _operations(inner, size)
+    return found
+
+
+def test_jax_computes_the_exponentials_once() -> None:
+    jax = pytest.importorskip("jax")
+    jnp = jax.numpy
+    x, t = jnp.asarray(LOGITS[:64]), jnp.asarray(LABELS[:64])
+    size = x.size
+    assert _operations(jax.make_jaxpr(al.cross_entropy)(x, t).jaxpr, size)["exp"] == 1
+    assert _operations(jax.make_jaxpr(jax.value_and_grad(al.cross_entropy))(x, t).jaxpr, size)["exp"] == 1
+
+
+def test_jax_selects_nothing_inside_a_reduction() -> None:
+    # XLA's CPU compiler makes a scalar loop of a selection that is reduced.
+    jax = pytest.importorskip("jax")
+    jnp = jax.numpy
+    x, t = jnp.asarray(LOGITS[:64]), jnp.asarray(LABELS[:64])
+    found = _operations(jax.make_jaxpr(al.cross_entropy)(x, t).jaxpr, x.size)
+    assert not {"select_n", "eq", "scatter", "argmax"} & set(found)
+
+
+def test_jax_is_compiled_once() -> None:
+    jax = pytest.importorskip("jax")
+    jnp = jax.numpy
+    f = jax.jit(jax.value_and_grad(al.cross_entropy))
+    for _ in range(3):
+        f(jnp.asarray(LOGITS[:64]), jnp.asarray(LABELS[:64]))
+    assert f._cache_size() == 1
+
+
+# ------------------------------------------------------------------------------------------- the benchmark itself
+
+
+def test_medians_are_of_calls() -> None:
+    calls: Counter[str] = Counter()
+    found = timing.medians({n: (lambda n=n: calls.update([n])) for n in "ab"}, 0.01)  # type: ignore[misc]
+    assert set(found) == {"a", "b"}
+    assert all(t > 0 for t in found.values())
+    assert calls["a"] > 5
+
+
+def test_every_row_has_a_bound_and_a_name_of_its_own() -> None:
+    every = [*rows.rows(), *rows.memories()]
+    assert len({(r.name, getattr(r, "peer", "")) for r in every}) == len(every)
+    assert all(r.bound > 0 for r in every)
+    assert all(r.aim <= r.bound for r in every if isinstance(r, rows.Row))
+
+
+def test_both_sides_of_a_row_compute_the_same() -> None:
+    for row in rows.rows():
+        if row.missing() is None and "forward" not in row.work and "value" not in row.work and row.library == "numpy":
+            small = rows.Row(row.work, row.peer, row.library, tuple(min(n, 40) for n in row.shape), 1, 1, row.contest)
+            contest = small.contest(small)
+            np.testing.assert_allclose(float(contest.ours()), float(contest.theirs()), rtol=1e-5)  # type: ignore[arg-type]
+
+
+def test_the_command(capsys: pytest.CaptureFixture[str], tmp_path: Any) -> None:
+    file = tmp_path / "figures.json"
+    assert main(["numpy small cross_entropy", "cupy", "--seconds", "0.05", "--json", str(file)]) == 0
+    said = capsys.readouterr().out
+    assert re.search(r"numpy small cross_entropy +\| 32x10 +\| scipy log_softmax", said)
+    assert "not run here" in said or "cupy cross_entropy" in said
+    assert '"unit": "seconds"' in file.read_text()

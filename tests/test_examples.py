@@ -1,0 +1,33 @@
+"""The examples run as a user would run them, and the notebook prints what is committed."""
+
+import copy
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import pytest
+from nbclient import NotebookClient
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+SCRIPTS = sorted(path.name for path in EXAMPLES.glob("*.py") if not path.name.startswith("test_"))
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_script(name: str) -> None:
+    ran = subprocess.run([sys.executable, "-W", "error", EXAMPLES / name], capture_output=True, text=True, timeout=300)
+    assert ran.returncode == 0, ran.stderr
+    assert ran.stdout
+
+
+def printed(notebook: Any) -> list[tuple[str, str]]:
+    cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    return [(cell.source, "".join(o.text for o in cell.outputs if o.name == "stdout")) for cell in cells]
+
+
+def test_tutorial(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("IPYTHONDIR", str(tmp_path))
+    committed = nbformat.read(EXAMPLES / "tutorial.ipynb", as_version=4)
+    executed = NotebookClient(copy.deepcopy(committed), timeout=300, coalesce_streams=True).execute()
+    assert printed(executed) == printed(committed)

@@ -1,0 +1,23 @@
+"""Every block of Python in the pages runs, in order and in one namespace a page; what it prints is what is written."""
+
+from pathlib import Path
+
+import pytest
+from sybil import Document, Sybil
+from sybil.parsers.markdown import PythonCodeBlockParser, SkipParser
+
+ROOT = Path(__file__).parents[1]
+SYBIL = Sybil(parsers=[PythonCodeBlockParser(), SkipParser()])
+FILES = [path for folder in ("", "docs", "examples") for path in sorted(ROOT.joinpath(folder).glob("*.md"))]
+PAGES = [page for page in (SYBIL.parse(file) for file in FILES) if list(page.examples())]
+
+
+def name(page: Document) -> str:
+    return Path(page.path).relative_to(ROOT).as_posix()
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_page(page: Document, subtests: pytest.Subtests) -> None:
+    for block in page.examples():
+        with subtests.test(line=block.line):
+            block.evaluate()

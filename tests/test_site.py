@@ -1,0 +1,27 @@
+"""The site builds without a warning, fetches nothing to be read, and has every public name."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import arrayloss
+
+ROOT = Path(__file__).parents[1]
+
+
+def test_site(tmp_path: Path) -> None:
+    built = subprocess.run(
+        [sys.executable, "-m", "sphinx", "-W", "-q", "-d", tmp_path / "trees", "-c", "docs", ".", tmp_path / "html"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert built.returncode == 0, built.stderr
+    api = (tmp_path / "html/docs/_api/arrayloss.html").read_text()
+    missing = [name for name in arrayloss.__all__ if name != "__version__" and f'id="arrayloss.{name}"' not in api]
+    assert not missing
+    for page in (tmp_path / "html").rglob("*.html"):
+        fetched = re.findall(r'<(?:script|link|img)[^>]+(?:src|href)="https?://[^"]+"', page.read_text())
+        assert not fetched, page.name
