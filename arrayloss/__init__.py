@@ -13,6 +13,7 @@ from arrayloss._losses import (
     sigmoid_focal_loss,
     softmax_focal_loss,
 )
+from arrayloss._objective import objective
 from arrayloss._reductions import Hardest, Mean, Sum
 
 __version__ = "0.1.0"
@@ -32,6 +33,7 @@ __all__ = [
     "log_softmax",
     "logsumexp",
     "nll_loss",
+    "objective",
     "poly_loss",
     "sigmoid",
     "sigmoid_focal_loss",

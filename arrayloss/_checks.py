@@ -20,15 +20,32 @@ def library(first: Array, name: str = "logits", /, **others: Array | None) -> Li
     for other, array in others.items():
         if array is None:
             continue
-        if not ours.owns(array):
-            raise TypeError(
-                f"{name} is an array of {ours.name} and {other} one of {_library(other, array).name}; "
-                f"pass arrays of one library"
-            )
+        shared(ours, name, other, array)
         at = ours.device(array)
         if at is not None and device is not None and at != device:
             raise ValueError(f"{name} is on device {device} and {other} on {at}; move them to one device")
     return ours
+
+
+def shared(ours: Library, name: str, other: str, array: Array) -> None:
+    """`array` is one of our library's, as that of `name` is."""
+    if not ours.owns(array):
+        raise TypeError(
+            f"{name} is an array of {ours.name} and {other} one of {_library(other, array).name}; "
+            f"pass arrays of one library"
+        )
+
+
+def real_dtype(library: Library, dtype: Any) -> None:
+    """A floating-point dtype, as the library itself writes it."""
+    try:
+        real = library.xp.isdtype(dtype, "real floating")
+    except (AttributeError, TypeError):
+        real = False
+    if not real:
+        raise TypeError(
+            f"dtype must be one of {library.name}'s own real floating-point dtypes, such as its float32, not {dtype!r}"
+        )
 
 
 def is_real(library: Library, x: Array) -> bool:
@@ -45,19 +62,27 @@ def _library(name: str, x: Any) -> Library:
     if library is None:
         raise TypeError(
             f"{name} must be an array (of NumPy, PyTorch, JAX, CuPy, or any other library of the array API "
-            f"standard), not {'None' if x is None else f'a {type(x).__name__}'}"
+            f"standard), not {_said(x)}"
         )
     return library
+
+
+def _said(x: Any) -> str:
+    """What was given in place of something else."""
+    return "None" if x is None else f"{x!r}" if isinstance(x, (bool, int, float, str)) else f"a {type(x).__name__}"
 
 
 def class_axis(axis: int, ndim: int) -> int:
     """`axis` counted from the front."""
     if isinstance(axis, bool) or not isinstance(axis, int):
-        raise TypeError(f"axis must be an int, not a {type(axis).__name__}")
+        raise TypeError(f"axis must be an int, not {_said(axis)}")
     if ndim == 0:
-        raise ValueError("logits must have at least one dimension, the class axis; these are 0-dimensional")
+        raise ValueError("there must be at least one dimension, the class axis; this array is 0-dimensional")
     if not -ndim <= axis < ndim:
-        raise ValueError(f"axis {axis} is out of range: the logits have {ndim} dimensions, so {-ndim} to {ndim - 1}")
+        raise ValueError(
+            f"axis {axis} is out of range: the array has {ndim} dimension{'s'[: ndim > 1]}, so axis must be from "
+            f"{-ndim} to {ndim - 1}"
+        )
     return axis % ndim
 
 
@@ -72,7 +97,7 @@ def fraction(name: str, value: float) -> float:
 def real(name: str, value: float) -> float:
     """A Python number."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise TypeError(f"{name} must be a Python number, not a {type(value).__name__}")
+        raise TypeError(f"{name} must be a Python number, not {_said(value)}")
     return value
 
 
@@ -102,7 +127,7 @@ def broadcastable(name: str, shape: tuple[int, ...], to: tuple[int, ...]) -> Non
     padded = (1,) * (len(to) - len(shape)) + tuple(shape)
     if len(shape) > len(to) or any(n not in (1, m) for n, m in zip(padded, to, strict=True)):
         raise ValueError(
-            f"{name} has shape {tuple(shape)}, which does not broadcast to that of the samples, {tuple(to)}"
+            f"{name} has shape {tuple(shape)}, which does not broadcast to {tuple(to)}, the shape of what it applies to"
         )
 
 
@@ -122,5 +147,14 @@ def given(name: str, x: Any) -> Any:
 
 def within(name: str, library: Library, x: Array) -> None:
     """Every element in [0, 1]; `x` can be looked at."""
-    if bool(library.xp.any((x < 0) | (x > 1))):
-        raise ValueError(f"{name} must be between 0 and 1, not {x}")
+    xp = library.xp
+    wrong = (x < 0) | (x > 1)
+    if bool(xp.any(wrong)):
+        worst = float(xp.reshape(x, (-1,))[int(xp.argmax(xp.astype(xp.reshape(wrong, (-1,)), xp.int8)))])
+        raise ValueError(f"{name} must be between 0 and 1, not {worst:g}")
+
+
+def ignored(ignore_index: Any) -> None:
+    """A label, or None."""
+    if ignore_index is not None and not hasattr(ignore_index, "__index__"):
+        raise TypeError(f"ignore_index must be an int, or None where no label is ignored, not {_said(ignore_index)}")

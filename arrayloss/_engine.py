@@ -18,6 +18,7 @@ from arrayloss._kernels import (
     BinaryLoss,
     ClassWeights,
     Cost,
+    Diagonal,
     LabelLoss,
     RowLink,
     RowLoss,
@@ -76,8 +77,7 @@ def _compute_dtype(library: Library, given: Any, wanted: Any) -> Any:
     """float32 at least, and no less than the result is asked for."""
     if wanted is None:
         return library.compute_dtype(given)
-    if not library.xp.isdtype(wanted, "real floating"):
-        raise TypeError(f"dtype must be a real floating-point dtype of the logits' library, not {wanted!r}")
+    _checks.real_dtype(library, wanted)
     return library.compute_dtype(given, wanted)
 
 
@@ -169,6 +169,7 @@ def categorical(
     xp = library.xp
     layout = Layout(tuple(logits.shape), _checks.class_axis(axis, logits.ndim))
     smoothing = _checks.fraction("label_smoothing", label_smoothing)
+    _checks.ignored(ignore_index)
     reduced = reduction_of(reduction)
     compute = _compute_dtype(library, logits.dtype, dtype)
     classes = layout.shape[layout.axis or 0]
@@ -190,7 +191,7 @@ def categorical(
     if not is_label and not xp.isdtype(target.dtype, "real floating"):
         raise TypeError(f"target must be integer labels or floating-point probabilities, not {target.dtype}")
     expected, why = (
-        (layout.samples, f"integer labels have no class axis (axis {axis})")
+        (layout.samples, f"integers are labels, without the class axis (axis {axis}), and one-hot targets floats")
         if is_label
         else (layout.shape, "probabilities have one number for each logit")
     )
@@ -326,6 +327,7 @@ def binary(
     xp = library.xp
     layout = Layout(tuple(logits.shape), None)
     smoothing = _checks.fraction("label_smoothing", label_smoothing)
+    _checks.ignored(ignore_index)
     reduced = reduction_of(reduction)
     compute = _compute_dtype(library, logits.dtype, dtype)
     if not xp.isdtype(target.dtype, ("bool", "integral", "real floating")):
@@ -487,7 +489,10 @@ def evaluate_with_gradient(problem: Problem[A], cotangent: Array | None) -> tupl
     with library.quiet():
         if problem.reduction is None:
             if cotangent is None:
-                raise TypeError('reduction="none" has a gradient only for a cotangent: pass cotangent=...')
+                raise TypeError(
+                    'reduction="none" gives a loss for each sample, and a gradient only with cotangent=, an array that '
+                    "weighs them (of ones, for the gradient of their sum)"
+                )
             _checks.library(cotangent, "cotangent", logits=x)
             _checks.same_shape(
                 "cotangent", cotangent.shape, layout.samples, layout.shape, "there is one loss for each sample"
@@ -503,6 +508,18 @@ def evaluate_with_gradient(problem: Problem[A], cotangent: Array | None) -> tupl
             g = _cotangent(problem, parts)
         losses, gradient = library.gradient(problem.kernel, problem.arrays, g)
         return _reduced(problem, losses, parts), layout.original(xp, gradient, layout.shape)
+
+
+def second_derivatives(problem: Problem[A], weight: Array | None, least: float | None) -> A:
+    """The second derivative of each sample's loss by each of its own logits, times the samples' weights."""
+    library, layout = problem.library, problem.layout
+    xp = library.xp
+    x, *others = problem.arrays
+    if weight is not None:
+        weight = layout.canonical(xp, _as(xp, weight, problem.kernel.dtype))
+    with library.quiet():
+        second = library.apply(Diagonal(problem.kernel, least), (x, weight, *others))
+        return _as(xp, layout.original(xp, second, layout.shape), x.dtype)  # type: ignore[no-any-return]
 
 
 def _cotangent(problem: Problem[Any], parts: Parts) -> Array:

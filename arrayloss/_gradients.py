@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import wraps
-from typing import Any, ParamSpec, TypeVar
+from functools import update_wrapper, wraps
+from typing import Any, ParamSpec, Protocol, TypeVar
 
 from arrayloss import _engine
 
@@ -19,10 +19,35 @@ def loss(stated: Callable[P, _engine.Problem[A]]) -> Callable[P, A]:
     def value(*args: P.args, **kwargs: P.kwargs) -> A:
         return _engine.evaluate(stated(*args, **kwargs))
 
+    # Not `__wrapped__`, which many a function of another library has too.
+    vars(value)["problem"] = stated
     return value
 
 
-def value_and_grad(loss: Callable[..., A], /) -> Callable[..., tuple[A, A]]:
+class ValueAndGrad(Protocol):
+    """What `value_and_grad` makes of a loss: the arrays that come back are of the type that went in."""
+
+    def __call__(self, first: A, /, *arguments: Any, cotangent: Any = None, **options: Any) -> tuple[A, A]: ...
+
+
+class Grad(Protocol):
+    """What `grad` makes of a loss."""
+
+    def __call__(self, first: A, /, *arguments: Any, cotangent: Any = None, **options: Any) -> A: ...
+
+
+def problem_of(loss: Callable[..., Any], taker: str = "this") -> Callable[..., _engine.Problem[Any]]:
+    """The function that states the loss's problem; raises for what is no loss."""
+    stated: Callable[..., _engine.Problem[Any]] | None = getattr(loss, "problem", None)
+    if stated is None:
+        raise TypeError(
+            f"{taker} takes a loss of arrayloss, such as cross_entropy, not "
+            f"{getattr(loss, '__name__', repr(loss))}; its options go to the function that comes back"
+        )
+    return stated
+
+
+def value_and_grad(loss: Callable[..., Any], /) -> ValueAndGrad:
     """A function for a loss's value and its derivative by the logits.
 
     The derivative is the loss's own formula, computed in the same pass as the value: no tape, so that NumPy and CuPy
@@ -31,13 +56,14 @@ def value_and_grad(loss: Callable[..., A], /) -> Callable[..., tuple[A, A]]:
     Parameters
     ----------
     loss : function
-        One of the losses of `arrayloss`.
+        One of the losses of `arrayloss`, or of the presets of `arrayloss.compat`.
 
     Returns
     -------
     function
-        `f(logits, target, /, **options) -> (value, gradient)`, with the options of the loss. The gradient has the
-        shape and dtype of the logits. With `reduction="none"`, `f` takes the cotangent, of the shape of the losses,
+        `f(logits, target, /, **options) -> (value, gradient)`, with the arguments of the loss, in its own order: where
+        a preset of `arrayloss.compat` has the target first, so has this. The gradient has the shape and dtype of the
+        logits. With `reduction="none"`, `f` takes the cotangent, of the shape of the losses,
         as `cotangent=`; the gradient is that of `sum(cotangent * losses)`.
 
     Raises
@@ -53,18 +79,17 @@ def value_and_grad(loss: Callable[..., A], /) -> Callable[..., tuple[A, A]]:
     >>> round(float(value), 6), gradient.tolist()
     (0.287682, [[0.25, -0.25]])
     """
-    stated: Callable[..., _engine.Problem[A]] | None = getattr(loss, "__wrapped__", None)
-    if stated is None:
-        raise TypeError(f"value_and_grad takes a loss of arrayloss, such as cross_entropy, not {loss!r}")
+    stated = problem_of(loss, "value_and_grad")
 
-    @wraps(loss)
-    def both(logits: Any, target: Any, /, *, cotangent: Any = None, **options: Any) -> tuple[A, A]:
-        return _engine.evaluate_with_gradient(stated(logits, target, **options), cotangent)
+    def both(*arguments: Any, cotangent: Any = None, **options: Any) -> tuple[Any, Any]:
+        return _engine.evaluate_with_gradient(stated(*arguments, **options), cotangent)
 
+    # Not `wraps`, which a type checker sees no type variable through.
+    update_wrapper(both, loss)
     return both
 
 
-def grad(loss: Callable[..., A], /) -> Callable[..., A]:
+def grad(loss: Callable[..., Any], /) -> Grad:
     """A function for a loss's derivative by the logits: `value_and_grad` without the value.
 
     Parameters
@@ -91,8 +116,8 @@ def grad(loss: Callable[..., A], /) -> Callable[..., A]:
     """
     both = value_and_grad(loss)
 
-    @wraps(loss)
-    def gradient(logits: Any, target: Any, /, **options: Any) -> A:
-        return both(logits, target, **options)[1]
+    def gradient(*arguments: Any, cotangent: Any = None, **options: Any) -> Any:
+        return both(*arguments, cotangent=cotangent, **options)[1]
 
+    update_wrapper(gradient, loss)
     return gradient

@@ -62,6 +62,9 @@ def _once(compute: Callable[[], tuple[Array, Array]]) -> Callable[[], tuple[Arra
 class Cost:
     """What a probability p costs: `value`, and its `slope` -p d cost / dp = d cost / d surprisal (None: 1).
 
+    For second derivatives, its `curvature` (1 - p) d slope / d surprisal (None: 0): with that factor it is finite at
+    p = 1 too, where a power of 1 - p has none.
+
     Attributes
     ----------
     near
@@ -80,6 +83,9 @@ class Cost:
     def slope(self, mode: Traced, at: Chance) -> Array | None:
         raise NotImplementedError
 
+    def curvature(self, mode: Traced, at: Chance) -> Array | None:
+        raise TypeError(f"{type(self).__name__} states no curvature, which a second derivative takes")
+
 
 @dataclass(frozen=True)
 class CrossEntropy(Cost):
@@ -89,6 +95,9 @@ class CrossEntropy(Cost):
         return at.surprisal
 
     def slope(self, mode: Traced, at: Chance) -> None:
+        return None
+
+    def curvature(self, mode: Traced, at: Chance) -> None:
         return None
 
 
@@ -111,10 +120,16 @@ class Focal(Cost):
         return mode.times(self._factor(mode, at), at.surprisal)
 
     def slope(self, mode: Traced, at: Chance) -> Array:
+        return self._factor(mode, at) * (1 + self.gamma * self._ratio(mode, at))
+
+    def curvature(self, mode: Traced, at: Chance) -> Array:
+        ratio = self._ratio(mode, at)
+        return self.gamma * self._factor(mode, at) * (at.odds()[0] * (2 + self.gamma * ratio) - ratio)
+
+    def _ratio(self, mode: Traced, at: Chance) -> Array:
+        # p (-log p) is 0 at p = 0, and (-log p) / (1 - p) is 1 at p = 1, where its factor is 0.
         p, miss = at.odds()
-        # p (-log p) is 0 at p = 0, and (-log p) / (1 - p) is 1 at p = 1.
-        ratio = mode.ratio(mode.times(p, at.surprisal), miss)
-        return self._factor(mode, at) * (1 + self.gamma * ratio)
+        return mode.ratio(mode.times(p, at.surprisal), miss)
 
     def _factor(self, mode: Traced, at: Chance) -> Array:
         if self.steep and at.rarity is not None:
@@ -146,6 +161,10 @@ class Poly(Cost):
         # 1 + epsilon p, of which nothing cancels for a negative epsilon.
         return miss + (1 + self.epsilon) * p
 
+    def curvature(self, mode: Traced, at: Chance) -> Array:
+        p, miss = at.odds()
+        return -self.epsilon * p * miss
+
 
 @dataclass(frozen=True)
 class Shifted(Cost):
@@ -174,6 +193,20 @@ class Shifted(Cost):
         slope = _sloped(mode, p / raised, self.cost.slope(mode, shifted))
         # What costs nothing is flat, the kink included.
         return xp.where(miss == 0, xp.zeros_like(slope), slope)
+
+    def curvature(self, mode: Traced, at: Chance) -> Array:
+        xp = mode.xp
+        shifted = self._shifted(mode, at)
+        p, rest = at.odds()
+        raised, miss = shifted.odds()
+        # d surprisal of the raised probability / d surprisal; its own derivative is -ratio margin / raised.
+        ratio = p / raised
+        bent = -_sloped(mode, ratio * (self.margin / raised), self.cost.slope(mode, shifted))
+        curvature = self.cost.curvature(mode, shifted)
+        some = miss > 0
+        if curvature is not None:
+            bent = bent + ratio * ratio * curvature / xp.where(some, miss, xp.ones_like(miss))
+        return xp.where(some | xp.isnan(miss), rest * bent, xp.zeros_like(miss))
 
     def _shifted(self, mode: Traced, at: Chance) -> Chance:
         xp = mode.xp
@@ -312,6 +345,26 @@ softmax = RowLink(_softmax_label, _softmax_rows)
 given_log = RowLink(_log_label, _log_rows)
 
 
+def _softmax_diagonal(mode: Traced, p: Array, miss: Array, slope: Array, curvature: Array | None) -> Array:
+    """The sum over c of slope_c p_j (1 - p_j) + curvature_c ([j = c] - p_j)^2 / (1 - p_c), for each class j.
+
+    Both are weighed. The class with p > 1/2, where there is one, is kept apart: the others' part is not what a
+    difference leaves of its own, and p_j / (1 - p) is taken first, which is at most 1.
+    """
+    xp = mode.xp
+    diagonal = p * miss * xp.sum(slope, axis=1, keepdims=True)
+    if curvature is None:
+        return diagonal
+    zero = xp.zeros_like(p)
+    most = p > 0.5
+    among = xp.where(most, zero, curvature / xp.where(most, xp.ones_like(p), miss))
+    gap = xp.sum(xp.where(most, miss, zero), axis=1, keepdims=True)
+    top = xp.sum(xp.where(most, curvature, zero), axis=1, keepdims=True)
+    from_most = xp.where(most, zero, top * (p / xp.where(gap > 0, gap, xp.ones_like(gap))))
+    from_others = p * (xp.sum(among, axis=1, keepdims=True) - among) + from_most
+    return diagonal + (miss * curvature + p * from_others)
+
+
 # ---------------------------------------------------------------------------------------------------------------
 # Binary: one number each, for the probability of the answer 1; the chances of 1 and of 0.
 
@@ -405,6 +458,18 @@ def _weighed(mode: Traced, coefficient: Array | None, value: Array, *pulls: Pull
     return Evaluated(mode.times(coefficient, value), (first, lambda g: mode.times(g, value), *others))
 
 
+def _bent(mode: Traced, cost: Cost, at: Chance) -> Array:
+    """The second derivative of a cost by the logit that its probability is the sigmoid of."""
+    p, miss = at.odds()
+    bent, curvature = _sloped(mode, p, cost.slope(mode, at)), cost.curvature(mode, at)
+    return mode.real(miss * (bent if curvature is None else curvature + bent))
+
+
+def _of_logits(link: Any) -> None:
+    if link is not softmax and link is not sigmoid:
+        raise TypeError("second derivatives are there for losses of logits")
+
+
 @dataclass(frozen=True)
 class LabelLoss:
     """The target is labels, (rows, 1): of classes, or 0 and 1 for numbers on their own."""
@@ -422,6 +487,15 @@ class LabelLoss:
             return mode.still(g, mode.real(pull(_sloped(mode, -g, self.cost.slope(mode, at)))))
 
         return _weighed(mode, coefficient, mode.real(self.cost.value(mode, at)), pull_x, None)
+
+    def diagonal(self, mode: Traced, x: Array, target: Array) -> Array:
+        if isinstance(self.link, RowLink):
+            one_hot = ClassWeights(0.0, True, self.dtype)(mode, x, target, None)
+            return RowLoss(self.link, self.cost, self.dtype).diagonal(mode, x, *one_hot)
+        _of_logits(self.link)
+        assert self.link.label is not None  # or the engine takes another kernel
+        at, _ = self.link.label(mode, _prepared(mode, x, self.cost), target, self.cost.near)
+        return _bent(mode, self.cost, at)
 
 
 @dataclass(frozen=True)
@@ -447,6 +521,13 @@ class RowLoss:
 
         value = xp.sum(mode.times(target, each), axis=1, keepdims=True)
         return _weighed(mode, coefficient, value, pull_x, pull_target)
+
+    def diagonal(self, mode: Traced, x: Array, target: Array) -> Array:
+        _of_logits(self.link)
+        at, _ = self.link.rows(mode, _prepared(mode, x, self.cost), self.cost.near)
+        slope, curvature = _sloped(mode, target, self.cost.slope(mode, at)), self.cost.curvature(mode, at)
+        curvature = None if curvature is None else mode.times(target, curvature)
+        return mode.real(_softmax_diagonal(mode, *at.odds(), slope, curvature))
 
 
 @dataclass(frozen=True)
@@ -477,6 +558,13 @@ class BinaryLoss:
 
         value = mode.blend(one, if_one, zero, if_zero)
         return _weighed(mode, coefficient, value, pull_x, pull_one, pull_zero)
+
+    def diagonal(self, mode: Traced, x: Array, one: Array, zero: Array) -> Array:
+        _of_logits(self.link)
+        cost_one, cost_zero = self.costs
+        x = _prepared(mode, x, *self.costs)
+        at_one, at_zero, _ = self.link.both(mode, x, min(cost_one.near, cost_zero.near))
+        return mode.times(one, _bent(mode, cost_one, at_one)) + mode.times(zero, _bent(mode, cost_zero, at_zero))
 
 
 # ---------------------------------------------------------------------------------------------------------------
@@ -553,6 +641,10 @@ class Answered:
         assert pull_scale is not None  # there is a scale
         return Evaluated(value, (pull_x, lambda g: pull_scale(g) * scale, None, *(None for _ in factors)))
 
+    def diagonal(self, mode: Traced, x: Array, target: Array, *factors: Array | None) -> Array:
+        one, zero = self.weights(mode, x, target, *factors)
+        return mode.times(one + zero, self.loss.diagonal(mode, x, target))
+
 
 @dataclass(frozen=True)
 class Assembled:
@@ -569,6 +661,38 @@ class Assembled:
     def __call__(self, mode: Traced, x: Array, coefficient: Array | None, *target: Array | None) -> Evaluated:
         value, (pull_x, pull_coefficient, *_), push = self.loss(mode, x, coefficient, *self.weights(mode, x, *target))
         return Evaluated(value, (pull_x, pull_coefficient, *(None for _ in target)), push)
+
+    def diagonal(self, mode: Traced, x: Array, *target: Array | None) -> Array:
+        return self.loss.diagonal(mode, x, *self.weights(mode, x, *target))
+
+
+@dataclass(frozen=True)
+class Diagonal:
+    """The second derivatives of a loss by its own logits, times a weight for each row; `least` where it is above them.
+
+    A number for each logit and no derivatives: the end of the chain. A row of coefficient 0 has none.
+    """
+
+    loss: LabelLoss | RowLoss | BinaryLoss | Answered | Assembled
+    least: float | None
+    keeps_classes: ClassVar[bool] = True
+
+    @property
+    def dtype(self) -> Any:
+        return self.loss.dtype
+
+    def __call__(
+        self, mode: Traced, x: Array, weight: Array | None, coefficient: Array | None, *target: Array | None
+    ) -> Evaluated:
+        xp = mode.xp
+        second = self.loss.diagonal(mode, x, *target)
+        if coefficient is not None:
+            second = mode.times(coefficient, second)
+        if self.least is not None:
+            second = xp.maximum(second, xp.full_like(second, self.least))
+        if coefficient is not None:
+            second = mode.still(coefficient, second)
+        return Evaluated(second if weight is None else mode.times(weight, second), ())
 
 
 # ---------------------------------------------------------------------------------------------------------------
@@ -668,6 +792,11 @@ class Divergence:
             return mode.still(g, g * q * _centred(xp, q, ratio))
 
         return _weighed(mode, coefficient, value, pull_x, pull_target)
+
+    def diagonal(self, mode: Traced, x: Array, target: Array) -> Array:
+        at, _ = _softmax_rows(mode, mode.real(x), 0.0)
+        p, miss = at.odds()
+        return p * miss
 
 
 # ---------------------------------------------------------------------------------------------------------------

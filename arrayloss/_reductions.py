@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
+from arrayloss import _checks
 from arrayloss._libraries import Library
 from arrayloss._modes import Array
 
@@ -84,6 +85,8 @@ class Mean:
         over: Array | float
         if not isinstance(self.over, str):
             over = self.over
+            if not isinstance(over, (int, float)):
+                _checks.shared(samples.library, "logits", "over", over)
         elif self.over == "weight" and samples.weight is not None:
             over = samples.library.sum(samples.weight)
         elif self.over != "all" and samples.valid is not None:
@@ -131,8 +134,8 @@ class Hardest:
 
     def __post_init__(self) -> None:
         if (self.fraction is None) == (self.k is None):
-            raise ValueError("Hardest takes either fraction= or k=")
-        if self.fraction is not None and not 0 < self.fraction <= 1:
+            raise ValueError("Hardest takes fraction= or k=, one of the two")
+        if self.fraction is not None and not 0 < _checks.real("fraction", self.fraction) <= 1:
             raise ValueError(f"fraction must be above 0 and at most 1, not {self.fraction!r}")
         if self.k is not None and (isinstance(self.k, bool) or not isinstance(self.k, int) or self.k < 1):
             raise ValueError(f"k must be an int of at least 1, not {self.k!r}")
@@ -176,5 +179,8 @@ def reduction_of(reduction: str | Reduction) -> Reduction | None:
     if reduction == "sum":
         return Sum()
     if not isinstance(reduction, Reduction):
-        raise ValueError(f'reduction must be "none", "mean", "sum", or a Mean, Sum or Hardest, not {reduction!r}')
+        raise ValueError(
+            'reduction must be "none", "mean" or "sum", or one such as Mean(), Sum() or Hardest(k=3), not '
+            f"{reduction!r}"
+        )
     return reduction

@@ -13,11 +13,12 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from arrayloss.testing import FORMATS, backends
-from conformance import compare, curves, failures, golden, hunt, peers, real, report, runner, share
+from conformance import compare, curves, failures, golden, hunt, named, peers, real, report, runner, share
 from conformance.backends import arrayloss
 from conformance.cases import FAMILIES, FUNCTIONS
 from conformance.runner import Result, Selection, Spread, Spreads
 
+BACKEND = "one of those that --list names, or any array API namespace, as module or module:object"
 MODES = ("eager", "jax.jit", "torch.compile")
 
 
@@ -70,7 +71,9 @@ def main(arguments: list[str] | None = None) -> int:
     ours = sorted((s for s in spreads.values() if s.implementation == "arrayloss"), key=_order)
     sections = {
         "Where a peer is still better than we are": peers.better(results) if asked.peers else "",
-        "Spread: the farthest apart that any two libraries are, in ULP": report.apart(ours) if ours else "",
+        "Spread: the farthest apart that any two libraries are, in ULP": ""
+        if asked.peers or not ours
+        else report.apart(ours),
         "Left out": "" if asked.candidate else runner.left_out(selection),
         "Not covered": report.not_covered(results) if asked.candidate else "",
     }
@@ -137,11 +140,20 @@ def _list() -> None:
         print("backend:  ", backend.name, f"(not here: {backend.missing()})" if backend.missing() else "")
 
 
+def _backend(name: str) -> str:
+    """A name that a backend is found by."""
+    try:
+        named.backend(name)
+    except ValueError as reason:
+        raise argparse.ArgumentTypeError(str(reason)) from reason
+    return name
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m conformance", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="at most a minute: no torch.compile, no wide cases")
     parser.add_argument("--function", action="append", default=[], choices=FUNCTIONS)
-    parser.add_argument("--backend", action="append", default=[], choices=[b.name for b in backends()])
+    parser.add_argument("--backend", action="append", default=[], type=_backend, metavar="NAME", help=BACKEND)
     parser.add_argument("--mode", action="append", default=[], choices=MODES)
     parser.add_argument("--dtype", action="append", default=[], choices=list(FORMATS))
     parser.add_argument(

@@ -35,7 +35,7 @@ def versions() -> dict[str, str]:
         "python-flint",
     )
     found = {}
-    for name in (*names, "optax", "scipy", "scikit-learn", "keras"):
+    for name in (*names, "optax", "scipy", "scikit-learn", "keras", "dpnp", "ndonnx", "onnxruntime"):
         try:
             found[name] = version(name)
         except PackageNotFoundError:

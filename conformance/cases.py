@@ -427,7 +427,7 @@ def _options(function: str, dtype: str, rng: np.random.Generator) -> Iterator[Ca
         labels = np.asarray(rng.integers(classes, size=lead), dtype=np.float64)
         arrays = {"logits": rounded(x, dtype), "target": labels}
         yield Case(function, "", f"{len(shape)}-d", dtype, arrays, {"axis": axis}, "index")
-    # The last of the shapes goes on, with everything at once.
+    # The last of the shapes goes on, with everything at once; what is ignored isn't masked besides.
     labels = labels.copy()
     labels.ravel()[3] = -100
     arrays = {**arrays, "target": labels}
@@ -436,6 +436,7 @@ def _options(function: str, dtype: str, rng: np.random.Generator) -> Iterator[Ca
         "sample_weight": rounded(rng.random(lead) + 0.25, dtype),
         "where": (rng.random(lead) < 0.8).astype(np.float64),
     }
+    full["where"].ravel()[3] = 1
     extra: dict[str, Any] = {} if function == "nll_loss" else {"label_smoothing": 0.25}
     if function == "softmax_focal_loss":
         full["alpha"] = rounded(rng.random(classes), dtype)
@@ -567,6 +568,10 @@ def _nonfinite(function: str, dtype: str, rng: np.random.Generator) -> Iterator[
             arrays = {"logits": rows[1:], "target": arrays["target"][1:]}
         arrays = {name: _filled(values) for name, values in arrays.items()}
         yield Case(function, "", f"label {label}", dtype, arrays, {"reduction": "none"}, "index", np.ones(ROWS))
+    if function == "nll_loss":
+        arrays = {"logits": rows, "target": np.full(len(rows), 2.0)}
+        # What a nan pulls back is left open by the contract.
+        yield Case(function, "", "label nan", dtype, arrays, {"reduction": "none"}, "index", wrt=())
     keep = np.all(np.isfinite(rows), axis=1)
     labels = np.zeros(len(rows))
     for name in ("where", "sample_weight"):

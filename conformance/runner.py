@@ -16,13 +16,12 @@ from arrayloss.testing import (
     Measurement,
     Numbers,
     Witness,
-    backends,
     fault,
     measure,
     spread,
     witness,
 )
-from conformance import budget, curves
+from conformance import budget, curves, named
 from conformance.cases import FUNCTIONS, SLOW, cases
 from conformance.oracle import exact
 
@@ -120,7 +119,7 @@ def run(
 
     How far the backends are from each other is gathered in `spreads`.
     """
-    present = [b for b in backends() if not selection.backends or b.name in selection.backends]
+    present = named.chosen(selection.backends)
     reasons = {b.name: b.missing() for b in present}
     usable = [b for b in present if reasons[b.name] is None]
     for name, reason in reasons.items():

@@ -185,6 +185,26 @@ def gradient(
     return _once(("gradient", loss, x, args, reduce, cotangent, options), lambda: difference(scalar, x))
 
 
+def second(loss: Loss, x: Any, *args: Any, **options: Any) -> np.ndarray:
+    """The second derivative of the summed loss by each element of x: the diagonal of its Hessian."""
+
+    def scalar(x: Any) -> Any:
+        return total(loss(x, *args, **options))
+
+    def compute() -> np.ndarray:
+        with localcontext(CONTEXT, prec=200):
+            at = exact(x)
+            out = np.empty(at.shape, dtype=float)
+            for index in np.ndindex(at.shape):
+                up, down = at.copy(), at.copy()
+                up[index] += STEP
+                down[index] -= STEP
+                out[index] = float((scalar(up) - 2 * scalar(at) + scalar(down)) / STEP**2)
+        return out
+
+    return _once(("second", loss, x, args, options), compute)
+
+
 _known: dict[bytes, np.ndarray] = {}
 
 

@@ -16,7 +16,7 @@ from arrayloss._engine import Problem, categorical
 from arrayloss._gradients import loss
 from arrayloss._modes import Array, Traced
 from arrayloss.testing import FORMATS, Exact, Measurement, measure, spread
-from conformance import hunt, runner
+from conformance import hunt, real, runner
 from conformance.__main__ import main
 from conformance.backends import arrayloss as package
 from conformance.peers import better
@@ -239,3 +239,9 @@ def test_what_a_hunt_finds_is_kept_and_read_again(
     (case,) = hunt.kept(Selection(dtypes=("float32",)))
     assert (case.function, case.dtype) == ("cross_entropy", "float32")
     assert main([*ARGUMENTS, "--family", hunt.FAMILY]) == 0
+
+
+def test_without_the_data_nothing_is_trained_and_that_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(real.importlib.util, "find_spec", lambda name: None)
+    (result,) = real.judged(package(), Selection())
+    assert (result.status, result.reason) == ("not run", "scikit-learn, which has the data, is not installed")

@@ -223,6 +223,71 @@ def test_functions_and_their_pullbacks(function: str, pulled: str) -> None:
                 assert _same(*(float(a.ravel()[at]) for a in (entry.high, entry.low, entry.scale)), due)
 
 
+def _natively(torch: Any, case: Case, a: dict[str, Any]) -> Any:
+    """The same by torch's own functions, in its float64."""
+    f, x = torch.nn.functional, a["logits"]
+    transforms = {"softmax": f.softmax, "log_softmax": f.log_softmax, "logsumexp": torch.logsumexp}
+    if case.function in transforms:
+        return transforms[case.function](x, dim=-1)
+    if case.function in ("sigmoid", "log_sigmoid"):
+        return torch.sigmoid(x) if case.function == "sigmoid" else f.logsigmoid(x)
+    y, gamma, smoothing = a["target"], case.options.get("gamma"), case.options.get("label_smoothing", 0.0)
+    if case.function in BINARY:
+        # torch differentiates by no weight of its own.
+        weight, y = a["sample_weight"], (1 - smoothing) * y + smoothing / 2
+        if case.function == "binary_cross_entropy":
+            losses = f.binary_cross_entropy(x, y, reduction="none")
+        else:
+            p, power, alpha = torch.sigmoid(x), gamma or 0.0, case.options.get("alpha")
+            one, zero = (1.0, 1.0) if alpha is None else (alpha, 1 - alpha)
+            ones = one * a["pos_weight"] * y * (1 - p) ** power * f.logsigmoid(x)
+            losses = -(ones + zero * (1 - y) * p**power * f.logsigmoid(-x))
+    else:
+        q = y if y.is_floating_point() else f.one_hot(y, x.shape[-1]).to(x.dtype)
+        weight = a["sample_weight"] * (q * a["class_weight"]).sum(-1)
+        q = ((1 - smoothing) * q + smoothing / x.shape[-1]) * a["class_weight"] * a.get("alpha", 1)
+        log_p = x if case.function == "nll_loss" else f.log_softmax(x, -1)
+        losses = -(q * (1 if gamma is None else (1 - f.softmax(x, -1)) ** gamma) * log_p).sum(-1)
+    losses = a["sample_weight"] * losses
+    how = case.options["reduction"]
+    return losses if how == "none" else losses.sum() if how == "sum" else losses.sum() / weight.sum()
+
+
+@pytest.mark.parametrize("reduction", ["none", "mean", "sum"])
+@pytest.mark.parametrize("function", FUNCTIONS)
+def test_torch_agrees_in_float64(function: str, reduction: str) -> None:
+    torch = pytest.importorskip("torch")
+    rng = np.random.default_rng(3)
+    problems = []
+    if function in LOSSES:
+        options: dict[str, Any] = {"reduction": reduction}
+        if function not in ("nll_loss", "binary_cross_entropy"):
+            options["label_smoothing"] = 0.125
+        options |= {"gamma": 1.5} if "focal" in function else {}
+        options |= {"alpha": 0.25} if function == "sigmoid_focal_loss" else {}
+        kinds: tuple[dict[str, Any], ...] = ({"kind": "index"}, {"kind": "float"}) if function in CATEGORICAL else ({},)
+        problems = [_problem(function, rng, False, **options, **kind) for kind in kinds]
+    elif reduction == "none":
+        x = rng.normal(size=(5, 3)) * 3
+        pulled = rng.normal(size=5 if function == "logsumexp" else x.shape)
+        problems = [Case(function, "", "", "float64", {"logits": x}, cotangent=pulled)]
+    for case in problems:
+        found = exact(case)
+        tensors = {
+            name: torch.tensor(values).requires_grad_(name in case.wrt)
+            if name in case.wrt or name != "target"
+            else torch.tensor(values).long()
+            for name, values in case.arrays.items()
+        }
+        value = _natively(torch, case, tensors)
+        np.testing.assert_allclose(found["value"].high, value.detach().numpy(), rtol=1e-13, atol=1e-15)
+        cotangent = torch.ones(()) if case.cotangent is None else torch.tensor(case.cotangent)
+        value.backward(cotangent.to(torch.float64))
+        for name in case.wrt:
+            slope = tensors[name].grad.numpy()
+            np.testing.assert_allclose(found[f"d {name}"].high, slope, rtol=1e-11, atol=1e-13, err_msg=name)
+
+
 @pytest.mark.parametrize("function", FUNCTIONS)
 def test_every_case_is_proven(function: str) -> None:
     # `exact` raises where a ball isn't sharp.

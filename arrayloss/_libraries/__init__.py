@@ -36,8 +36,12 @@ def library_of(x: Any) -> Library | None:
         xp = array_namespace(x)
     except TypeError:
         return None
+    except AttributeError:
+        # array-api-compat (1.16, common/_helpers.py) asks a namespace for its `__name__`, which an object that is no
+        # module may lack.
+        xp = x.__array_namespace__()
     # A subclass that is defined elsewhere (a torch.Tensor's, say) has the namespace of its base.
     for known in ("numpy", "torch", "cupy"):
-        if xp.__name__ == f"array_api_compat.{known}" and root != known:
+        if getattr(xp, "__name__", "") == f"array_api_compat.{known}" and root != known:
             return library_of(xp.empty(0))
     return Library(xp)

@@ -19,12 +19,13 @@ class Library:
 
     @property
     def name(self) -> str:
-        name: str = self.xp.__name__
+        # A namespace may be any object, not a module alone.
+        name: str = getattr(self.xp, "__name__", type(self.xp).__name__)
         return name.removeprefix("array_api_compat.").removesuffix(".numpy").removesuffix(".array")
 
     def owns(self, x: Any) -> bool:
         """Whether `x` is an array of this library."""
-        return hasattr(x, "__array_namespace__") and x.__array_namespace__().__name__ == self.xp.__name__
+        return hasattr(x, "__array_namespace__") and Library(x.__array_namespace__()).name == self.name
 
     def quiet(self) -> AbstractContextManager[Any]:
         """Within it, nan and inf are made without a warning."""

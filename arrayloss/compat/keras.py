@@ -14,7 +14,9 @@ from typing import Any, TypeVar
 
 import arrayloss
 from arrayloss import _checks
-from arrayloss.compat import _focal
+from arrayloss._engine import Problem
+from arrayloss._gradients import loss, problem_of
+from arrayloss.compat import _problems
 
 A = TypeVar("A")
 _EPSILON = 1e-7
@@ -24,20 +26,13 @@ def _namespace(y_true: Any, y_pred: Any) -> Any:
     return _checks.library(y_pred, "y_pred", y_true=_checks.given("y_true", y_true)).xp
 
 
-def _clipped(xp: Any, p: Any, epsilon: float) -> Any:
-    return xp.clip(p, epsilon, 1.0 - epsilon) if epsilon else p
-
-
-def _log_probabilities(xp: Any, p: Any, axis: int, epsilon: float) -> Any:
-    return xp.log(_clipped(xp, p / xp.sum(p, axis=axis, keepdims=True), epsilon))
-
-
 def _smooth(xp: Any, y_true: Any, y_pred: Any, label_smoothing: float, classes: int) -> Any:
     s = _checks.fraction("label_smoothing", label_smoothing)
     y = xp.astype(y_true, y_pred.dtype)
     return y * (1.0 - s) + s / classes if s else y
 
 
+@loss
 def binary_crossentropy(
     y_true: Any,
     y_pred: A,
@@ -46,7 +41,7 @@ def binary_crossentropy(
     axis: int = -1,
     *,
     epsilon: float = _EPSILON,
-) -> A:
+) -> Problem[A]:
     """`keras.losses.binary_crossentropy`.
 
     Parameters
@@ -79,13 +74,14 @@ def binary_crossentropy(
     xp = _namespace(y_true, y_pred)
     y = _smooth(xp, y_true, y_pred, label_smoothing, 2) if label_smoothing else y_true
     if from_logits:
-        each = arrayloss.binary_cross_entropy_with_logits(y_pred, y, reduction="none")
+        problem = problem_of(arrayloss.binary_cross_entropy_with_logits)(y_pred, y, reduction="none")
     else:
-        each = arrayloss.binary_cross_entropy(_clipped(xp, y_pred, epsilon), y, reduction="none")
-    mean: A = xp.mean(each, axis=axis)
-    return mean
+        problem = problem_of(arrayloss.binary_cross_entropy)(y_pred, y, reduction="none")
+        problem = _problems.linked(problem, _problems.ClippedAnswers(epsilon))
+    return _problems.averaged(problem, axis)
 
 
+@loss
 def categorical_crossentropy(
     y_true: Any,
     y_pred: A,
@@ -94,7 +90,7 @@ def categorical_crossentropy(
     axis: int = -1,
     *,
     epsilon: float = _EPSILON,
-) -> A:
+) -> Problem[A]:
     """`keras.losses.categorical_crossentropy`.
 
     Probabilities are first divided by their sum, as Keras does. With smoothing and an `axis` that is not the last,
@@ -131,11 +127,12 @@ def categorical_crossentropy(
     p: Any = y_pred
     y = _smooth(xp, y_true, p, label_smoothing, p.shape[_checks.class_axis(axis, p.ndim)])
     if from_logits:
-        return arrayloss.cross_entropy(y_pred, y, axis=axis, reduction="none")
-    each: A = arrayloss.nll_loss(_log_probabilities(xp, p, axis, epsilon), y, axis=axis, reduction="none")
-    return each
+        return problem_of(arrayloss.cross_entropy)(y_pred, y, axis=axis, reduction="none")
+    problem = problem_of(arrayloss.nll_loss)(y_pred, y, axis=axis, reduction="none")
+    return _problems.linked(problem, _problems.ClippedRows(epsilon, True))
 
 
+@loss
 def sparse_categorical_crossentropy(
     y_true: Any,
     y_pred: A,
@@ -144,7 +141,7 @@ def sparse_categorical_crossentropy(
     axis: int = -1,
     *,
     epsilon: float = _EPSILON,
-) -> A:
+) -> Problem[A]:
     """`keras.losses.sparse_categorical_crossentropy`.
 
     A label out of range is a ValueError (nan under a tracer); on Keras's JAX and NumPy backends it is 0 or an error,
@@ -184,14 +181,14 @@ def sparse_categorical_crossentropy(
         y_true = xp.squeeze(y_true, axis=axis)
     if not xp.isdtype(y_true.dtype, "integral"):
         y_true = xp.astype(y_true, xp.int32)
-    ignored = ignore_class
+    options: Any = {"axis": axis, "ignore_index": ignore_class, "reduction": "none"}
     if from_logits:
-        return arrayloss.cross_entropy(y_pred, y_true, axis=axis, ignore_index=ignored, reduction="none")
-    log_p = _log_probabilities(xp, p, axis, epsilon)
-    each: A = arrayloss.nll_loss(log_p, y_true, axis=axis, ignore_index=ignored, reduction="none")
-    return each
+        return problem_of(arrayloss.cross_entropy)(y_pred, y_true, **options)
+    problem = problem_of(arrayloss.nll_loss)(y_pred, y_true, **options)
+    return _problems.linked(problem, _problems.ClippedRows(epsilon, True))
 
 
+@loss
 def binary_focal_crossentropy(
     y_true: Any,
     y_pred: A,
@@ -203,7 +200,7 @@ def binary_focal_crossentropy(
     axis: int = -1,
     *,
     epsilon: float = _EPSILON,
-) -> A:
+) -> Problem[A]:
     """`keras.losses.binary_focal_crossentropy`.
 
     Logits keep their digits; Keras makes probabilities of them and clips those, which bounds the loss at 16.1.
@@ -243,18 +240,13 @@ def binary_focal_crossentropy(
     """
     xp = _namespace(y_true, y_pred)
     p: Any = y_pred
-    share = _checks.fraction("alpha", alpha) if apply_class_balancing else None
+    share = alpha if apply_class_balancing else None
     y = _smooth(xp, y_true, p, label_smoothing, 2) if label_smoothing else y_true
-    if from_logits:
-        each = _focal.sigmoid_focal_loss(y_pred, y, share, gamma, "none")
-    else:
-        _checks.same_shape("y_true", y.shape, p.shape, p.shape, "the loss is elementwise")
-        factor = _focal.weight(xp, xp.astype(y, p.dtype), p, 1 - p, share, gamma)
-        each = arrayloss.binary_cross_entropy(_clipped(xp, p, epsilon), y, sample_weight=factor, reduction="none")
-    mean: A = xp.mean(each, axis=axis)
-    return mean
+    clipped = None if from_logits else _problems.ClippedAnswers(epsilon)
+    return _problems.averaged(_problems.focal(y_pred, y, share, gamma, clipped=clipped), axis)
 
 
+@loss
 def categorical_focal_crossentropy(
     y_true: Any,
     y_pred: A,
@@ -265,7 +257,7 @@ def categorical_focal_crossentropy(
     axis: int = -1,
     *,
     epsilon: float = _EPSILON,
-) -> A:
+) -> Problem[A]:
     """`keras.losses.categorical_focal_crossentropy`.
 
     Logits keep their digits; Keras makes probabilities of them and clips those. Probabilities are first divided by
@@ -312,10 +304,7 @@ def categorical_focal_crossentropy(
         y, weight = alpha * y, None
     else:
         weight = alpha if hasattr(alpha, "ndim") else xp.asarray(alpha, dtype=p.dtype)
-    if from_logits:
-        return arrayloss.softmax_focal_loss(y_pred, y, gamma=gamma, class_weight=weight, axis=axis, reduction="none")
-    log_p = _log_probabilities(xp, p, axis, epsilon)
-    _checks.same_shape("y_true", y.shape, p.shape, p.shape, "probabilities have one number for each logit")
-    y = y * _focal.power(xp, -xp.expm1(log_p), gamma)
-    each: A = arrayloss.nll_loss(log_p, y, class_weight=weight, axis=axis, reduction="none")
-    return each
+    problem = problem_of(arrayloss.softmax_focal_loss)(
+        y_pred, y, gamma=gamma, class_weight=weight, axis=axis, reduction="none"
+    )
+    return problem if from_logits else _problems.linked(problem, _problems.ClippedRows(epsilon, True))

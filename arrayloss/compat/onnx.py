@@ -9,13 +9,16 @@ from __future__ import annotations
 from typing import Any, Literal, TypeVar, overload
 
 import arrayloss
+from arrayloss._engine import Problem
+from arrayloss._gradients import loss, problem_of
 
 A = TypeVar("A")
 
 
+@loss
 def NegativeLogLikelihoodLoss(
     input: A, target: Any, weight: Any = None, /, *, ignore_index: int | None = None, reduction: str = "mean"
-) -> A:
+) -> Problem[A]:
     """The operator NegativeLogLikelihoodLoss.
 
     Parameters
@@ -44,13 +47,17 @@ def NegativeLogLikelihoodLoss(
     >>> float(onnx.NegativeLogLikelihoodLoss(log_p, np.asarray([0, 0]), reduction="sum"))
     2.0794415416798357
     """
-    return arrayloss.nll_loss(
-        input,
-        target,
-        axis=1,
-        class_weight=weight,
-        ignore_index=ignore_index,
-        reduction=reduction,
+    return problem_of(arrayloss.nll_loss)(
+        input, target, axis=1, class_weight=weight, ignore_index=ignore_index, reduction=reduction
+    )
+
+
+@loss
+def _softmax_cross_entropy(
+    scores: A, labels: Any, weights: Any = None, /, *, ignore_index: int | None = None, reduction: str = "mean"
+) -> Problem[A]:
+    return problem_of(arrayloss.cross_entropy)(
+        scores, labels, axis=1, class_weight=weights, ignore_index=ignore_index, reduction=reduction
     )
 
 
@@ -120,12 +127,9 @@ def SoftmaxCrossEntropyLoss(
     >>> round(float(loss), 6), np.exp(log_p).round(6).tolist()
     (0.287682, [[0.25, 0.75]])
     """
-    loss = arrayloss.cross_entropy(
-        scores,
-        labels,
-        axis=1,
-        class_weight=weights,
-        ignore_index=ignore_index,
-        reduction=reduction,
-    )
-    return (loss, arrayloss.log_softmax(scores, axis=1)) if log_prob else loss
+    value = _softmax_cross_entropy(scores, labels, weights, ignore_index=ignore_index, reduction=reduction)
+    return (value, arrayloss.log_softmax(scores, axis=1)) if log_prob else value
+
+
+# For `value_and_grad`, which is of the first output.
+vars(SoftmaxCrossEntropyLoss)["problem"] = problem_of(_softmax_cross_entropy)

@@ -8,52 +8,72 @@ ValueError. Optax broadcasts, (N, 1) with (N,) to (N, N) included. A term 0 * in
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 import arrayloss
 from arrayloss import _checks
-from arrayloss.compat import _focal
+from arrayloss._engine import Layout, Problem
+from arrayloss._gradients import loss, problem_of
+from arrayloss._modes import Array, Namespace
+from arrayloss.compat import _problems
 
 A = TypeVar("A")
 Axis = int | tuple[int, ...] | None
 
 
-def _last(xp: Any, x: Any, axis: tuple[int, ...]) -> Any:
-    """`x` with the axes `axis` as one, the last."""
-    batch = tuple(i for i in range(x.ndim) if i not in axis)
-    x = xp.permute_dims(x, batch + axis)
-    return xp.reshape(x, (*x.shape[: len(batch)], -1))
+@dataclass(frozen=True)
+class _Several(Layout):
+    """The layout of an array whose axes were moved by `order`, and its last ones made one."""
+
+    given: tuple[int, ...]
+    order: tuple[int, ...]
+
+    def original(self, xp: Namespace, x: Array, shape: tuple[int, ...]) -> Array:
+        if shape != self.shape:
+            return super().original(xp, x, shape)
+        moved = xp.reshape(x, tuple(self.given[i] for i in self.order))
+        return xp.permute_dims(moved, tuple(self.order.index(i) for i in range(len(self.order))))
 
 
-def _rows(logits: Any, labels: Any, axis: Axis, where: Any) -> tuple[Any, Any, dict[str, Any]]:
-    """Logits and labels, and the core's axis and where: of samples, or of classes, which then have a logit of -inf."""
+def _stated(
+    function: Callable[..., Any], logits: Any, labels: Any, axis: Axis, where: Any, soft: bool, **options: Any
+) -> Problem[Any]:
+    """The problem of the core's `function`: over several axes, and among some of the classes, the others at -inf."""
     xp: Any = _checks.library(logits, labels=_checks.given("labels", labels), where=where).xp
-    soft = labels.ndim == logits.ndim
-    if soft and not xp.isdtype(labels.dtype, "real floating"):
-        labels = xp.astype(labels, logits.dtype)
+    if soft:
+        _checks.same_shape(
+            "labels", labels.shape, logits.shape, logits.shape, "probabilities have one number for each logit"
+        )
+        if not xp.isdtype(labels.dtype, "real floating"):
+            labels = xp.astype(labels, logits.dtype)
     of_classes = where is not None and where.ndim == logits.ndim
+    shape, order = logits.shape, None
     if not isinstance(axis, int):
-        axes = tuple(range(logits.ndim)) if axis is None else tuple(_checks.class_axis(i, logits.ndim) for i in axis)
-        logits, labels = _last(xp, logits, axes), _last(xp, labels, axes) if soft else labels
+        n = len(shape)
+        axes = tuple(range(n)) if axis is None else tuple(_checks.class_axis(i, n) for i in axis)
+        batch = tuple(i for i in range(n) if i not in axes)
+        order, axis = batch + axes, -1
+
+        def last(x: Any) -> Any:
+            return xp.reshape(xp.permute_dims(x, order), (*(shape[i] for i in batch), -1))
+
+        logits, labels = last(logits), last(labels) if soft else labels
         if of_classes:
-            where = _last(xp, where, axes)
-        axis = -1
+            where = last(where)
     if of_classes:
         logits = xp.where(where, logits, xp.full_like(logits, -float("inf")))
         labels = xp.where(where, labels, xp.zeros_like(labels)) if soft else labels
         where = xp.any(where, axis=axis)
-    return logits, labels, {"axis": axis, "where": where, "reduction": "none"}
+    problem = problem_of(function)(logits, labels, axis=axis, where=where, reduction="none", **options)
+    if order is None:
+        return problem
+    layout = problem.layout
+    return replace(problem, layout=_Several(layout.shape, layout.axis, tuple(shape), order))
 
 
-def _soft(function: Callable[..., A], logits: A, labels: Any, axis: Axis, where: Any, **options: Any) -> A:
-    shape, given = getattr(logits, "shape", ()), getattr(labels, "shape", ())
-    if labels is not None and shape != given:
-        _checks.same_shape("labels", given, shape, shape, "probabilities have one number for each logit")
-    x, q, rows = _rows(logits, labels, axis, where)
-    return function(x, q, **rows, **options)
-
-
-def softmax_cross_entropy(logits: A, labels: Any, axis: Axis = -1, where: Any = None) -> A:
+@loss
+def softmax_cross_entropy(logits: A, labels: Any, axis: Axis = -1, where: Any = None) -> Problem[A]:
     """`optax.softmax_cross_entropy`.
 
     Parameters
@@ -80,10 +100,11 @@ def softmax_cross_entropy(logits: A, labels: Any, axis: Axis = -1, where: Any = 
     >>> optax.softmax_cross_entropy(x, q).round(4).tolist()
     [0.2761, 2.9518]
     """
-    return _soft(arrayloss.cross_entropy, logits, labels, axis, where)
+    return _stated(arrayloss.cross_entropy, logits, labels, axis, where, soft=True)
 
 
-def safe_softmax_cross_entropy(logits: A, labels: Any) -> A:
+@loss
+def safe_softmax_cross_entropy(logits: A, labels: Any) -> Problem[A]:
     """`optax.safe_softmax_cross_entropy`.
 
     Parameters
@@ -105,12 +126,13 @@ def safe_softmax_cross_entropy(logits: A, labels: Any) -> A:
     >>> optax.safe_softmax_cross_entropy(np.asarray([0.0, 0.0, -np.inf]), np.asarray([1.0, 0.0, 0.0])).round(6)
     np.float64(0.693147)
     """
-    return _soft(arrayloss.cross_entropy, logits, labels, -1, None)
+    return _stated(arrayloss.cross_entropy, logits, labels, -1, None, soft=True)
 
 
+@loss
 def softmax_cross_entropy_with_integer_labels(
     logits: A, labels: Any, axis: int | tuple[int, ...] = -1, where: Any = None
-) -> A:
+) -> Problem[A]:
     """`optax.softmax_cross_entropy_with_integer_labels`.
 
     A label out of range is a ValueError (nan under a tracer); Optax counts -C to -1 from the end, and gives nan for
@@ -140,15 +162,14 @@ def softmax_cross_entropy_with_integer_labels(
     >>> optax.softmax_cross_entropy_with_integer_labels(x, np.asarray([0, 1])).round(4).tolist()
     [0.2761, 2.9518]
     """
-    x, t, rows = _rows(logits, labels, axis, where)
-    if t.ndim == x.ndim:
-        expected = x.shape[:-1] if not isinstance(axis, int) else x.shape[:axis] + x.shape[axis % x.ndim + 1 :]
-        _checks.same_shape("labels", labels.shape, expected, x.shape, "integer labels have no class axis")
-    value: A = arrayloss.cross_entropy(x, t, ignore_index=None, **rows)
-    return value
+    x: Any = logits
+    if labels is not None and not _checks.library(x, labels=labels).xp.isdtype(labels.dtype, "integral"):
+        raise TypeError(f"labels must be integers, not {labels.dtype}")
+    return _stated(arrayloss.cross_entropy, x, labels, axis, where, soft=False, ignore_index=None)
 
 
-def sigmoid_binary_cross_entropy(logits: A, labels: Any) -> A:
+@loss
+def sigmoid_binary_cross_entropy(logits: A, labels: Any) -> Problem[A]:
     """`optax.sigmoid_binary_cross_entropy`.
 
     Parameters
@@ -170,14 +191,15 @@ def sigmoid_binary_cross_entropy(logits: A, labels: Any) -> A:
     >>> optax.sigmoid_binary_cross_entropy(np.asarray([0.0, 40.0]), np.asarray([0, 1])).tolist()
     [0.6931471805599453, 4.248354255291589e-18]
     """
-    return arrayloss.binary_cross_entropy_with_logits(logits, labels, reduction="none")
+    return problem_of(arrayloss.binary_cross_entropy_with_logits)(logits, labels, reduction="none")
 
 
-def sigmoid_focal_loss(logits: A, labels: Any, *, alpha: Any = None, gamma: float = 2.0) -> A:
+@loss
+def sigmoid_focal_loss(logits: A, labels: Any, *, alpha: Any = None, gamma: float = 2.0) -> Problem[A]:
     """`optax.sigmoid_focal_loss`.
 
-    Labels of floats strictly between 0 and 1 get Optax's factor, `(1 - p_t)^gamma` of the blended p_t, which is not
-    that of `arrayloss.sigmoid_focal_loss`. Labels of bool or integers take the latter's closed form.
+    Labels strictly between 0 and 1 get Optax's factor, `(1 - p_t)^gamma` of the blended p_t, which is not that of
+    `arrayloss.sigmoid_focal_loss`.
 
     Parameters
     ----------
@@ -202,10 +224,13 @@ def sigmoid_focal_loss(logits: A, labels: Any, *, alpha: Any = None, gamma: floa
     >>> optax.sigmoid_focal_loss(np.zeros(2), np.asarray([1.0, 0.0])).round(6).tolist()
     [0.173287, 0.173287]
     """
-    return _focal.sigmoid_focal_loss(logits, labels, alpha, gamma, "none")
+    return _problems.focal(logits, labels, alpha, gamma)
 
 
-def poly_loss_cross_entropy(logits: A, labels: Any, *, epsilon: float = 2.0, axis: Axis = -1, where: Any = None) -> A:
+@loss
+def poly_loss_cross_entropy(
+    logits: A, labels: Any, *, epsilon: float = 2.0, axis: Axis = -1, where: Any = None
+) -> Problem[A]:
     """`optax.poly_loss_cross_entropy`.
 
     Parameters
@@ -233,7 +258,7 @@ def poly_loss_cross_entropy(logits: A, labels: Any, *, epsilon: float = 2.0, axi
     >>> float(optax.poly_loss_cross_entropy(np.zeros(2), np.asarray([1.0, 0.0])))  # log 2 + 2 / 2
     1.6931471805599454
     """
-    return _soft(arrayloss.poly_loss, logits, labels, axis, where, epsilon=epsilon)
+    return _stated(arrayloss.poly_loss, logits, labels, axis, where, soft=True, epsilon=epsilon)
 
 
 def smooth_labels(labels: A, alpha: Any, *, axis: Axis = -1, where: Any = None) -> A:

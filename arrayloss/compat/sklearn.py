@@ -8,6 +8,9 @@ import numpy as np
 
 import arrayloss
 from arrayloss import Mean, _checks
+from arrayloss._engine import Problem
+from arrayloss._gradients import loss, problem_of
+from arrayloss.compat import _problems
 
 A = TypeVar("A")
 
@@ -25,7 +28,10 @@ def _codes(y_true: Any, labels: Any) -> tuple[Any, int]:
     return codes, known.size
 
 
-def log_loss(y_true: Any, y_proba: A, *, normalize: bool = True, sample_weight: Any = None, labels: Any = None) -> A:
+@loss
+def log_loss(
+    y_true: Any, y_proba: A, *, normalize: bool = True, sample_weight: Any = None, labels: Any = None
+) -> Problem[A]:
     """`sklearn.metrics.log_loss`.
 
     Probabilities are clipped to [eps, 1 - eps] of their dtype, as scikit-learn does since 1.3, and are taken as they
@@ -66,12 +72,8 @@ def log_loss(y_true: Any, y_proba: A, *, normalize: bool = True, sample_weight: 
     library = _checks.library(y_proba, "y_proba", sample_weight=sample_weight)
     xp: Any = library.xp
     p: Any = y_proba
-    if p.ndim == 1:
-        p = xp.reshape(p, (-1, 1))
-    if p.shape[1] == 1:
-        p = xp.concat([1 - p, p], axis=1)
+    columns = 1 if p.ndim == 1 else p.shape[1]
     eps = float(xp.finfo(p.dtype).eps)
-    log_p = xp.log(xp.clip(p, eps, 1 - eps))
     if getattr(y_true, "ndim", 1) == 2 and y_true.shape[1] > 1:
         target, classes = y_true, y_true.shape[1]
         if not library.owns(target):
@@ -80,14 +82,15 @@ def log_loss(y_true: Any, y_proba: A, *, normalize: bool = True, sample_weight: 
     else:
         codes, classes = _codes(y_true, labels)
         target = xp.asarray(codes.reshape(-1), device=library.device(p))
-    if classes != p.shape[1]:
-        raise ValueError(f"there are {classes} labels, and y_proba has {p.shape[1]} columns; pass labels=")
+    if classes != max(columns, 2):
+        raise ValueError(f"there are {classes} labels, and y_proba has {columns} columns; pass labels=")
     weight: Any = "all" if sample_weight is None else xp.sum(sample_weight)
-    value: A = arrayloss.nll_loss(
-        log_p,
-        target,
-        sample_weight=sample_weight,
-        ignore_index=None,
-        reduction=Mean(over=weight) if normalize else "sum",
-    )
-    return value
+    options: Any = {"ignore_index": None, "reduction": Mean(over=weight) if normalize else "sum"}
+    if columns > 1:
+        problem = problem_of(arrayloss.nll_loss)(p, target, sample_weight=sample_weight, **options)
+        return _problems.linked(problem, _problems.ClippedRows(eps, False))
+    # The second of two labels, or the second column of rows that say which are right.
+    target = target if target.ndim == 1 else target[:, 1]
+    one, weights = (a if a is None else xp.reshape(a, p.shape) for a in (target, sample_weight))
+    problem = problem_of(arrayloss.binary_cross_entropy)(p, one, sample_weight=weights, **options)
+    return _problems.linked(problem, _problems.ClippedAnswers(eps))

@@ -5,16 +5,21 @@ from __future__ import annotations
 from typing import Any, TypeVar
 
 from arrayloss import Mean
-from arrayloss.compat import _focal
+from arrayloss._engine import Problem
+from arrayloss._gradients import loss
+from arrayloss.compat import _problems
 
 A = TypeVar("A")
 
 
-def sigmoid_focal_loss(inputs: A, targets: Any, alpha: float = 0.25, gamma: float = 2, reduction: str = "none") -> A:
+@loss
+def sigmoid_focal_loss(
+    inputs: A, targets: Any, alpha: float = 0.25, gamma: float = 2, reduction: str = "none"
+) -> Problem[A]:
     """`torchvision.ops.sigmoid_focal_loss`.
 
-    Targets of floats strictly between 0 and 1 get torchvision's factor, `(1 - p_t)^gamma` of the blended p_t, which
-    is not that of `arrayloss.sigmoid_focal_loss`. Targets of bool or integers take the latter's closed form.
+    Targets strictly between 0 and 1 get torchvision's factor, `(1 - p_t)^gamma` of the blended p_t, which is not that
+    of `arrayloss.sigmoid_focal_loss`.
 
     Parameters
     ----------
@@ -41,6 +46,5 @@ def sigmoid_focal_loss(inputs: A, targets: Any, alpha: float = 0.25, gamma: floa
     >>> sigmoid_focal_loss(np.zeros(2), np.asarray([1.0, 0.0])).round(6).tolist()
     [0.043322, 0.129965]
     """
-    return _focal.sigmoid_focal_loss(
-        inputs, targets, None if alpha == -1 else alpha, gamma, Mean(over="all") if reduction == "mean" else reduction
-    )
+    over = Mean(over="all") if reduction == "mean" else reduction
+    return _problems.focal(inputs, targets, None if alpha == -1 else alpha, gamma, over)

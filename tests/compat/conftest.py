@@ -1,11 +1,17 @@
-"""The originals and the presets, run on the same numbers: `lib` is the array library that the preset gets."""
+"""The originals and the presets, run on the same numbers: `lib` is the array library that the preset gets.
 
+`python -m pytest -n 0 tests/compat --matrix results/porting.md` writes down how far apart the two are.
+"""
+
+import collections
 import dataclasses
-import importlib
+import datetime
+import importlib.metadata
 import inspect
 import os
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,6 +22,75 @@ os.environ["KERAS_BACKEND"] = "jax"
 os.environ.setdefault("KERAS_HOME", tempfile.mkdtemp(prefix="keras-home-"))
 
 EPS = np.finfo(np.float64).eps
+
+
+@dataclasses.dataclass
+class Cell:
+    """What was compared of one preset function on one library."""
+
+    cases: int = 0
+    value: float = 0.0
+    gradient: float | None = None
+
+
+CELLS: collections.defaultdict[tuple[str, str], Cell] = collections.defaultdict(Cell)
+OPTIONS: collections.defaultdict[str, set[str]] = collections.defaultdict(set)
+
+
+def distance(ours: np.ndarray, theirs: np.ndarray) -> float:
+    """The largest difference, in terms of the largest number or 1; what is not finite is the same in both."""
+    finite = np.isfinite(theirs)
+    apart = np.abs(ours - theirs)[finite].max(initial=0.0)
+    return float(apart / np.abs(theirs[finite]).max(initial=1.0))
+
+
+def record(of: str, library: str, options: Iterable[str], *pairs: tuple[np.ndarray, np.ndarray]) -> None:
+    """Of the function `of`, compared with these options: the values, and the gradients where there are some."""
+    OPTIONS[of].update(options)
+    cell = CELLS[of, library]
+    cell.cases += 1
+    cell.value = max(cell.value, distance(*pairs[0]))
+    if len(pairs) > 1:
+        cell.gradient = max(cell.gradient or 0.0, distance(*pairs[1]))
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--matrix", metavar="FILE", help="write how far the presets are from the originals (with -n 0)")
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    path = config.getoption("matrix", None)
+    if path is None:
+        return
+    libraries = sorted({library for _, library in CELLS})
+    names = ("torch", "torchvision", "optax", "keras", "scikit-learn", "onnx", "jax", "numpy")
+    installed = {d.name: d.version for d in importlib.metadata.distributions()}
+    lines = [
+        "# The presets and the originals",
+        "",
+        f"{datetime.date.today()}; "
+        + ", ".join(f"{name} {installed.get(name, '(not installed)')}" for name in names)
+        + ". The largest difference of a value / of a gradient (by autodiff), in terms of the largest number of its "
+        "array or 1, over all cases. In float64, but for ONNX's data and Keras's means, in float32 on JAX.",
+        "",
+        f"| function | options | cases | {' | '.join(libraries)} |",
+        f"|{' --- |' * (3 + len(libraries))}",
+    ]
+    for of, options in sorted(OPTIONS.items()):
+        cells = [CELLS.get((of, library)) for library in libraries]
+        texts = [
+            "" if c is None else f"{c.value:.0e}" + ("" if c.gradient is None else f" / {c.gradient:.0e}")
+            for c in cells
+        ]
+        cases = sum(c.cases for c in cells if c)
+        lines.append(f"| {of} | {', '.join(sorted(options))} | {cases} | {' | '.join(texts)} |")
+    passed, failed, skipped = (
+        sum("test_node[" in report.nodeid for report in terminalreporter.stats.get(outcome, []))
+        for outcome in ("passed", "failed", "skipped")
+    )
+    lines += ["", f"ONNX's own node tests: {passed} passed of {passed + failed}, {skipped} skipped (no such library)."]
+    Path(path).write_text("\n".join(lines) + "\n")
+    terminalreporter.write_line(f"{lines[-1]} The matrix is in {path}.")
 
 
 def by_torch(f: Callable[..., Any], x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -61,17 +136,21 @@ class Lib:
         args: tuple[Any, ...],
         expected: tuple[np.ndarray, np.ndarray | None],
         *,
+        of: str,
+        options: Iterable[str] = (),
         note: object = "",
         rtol: float = 1e-12,
     ) -> None:
         """Value and gradient of f equal the original's, but for the digits that it loses: some eps of the logits."""
         value, gradient = self.run(f, x, *args)
         value0, gradient0 = expected
+        gradients = [] if gradient is None or gradient0 is None else [(gradient, gradient0)]
+        record(of, self.name, options, (value, value0), *gradients)
         span = np.max(np.abs(x[np.isfinite(x)]), initial=1.0)
         np.testing.assert_allclose(
             value, value0, rtol=rtol, atol=8 * EPS * span * max(value0.size, 1), err_msg=f"{note}"
         )
-        if gradient is not None and gradient0 is not None:
+        for gradient, gradient0 in gradients:
             top = np.max(np.abs(gradient0[np.isfinite(gradient0)]), initial=1.0)
             np.testing.assert_allclose(gradient, gradient0, rtol=rtol, atol=64 * EPS * top, err_msg=f"gradient {note}")
 
@@ -88,6 +167,11 @@ def _lib(name: str) -> Iterator[Lib]:
 @pytest.fixture(params=["numpy", "torch", "jax"])
 def lib(request: pytest.FixtureRequest) -> Iterator[Lib]:
     yield from _lib(request.param)
+
+
+@pytest.fixture(name="record")
+def record_() -> Callable[..., None]:
+    return record
 
 
 @pytest.fixture

@@ -65,7 +65,16 @@ def check(
 ) -> None:
     original, ours = getattr(keras.losses, name), getattr(preset, name)
     expected = originals["jax"](lambda x: original(jnp.asarray(y), x, **options), x)
-    lib.agree(lambda x, y: ours(y, x, **options), x, (y,), expected, note=options, rtol=rtol)
+    lib.agree(
+        lambda x, y: ours(y, x, **options),
+        x,
+        (y,),
+        expected,
+        of=f"keras.{name}",
+        options=options,
+        note=options,
+        rtol=rtol,
+    )
 
 
 @pytest.mark.parametrize("from_logits", [True, False])

@@ -29,6 +29,7 @@ Q = RNG.random((2, 3, 4))
 MASK = RNG.random((2, 3, 4)) < 0.7
 MASK[0, 0] = False  # no class of a sample
 MASK[:, :, 1] |= MASK.any(2)
+INTEGERS = "optax.softmax_cross_entropy_with_integer_labels"
 AXES: list[Any] = [-1, 0, (2, 0), None]
 
 
@@ -66,7 +67,9 @@ def test_soft(lib: Any, originals: Any, name: str, axis: Any) -> None:
             # Optax's gradient at a class left out is nan or 0; ours is 0.
             expected = (expected[0], np.where(where, expected[1], 0))
         call = lambda x, q, where: ours(x, q, axis=axis, where=where, **epsilon)
-        lib.agree(call, x, (q, where), expected, note=(scale, where, epsilon))
+        lib.agree(
+            call, x, (q, where), expected, of=f"optax.{name}", options=["axis", "where", *epsilon], note=(scale, where)
+        )
 
 
 @pytest.mark.parametrize("axis", [a for a in AXES if a is not None], ids=str)
@@ -79,7 +82,7 @@ def test_integer_labels(lib: Any, originals: Any, axis: Any) -> None:
     for where, scale in itertools.product(wheres, [1.0, 1e4] if axis == -1 else [1.0]):
         x = scale * X
         expected = originals["jax"](lambda x: original(x, array(t), axis, array(where)), x)
-        lib.agree(lambda x, t, w: ours(x, t, axis, w), x, (t, where), expected, note=(scale, where))
+        lib.agree(lambda x, t, w: ours(x, t, axis, w), x, (t, where), expected, of=INTEGERS, options=["axis", "where"])
 
 
 def test_integer_labels_among_some_classes(lib: Any, originals: Any) -> None:
@@ -88,7 +91,7 @@ def test_integer_labels_among_some_classes(lib: Any, originals: Any) -> None:
     expected = originals["jax"](lambda x: original(x, array(t), -1, array(MASK)), X)
     # Sample (0, 0) has no class: it costs 0, and Optax's gradient there is not.
     expected = (expected[0], np.where(MASK.any(-1, keepdims=True), expected[1], 0))
-    lib.agree(lambda x, t, w: ours(x, t, -1, w), X, (t, MASK), expected)
+    lib.agree(lambda x, t, w: ours(x, t, -1, w), X, (t, MASK), expected, of=INTEGERS)
 
 
 def test_safe(lib: Any, originals: Any) -> None:
@@ -97,7 +100,7 @@ def test_safe(lib: Any, originals: Any) -> None:
     q = normal(q, -1)
     x[0, :, 2] = -np.inf
     expected = originals["jax"](lambda x: optax.safe_softmax_cross_entropy(x, array(q)), x)
-    lib.agree(preset.safe_softmax_cross_entropy, x, (q,), expected)
+    lib.agree(preset.safe_softmax_cross_entropy, x, (q,), expected, of="optax.safe_softmax_cross_entropy")
 
 
 def test_one_hot_of_integers(lib: Any) -> None:
@@ -113,20 +116,27 @@ def test_sigmoid(lib: Any, originals: Any, labels: str) -> None:
     for scale in [1.0, 1e3]:
         x = scale * X
         expected = originals["jax"](lambda x: optax.sigmoid_binary_cross_entropy(x, array(y)), x)
-        lib.agree(preset.sigmoid_binary_cross_entropy, x, (y,), expected)
+        lib.agree(preset.sigmoid_binary_cross_entropy, x, (y,), expected, of="optax.sigmoid_binary_cross_entropy")
     for alpha, gamma in [(None, 2.0), (0.25, 2.0), (0.9, 0.5), (None, 5.0)]:
         options: Any = {"alpha": alpha, "gamma": gamma}
         for x in [X, 8 * X]:
             expected = originals["jax"](lambda x: optax.sigmoid_focal_loss(x, array(y), **options), x)
             call = lambda x, y: preset.sigmoid_focal_loss(x, y, **options)
-            lib.agree(call, x, (y,), expected, rtol=1e-10, note=options)
+            lib.agree(call, x, (y,), expected, of="optax.sigmoid_focal_loss", options=options, rtol=1e-10)
 
 
 @pytest.mark.parametrize("axis", AXES, ids=str)
 def test_smooth_labels(lib: Any, originals: Any, axis: Any) -> None:
     for where in [None, MASK | (np.arange(4) == 1)]:
         expected = originals["jax"](lambda q: optax.smooth_labels(q, 0.1, axis=axis, where=array(where)), Q)
-        lib.agree(lambda q, w: preset.smooth_labels(q, 0.1, axis=axis, where=w), Q, (where,), expected)
+        lib.agree(
+            lambda q, w: preset.smooth_labels(q, 0.1, axis=axis, where=w),
+            Q,
+            (where,),
+            expected,
+            of="optax.smooth_labels",
+            options=["axis", "where"],
+        )
 
 
 def test_labels_are_not_broadcast(lib: Any) -> None:

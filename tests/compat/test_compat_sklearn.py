@@ -16,6 +16,7 @@ P /= P.sum(1, keepdims=True)
 P[:3] = np.eye(3)  # the clip
 CODES = np.concatenate([[1, 1, 0, 2], RNG.integers(0, 3, 8)])
 WEIGHT = RNG.random(12)
+OPTIONS = ["labels", "normalize", "sample_weight"]
 NAMES = np.asarray(["ham", "eggs", "spam"])
 
 
@@ -29,7 +30,7 @@ def test_signature(same_signature: Any) -> None:
 @pytest.mark.parametrize("normalize", [True, False])
 @pytest.mark.parametrize("weight", [None, WEIGHT], ids=["unweighted", "weighted"])
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])
-def test_multiclass(lib: Any, normalize: bool, weight: Any, dtype: Any) -> None:
+def test_multiclass(lib: Any, record: Any, normalize: bool, weight: Any, dtype: Any) -> None:
     p = P.astype(dtype)
     weight = None if weight is None else weight.astype(dtype)
     for y, labels in [
@@ -43,6 +44,8 @@ def test_multiclass(lib: Any, normalize: bool, weight: Any, dtype: Any) -> None:
         expected = metrics.log_loss(y, p, normalize=normalize, sample_weight=weight, labels=labels)
         got = preset.log_loss(y, lib.array(p), normalize=normalize, sample_weight=lib.array(weight), labels=labels)
         np.testing.assert_allclose(np.asarray(got), expected, rtol=1e-13 if dtype is np.float64 else 1e-5)
+        if dtype is np.float64:
+            record("sklearn.log_loss", lib.name, OPTIONS, (np.asarray(got), np.asarray(expected)))
 
 
 @pytest.mark.parametrize("shape", [(12,), (12, 1)])
@@ -61,7 +64,7 @@ def test_gradient(lib: Any, originals: Any) -> None:
 
     p = P[3:]
     expected = originals["torch"](lambda p: -torch.log(p[torch.arange(9), torch.tensor(CODES[3:])]).mean(), p)
-    lib.agree(lambda p: preset.log_loss(CODES[3:], p, labels=[0, 1, 2]), p, (), expected)
+    lib.agree(lambda p: preset.log_loss(CODES[3:], p, labels=[0, 1, 2]), p, (), expected, of="sklearn.log_loss")
 
 
 def test_errors() -> None:

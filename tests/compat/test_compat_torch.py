@@ -78,7 +78,15 @@ def test_categorical(lib: Any, originals: Any, name: str, target: str) -> None:
             options = {"reduction": reduction, **smoothing, **ignore}
             expected = originals["torch"](lambda x: original(x, tensor(t), tensor(weight), **options), x)
             call = lambda x, t, w: ours(x, t, w, **options)
-            lib.agree(call, x, (t, weight), expected, note=(shape, kind, options, weight))
+            lib.agree(
+                call,
+                x,
+                (t, weight),
+                expected,
+                of=f"torch.{name}",
+                options=["weight", *options],
+                note=(shape, kind, options),
+            )
 
 
 @pytest.mark.parametrize("reduction", REDUCTIONS)
@@ -113,7 +121,9 @@ def test_activations(lib: Any, originals: Any, name: str) -> None:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # of the implicit choice of dim
                 expected = originals["torch"](lambda x: original(x, dim), x)
-            lib.agree(lambda x: ours(x, dim), x, (), expected, note=(shape, kind, dim))
+            lib.agree(
+                lambda x: ours(x, dim), x, (), expected, of=f"torch.{name}", options=["dim"], note=(shape, kind, dim)
+            )
 
 
 def test_activations_cast_first() -> None:
@@ -128,7 +138,7 @@ def test_activations_cast_first() -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_logsigmoid(lib: Any, originals: Any, kind: str) -> None:
     x = logits((4, 3), kind)
-    lib.agree(preset.logsigmoid, x, (), originals["torch"](F.logsigmoid, x))
+    lib.agree(preset.logsigmoid, x, (), originals["torch"](F.logsigmoid, x), of="torch.logsigmoid")
 
 
 @pytest.mark.parametrize("reduction", REDUCTIONS)
@@ -151,7 +161,9 @@ def test_binary_with_logits(lib: Any, originals: Any, reduction: str, hard: bool
             x,
         )
         call = lambda x, y, w, p: ours(x, y, w, reduction=reduction, pos_weight=p)
-        lib.agree(call, x, (y, weight, pos_weight), expected, note=(kind, weight, pos_weight))
+        note = (kind, weight, pos_weight)
+        options = ["weight", "pos_weight", "reduction"]
+        lib.agree(call, x, (y, weight, pos_weight), expected, of=f"torch.{ours.__name__}", options=options, note=note)
 
 
 @pytest.mark.parametrize("reduction", REDUCTIONS)
@@ -165,7 +177,7 @@ def test_binary_of_probabilities(lib: Any, originals: Any, reduction: str) -> No
             p,
         )
         call = lambda p, y, w: preset.binary_cross_entropy(p, y, w, reduction=reduction)
-        lib.agree(call, p, (y, weight), expected, note=(y, weight))
+        lib.agree(call, p, (y, weight), expected, of="torch.binary_cross_entropy", options=["weight", "reduction"])
 
 
 def test_value_and_grad_on_numpy(originals: Any) -> None:

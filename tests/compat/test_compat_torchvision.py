@@ -53,4 +53,12 @@ def test_sigmoid_focal_loss(lib: Any, originals: Any, target: str, reduction: st
         given = y.astype(np.int64) if target == "integers" else y
         call = lambda x, y: preset.sigmoid_focal_loss(x, y, alpha, gamma, reduction)
         # 1 - p_t of the original is a difference from 1.
-        lib.agree(call, x, (given,), expected, rtol=1e-9, note=(scale, alpha, gamma))
+        lib.agree(
+            call,
+            x,
+            (given,),
+            expected,
+            of="torchvision.sigmoid_focal_loss",
+            options=["alpha", "gamma", "reduction"],
+            rtol=1e-9,
+        )

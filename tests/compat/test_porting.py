@@ -172,3 +172,36 @@ def test_zero_times_infinity(F: Any, tensor: Any, optax: Any) -> None:
     assert np.isnan(float(optax.softmax_cross_entropy(x, q)[0]))
     for loss in (al_torch.cross_entropy, al_optax.softmax_cross_entropy, al.cross_entropy):
         close(loss(x, q).sum(), 0.0)
+
+
+def test_lost_digits(F: Any, tensor: Any, keras: Any) -> None:
+    x, t = np.asarray([[0.0, 20.0]], np.float32), np.asarray([1])
+    assert float(F.cross_entropy(tensor(x), tensor(t))) == 0
+    assert float(al_torch.cross_entropy(x, t)) == pytest.approx(2.061e-9, rel=1e-3)
+    z, y = np.asarray([[-20.0]], np.float32), np.asarray([[1.0]], np.float32)
+    assert float(keras.losses.binary_focal_crossentropy(y, z, from_logits=True)[0]) == pytest.approx(16.118, abs=1e-3)
+    assert float(al_keras.binary_focal_crossentropy(y, z, from_logits=True)[0]) == pytest.approx(20.0, abs=1e-6)
+
+
+def test_binary_target_out_of_range(F: Any, tensor: Any) -> None:
+    x, y = np.asarray([1.0]), np.asarray([2.0])
+    close(F.binary_cross_entropy_with_logits(tensor(x), tensor(y)), -0.686738)
+    with pytest.raises(ValueError, match=r"\[0, 1\]"):
+        al_torch.binary_cross_entropy_with_logits(x, y)
+
+
+def test_label_that_is_masked_out(optax: Any) -> None:
+    x, t, where = np.asarray([[0.0, 2.0]]), np.asarray([1]), np.asarray([[True, False]])
+    close(optax.softmax_cross_entropy_with_integer_labels(x, t, where=where)[0], -2.0)
+    assert al_optax.softmax_cross_entropy_with_integer_labels(x, t, where=where)[0] == np.inf
+
+
+def test_sklearn_returns_an_array() -> None:
+    metrics = pytest.importorskip("sklearn.metrics", reason="scikit-learn is not installed")
+    from arrayloss.compat.sklearn import log_loss
+
+    y, p = [0, 1], np.asarray([0.2, 0.9])
+    assert isinstance(metrics.log_loss(y, p), float)
+    value = log_loss(y, p)
+    assert value.shape == ()
+    assert value == pytest.approx(metrics.log_loss(y, p), rel=1e-15)

@@ -1,0 +1,325 @@
+"""Every message that a mistake is met with, in one place to be read; no `raise` in the package is without its line."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+import pytest
+
+import arrayloss as al
+from arrayloss import testing
+from arrayloss.compat import torch
+from arrayloss.compat.sklearn import log_loss
+from conformance.cases import FUNCTIONS
+
+strict = pytest.importorskip("array_api_strict")
+
+NAMES: dict[str, Any] = {
+    **vars(al),
+    "np": np,
+    "strict": strict,
+    "elsewhere": strict.Device("device1"),
+    "log_loss": log_loss,
+    "like_torch": torch,
+    "testing": testing,
+    "x": np.asarray([[0.5, 1.0, -1.0], [2.0, 0.0, 1.0]]),
+    "labels": np.asarray([0, 2]),
+    "bits": np.asarray([[1, 0, 1], [0, 1, 0]]),
+}
+
+ARRAY = "must be an array (of NumPy, PyTorch, JAX, CuPy, or any other library of the array API standard), not"
+
+JUDGED = ", ".join(sorted(FUNCTIONS))
+
+MESSAGES = [
+    # What is no array, or none of numbers.
+    ("cross_entropy([[0.5, 1.0]], labels)", TypeError, f"logits {ARRAY} a list"),
+    ("nll_loss('x', labels)", TypeError, f"log_probs {ARRAY} 'x'"),
+    ("cross_entropy(x, [0, 2])", TypeError, f"target {ARRAY} a list"),
+    ("cross_entropy(x, None)", TypeError, "target must be an array, not None"),
+    ("softmax_focal_loss(x, labels, alpha=0.25)", TypeError, f"alpha {ARRAY} 0.25"),
+    (
+        "softmax(labels)",
+        TypeError,
+        "x must be an array of real floating-point numbers, not of int64; cast it first, for example to float32",
+    ),
+    (
+        "cross_entropy(x, labels > 0)",
+        TypeError,
+        "target must be integer labels or floating-point probabilities, not bool",
+    ),
+    (
+        "sigmoid_focal_loss(x, x + 0j)",
+        TypeError,
+        "target must be an array of bool, integers or floating-point numbers, not complex128",
+    ),
+    ("cross_entropy(x, labels, where=labels)", TypeError, "where must be an array of bool, not of int64"),
+    # Arrays that don't go together.
+    (
+        "cross_entropy(x, strict.asarray(labels))",
+        TypeError,
+        "logits is an array of numpy and target one of array_api_strict; pass arrays of one library",
+    ),
+    (
+        "cross_entropy(x, labels, reduction=Mean(over=strict.asarray(3.0)))",
+        TypeError,
+        "logits is an array of numpy and over one of array_api_strict; pass arrays of one library",
+    ),
+    (
+        "cross_entropy(strict.asarray(x), strict.asarray(labels, device=elsewhere))",
+        ValueError,
+        "logits is on device array_api_strict.Device('CPU_DEVICE') and target on array_api_strict.Device('device1'); "
+        "move them to one device",
+    ),
+    # Shapes.
+    (
+        "cross_entropy(x, bits)",
+        ValueError,
+        "target has shape (2, 3) and the logits have shape (2, 3): integers are labels, without the class axis "
+        "(axis -1), and one-hot targets floats, so target must have shape (2,); nothing is broadcast here",
+    ),
+    (
+        "cross_entropy(x, x[:, :2])",
+        ValueError,
+        "target has shape (2, 2) and the logits have shape (2, 3): probabilities have one number for each logit, so "
+        "target must have shape (2, 3); nothing is broadcast here",
+    ),
+    (
+        "binary_cross_entropy_with_logits(x[:, :1], bits[:, 0])",
+        ValueError,
+        "target has shape (2,) and the logits have shape (2, 1): the loss is elementwise, so target must have shape "
+        "(2, 1); nothing is broadcast here",
+    ),
+    (
+        "cross_entropy(x, labels, class_weight=np.ones(2))",
+        ValueError,
+        "class_weight has shape (2,) and the logits have shape (2, 3): there is one number for each class, so "
+        "class_weight must have shape (3,); nothing is broadcast here",
+    ),
+    (
+        "cross_entropy(x, labels, sample_weight=np.ones(3))",
+        ValueError,
+        "sample_weight has shape (3,), which does not broadcast to (2,), the shape of what it applies to",
+    ),
+    ("cross_entropy(x[:, :0], labels)", ValueError, "logits of shape (2, 0) have no classes along axis -1"),
+    (
+        "sigmoid_focal_loss(x, bits, alpha=np.ones(3))",
+        ValueError,
+        "alpha must be a number or a 0-d array, not an array of shape (3,)",
+    ),
+    # Labels.
+    (
+        "cross_entropy(x, labels + 1)",
+        ValueError,
+        "label 3 at position (1,) is out of range: the logits have 3 classes, so labels must be in [0, 3)",
+    ),
+    (
+        "binary_cross_entropy_with_logits(x, 2 * bits)",
+        ValueError,
+        "label 2 at position (0, 0) is out of range: a binary target must be 0 or 1",
+    ),
+    (
+        "binary_cross_entropy_with_logits(x, 1.5 * bits)",
+        ValueError,
+        "label 1.5 at position (0, 0) is out of range: a binary target must be in [0, 1]",
+    ),
+    # Options.
+    ("cross_entropy(x, labels, axis=1.0)", TypeError, "axis must be an int, not 1.0"),
+    (
+        "cross_entropy(x, labels, axis=2)",
+        ValueError,
+        "axis 2 is out of range: the array has 2 dimensions, so axis must be from -2 to 1",
+    ),
+    (
+        "log_softmax(x[0], axis=1)",
+        ValueError,
+        "axis 1 is out of range: the array has 1 dimension, so axis must be from -1 to 0",
+    ),
+    (
+        "softmax(x[0, 0])",
+        ValueError,
+        "there must be at least one dimension, the class axis; this array is 0-dimensional",
+    ),
+    (
+        "cross_entropy(x, labels, label_smoothing=1.5)",
+        ValueError,
+        "label_smoothing must be between 0 and 1, not 1.5",
+    ),
+    ("cross_entropy(x, labels, label_smoothing=None)", TypeError, "label_smoothing must be a Python number, not None"),
+    (
+        "softmax_focal_loss(x, labels, gamma=-0.5)",
+        ValueError,
+        "gamma must be a finite number of at least 0, not -0.5",
+    ),
+    (
+        "softmax_focal_loss(x, labels, alpha=np.asarray([0.5, 2.0, -1.0]))",
+        ValueError,
+        "alpha must be between 0 and 1, not 2",
+    ),
+    (
+        "cross_entropy(x, labels, ignore_index='none')",
+        TypeError,
+        "ignore_index must be an int, or None where no label is ignored, not 'none'",
+    ),
+    (
+        "cross_entropy(x, labels, dtype='float32')",
+        TypeError,
+        "dtype must be one of numpy's own real floating-point dtypes, such as its float32, not 'float32'",
+    ),
+    # Reductions.
+    (
+        "cross_entropy(x, labels, reduction='average')",
+        ValueError,
+        'reduction must be "none", "mean" or "sum", or one such as Mean(), Sum() or Hardest(k=3), not \'average\'',
+    ),
+    (
+        "Mean(over='batch')",
+        ValueError,
+        'over must be "weight", "valid", "all", a number or a 0-d array, not \'batch\'',
+    ),
+    ("Mean(empty=0)", ValueError, 'empty must be "nan" or "zero", not 0'),
+    ("Hardest()", ValueError, "Hardest takes fraction= or k=, one of the two"),
+    ("Hardest(fraction=1.5)", ValueError, "fraction must be above 0 and at most 1, not 1.5"),
+    ("Hardest(k=0)", ValueError, "k must be an int of at least 1, not 0"),
+    # Gradients.
+    (
+        "value_and_grad(softmax)",
+        TypeError,
+        "value_and_grad takes a loss of arrayloss, such as cross_entropy, not softmax; its options go to the function "
+        "that comes back",
+    ),
+    (
+        "grad(cross_entropy)(x, labels, reduction='none')",
+        TypeError,
+        'reduction="none" gives a loss for each sample, and a gradient only with cotangent=, an array that weighs them '
+        "(of ones, for the gradient of their sum)",
+    ),
+    (
+        "grad(cross_entropy)(x, labels, cotangent=np.ones(2))",
+        TypeError,
+        'cotangent= goes with reduction="none"; a reduced loss is one number',
+    ),
+    # As in other libraries.
+    (
+        "like_torch.cross_entropy(x, abs(x), ignore_index=0)",
+        ValueError,
+        "ignore_index 0 goes with integer labels; a target of probabilities has none",
+    ),
+    (
+        "log_loss(['ham', 'ham'], x[:, 0])",
+        ValueError,
+        "log_loss needs two labels at least, and there is ['ham']; pass labels=",
+    ),
+    (
+        "log_loss(['ham', 'eggs'], x, labels=['ham', 'spam'])",
+        ValueError,
+        "y_true holds ['eggs'], which labels=['ham', 'spam'] does not",
+    ),
+    (
+        "log_loss(['ham', 'spam'], x)",
+        ValueError,
+        "there are 2 labels, and y_proba has 3 columns; pass labels=",
+    ),
+    # Of arrayloss.testing.
+    (
+        "testing.ulp_distance(labels, labels)",
+        ValueError,
+        "an array of int64 has no ULP: give dtype, one of float16, bfloat16, float32, float64",
+    ),
+    (
+        "testing.ulp_distance(x, x[0])",
+        ValueError,
+        "numbers of shape (2, 3) against exact ones of shape (3,)",
+    ),
+    (
+        "testing.measure(x, testing.Exact(x[0], x[0], x[0]), 'float32', 4.0, x)",
+        ValueError,
+        "shape (2, 3) came back, (3,) was due",
+    ),
+    (
+        "testing.backend('tensorflow')",
+        ValueError,
+        "no array library 'tensorflow'; there are numpy, torch:cpu, jax:cpu, array-api-strict, dask, torch:cuda, "
+        "jax:cuda, cupy",
+    ),
+    ("testing.backend('numpy').differentiate(sum, {})", TypeError, "numpy has no autodiff"),
+    (
+        "testing.assert_conforms(cross_entropy, library='numpy')",
+        ValueError,
+        "numpy has no autodiff: give value_and_grad, or gradient=False to judge values alone",
+    ),
+    ("testing.assert_same(sigmoid, sigmoid, [])", ValueError, "no cases to compare by"),
+    (
+        "testing.assert_same(sigmoid, sigmoid, [([1.0],)], libraries=('numpy', 'numpy'))",
+        ValueError,
+        "numpy has no autodiff: give gradient=False to compare values alone",
+    ),
+    ("testing.vectors('hinge')", ValueError, f"no golden vectors of 'hinge'; there are {JUDGED}"),
+    ("testing._vectors.parse('{\"schema\": 0}')", ValueError, "vectors of schema 0; this reads 1"),
+    (
+        "testing.assert_conforms(sum)",
+        ValueError,
+        f"sum says nothing of what it is judged as: give as_, one of {JUDGED}",
+    ),
+    (
+        "testing.assert_conforms(sum, 'hinge')",
+        ValueError,
+        f"hinge is no function that can be judged; {JUDGED}",
+    ),
+    (
+        "testing.assert_conforms(lambda x: 1 / 0, 'sigmoid', library='numpy', gradient=False)",
+        ValueError,
+        "no library's arrays are taken: numpy: ZeroDivisionError: division by zero",
+    ),
+]
+
+
+def raised(call: str) -> BaseException:
+    try:
+        eval(call, dict(NAMES))
+    except Exception as error:
+        return error
+    raise AssertionError(f"{call} raised nothing")
+
+
+@pytest.mark.parametrize(("call", "kind", "message"), MESSAGES, ids=[call for call, _, _ in MESSAGES])
+def test_what_is_said(call: str, kind: type[Exception], message: str) -> None:
+    error = raised(call)
+    assert (type(error), str(error)) == (kind, message)
+
+
+APART = ("raise AssertionError", "raise NotImplementedError")
+PACKAGE = Path(al.__file__).parent
+
+
+def places() -> set[tuple[str, int, int]]:
+    """Every `raise` of the package, but for what a test asserts and what a class leaves to others."""
+    found = set()
+    for path in PACKAGE.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Raise) and not ast.unparse(node).startswith(APART):
+                assert node.end_lineno is not None
+                found.add((str(path.relative_to(PACKAGE)), node.lineno, node.end_lineno))
+    return found
+
+
+def place(trace: TracebackType | None) -> tuple[str, int]:
+    """Where an exception was raised."""
+    assert trace is not None
+    while trace.tb_next is not None:
+        trace = trace.tb_next
+    return str(Path(trace.tb_frame.f_code.co_filename).relative_to(PACKAGE)), trace.tb_lineno
+
+
+def test_every_raise_has_its_line_above() -> None:
+    reached = {place(raised(call).__traceback__) for call, _, _ in MESSAGES}
+    unread = {
+        f"{path}:{first}"
+        for path, first, last in places()
+        if not any(path == name and first <= line <= last for name, line in reached)
+    }
+    assert unread == set()
