@@ -138,21 +138,6 @@ class Focal(Cost):
         return mode.power(at.odds()[1], self.gamma)
 
 
-def _excess(xp: Any, u: Array) -> Array:
-    """u + expm1(-u), u from -1 up: how far exp(-u) is above its tangent; a series where the two cancel."""
-    eps = float(xp.finfo(u.dtype).eps)
-    last, factorial = 2, 2
-    while factorial * eps < 8:
-        last += 1
-        factorial *= last
-    small = xp.abs(u) <= 1
-    v = xp.where(small, u, xp.zeros_like(u))
-    series = xp.ones_like(v)
-    for k in range(last, 2, -1):
-        series = 1 - v * series * (1 / k)
-    return xp.where(small, v * v * series / 2, u + xp.expm1(-u))
-
-
 @dataclass(frozen=True)
 class Poly(Cost):
     """-log p + epsilon (1 - p), epsilon >= -1, of Leng et al., "PolyLoss" (ICLR 2022)."""
@@ -169,7 +154,7 @@ class Poly(Cost):
         if self.epsilon >= 0:
             return at.surprisal + self.epsilon * miss
         # 1 - p is -expm1(-surprisal): both terms are positive.
-        return _excess(mode.xp, at.surprisal) + (1 + self.epsilon) * miss
+        return mode.excess(at.surprisal) + (1 + self.epsilon) * miss
 
     def slope(self, mode: Traced, at: Chance) -> Array:
         p, miss = at.odds()
@@ -790,10 +775,10 @@ class Divergence:
         fall = mode.expm1(-(above + below))
         # q delta + p - q, whose sum over the classes is the same, and which is nowhere negative; from q or from p,
         # whichever is the larger.
-        like = delta >= -1
+        like = delta >= -2
         nothing = xp.zeros_like(delta)
         tail = xp.where(like | (q == 0), nothing, delta)
-        each = xp.where(like, q * _excess(xp, xp.where(like, delta, nothing)), q * tail - p * fall)
+        each = xp.where(like, q * mode.excess(xp.where(like, delta, nothing)), q * tail - p * fall)
         infinite = delta == float("inf")
         each = xp.where(infinite, delta, each)
         value = xp.sum(each, axis=1, keepdims=True)

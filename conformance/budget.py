@@ -27,7 +27,7 @@ BUDGET: dict[str, tuple[float, float]] = {
     "softmax_focal_loss": (12, 12),
     "asymmetric_loss": (8, 12),
     "poly_loss": (8, 8),
-    "kl_divergence": (8, 8),
+    "kl_divergence": (8, 12),
 }
 """ULP allowed to the value and to the gradient, in float32 and float64; gamma up to 2 for the focal losses."""
 
@@ -88,7 +88,7 @@ def allowance(case: Case, quantity: str) -> Floats:
     x - max is rounded once, and exp magnifies that rounding by its size: k is half the distance of the element from the
     maximum of its row; where 1 - p or log p of the maximum itself is measured, half the distance of the runner-up.
     For asymmetric_loss, what the answer 0 costs is a power of p - margin, which has the rounding of p and of the margin
-    at its own size: 2 margin / (p - margin) ULP, times 1 + gamma. kl_divergence has no allowance.
+    at its own size, the 4 ULP of a sigmoid: 4 margin / (p - margin), times 1 + gamma. kl_divergence has no allowance.
     """
     if case.function == "asymmetric_loss" and dtype_of(case, quantity) not in HALF:
         return _k_margin(case, quantity)
@@ -115,7 +115,7 @@ def _k_margin(case: Case, quantity: str) -> Floats:
         return np.zeros(())
     with np.errstate(all="ignore"):
         over = 1 / (1 + np.exp(-case.arrays["logits"])) - margin
-        k = 2 * margin / over
+        k = 4 * margin / over
     power = 1 + float(case.options.get("gamma_negative", 4.0))
     return np.where((over > 0) & (case.arrays["target"] < 1), power * k, 0)
 

@@ -309,7 +309,7 @@ def _weights(function: str, dtype: str, rng: np.random.Generator) -> Iterator[Ca
     arrays = {
         "logits": np.concatenate([x, x]),
         "target": np.repeat([1.0, 0.0], x.size),
-        "sample_weight": rounded(10 ** (rng.random(2 * x.size) * 6 - 3), dtype),
+        "sample_weight": rounded(10 ** (rng.random(2 * x.size) * 6 - (4 if dtype == "float16" else 3)), dtype),
     }
     options: dict[str, Any] = {"reduction": "none"}
     wrt = ("logits", "sample_weight")

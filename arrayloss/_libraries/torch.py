@@ -53,14 +53,6 @@ class _Traced(Traced):
     def labels(self, x: torch.Tensor, labels: torch.Tensor) -> _Selected:
         return _Selected(x.shape[1], labels)
 
-    def expm1(self, x: torch.Tensor) -> torch.Tensor:
-        if not torch.compiler.is_compiling():
-            return torch.expm1(x)
-        # Compiled for a CPU, expm1(x) is exp(x) - 1 (pytorch issue 189803), without a digit for small x.
-        near = x > -1
-        half = torch.where(near, x / 2, torch.zeros_like(x))
-        return torch.where(near, 2 * torch.exp(half) * torch.sinh(half), torch.exp(x) - 1)
-
 
 class _Labels(IndexedLabels):
     """torch's own gather and scatter, 3 times faster than indexing."""
