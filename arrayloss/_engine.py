@@ -368,9 +368,10 @@ def binary(
         inside = False
         if looks and x.shape[0]:
             if soft:
-                # 1/2 off the middle at most, and at least if all are 0 or 1.
-                off = xp.abs(y - 0.5)
-                inside, labels = bool(xp.max(off) <= 0.5), bool(xp.min(off) == 0.5)
+                # Negative outside of [0, 1], and 0 at its ends alone, however small y is.
+                both = y * (1 - y)
+                inside = bool(xp.min(both) >= 0)
+                labels = inside and bool(xp.max(both) == 0)
             else:
                 inside = bool(xp.min(y) >= 0) and bool(xp.max(y) <= 1)
         if not inside:

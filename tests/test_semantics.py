@@ -657,3 +657,11 @@ def test_inputs_are_never_written_to(backend: Any, loss: Any, reduction: Any) ->
     value_and_grad(loss)(*given[:2], **options, **extra)
     for a, before in zip(given, copies, strict=True):
         np.testing.assert_array_equal(backend.to_numpy(a), before)
+
+
+def test_a_soft_label_next_to_a_hard_one(backend: Any) -> None:
+    # 1e-12 of the answer 1 is all of the loss where 0 is as sure as that.
+    x, y = np.asarray([-60.0, 60.0, -60.0]), np.asarray([1e-12, 1.0, 0.0])
+    gradient = np.asarray([-1e-12, -np.exp(-60.0), np.exp(-60.0)])
+    loss, rtol = arrayloss.binary_cross_entropy_with_logits, 8 * backend.rtol()
+    backend.agree(loss, x, y, 6e-11, gradient, rtol=rtol, reduction="sum")
