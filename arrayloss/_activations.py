@@ -86,7 +86,7 @@ def log_softmax(x: A, /, *, axis: int = -1, where: Any = None) -> A:
     >>> import numpy as np
     >>> from arrayloss import log_softmax
     >>> log_softmax(np.asarray([0.0, 50.0])).tolist()
-    [-50.0, -1.9287498479639178e-22]
+    [-50.0, -1.928749847963918e-22]
     """
     return _engine.function(_kernels.LogSoftmax, x, axis, where)  # type: ignore[no-any-return]
 

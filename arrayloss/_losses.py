@@ -170,7 +170,7 @@ def cross_entropy(
     >>> round(float(cross_entropy(logits, np.asarray([0, 1]))), 6)
     0.167234
     >>> cross_entropy(np.asarray([[0.0, 50.0]]), np.asarray([1]), reduction="none").tolist()
-    [1.9287498479639178e-22]
+    [1.928749847963918e-22]
     """
     return categorical(
         _kernels.softmax,
