@@ -39,7 +39,7 @@ def shared(ours: Library, name: str, other: str, array: Array) -> None:
 def real_dtype(library: Library, dtype: Any) -> None:
     """A floating-point dtype, as the library itself writes it."""
     try:
-        real = library.xp.isdtype(dtype, "real floating")
+        real = library.isdtype(dtype, "real floating")
     except (AttributeError, TypeError):
         real = False
     if not real:
@@ -51,7 +51,7 @@ def real_dtype(library: Library, dtype: Any) -> None:
 def is_real(library: Library, x: Array) -> bool:
     """Whether `x` is of real floating-point numbers."""
     try:
-        return bool(library.xp.isdtype(x.dtype, "real floating"))
+        return library.isdtype(x.dtype, "real floating")
     except TypeError:
         # NumPy's isdtype refuses the dtypes of ml_dtypes (bfloat16), which NumPy's own functions don't know either.
         return False

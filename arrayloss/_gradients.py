@@ -7,6 +7,7 @@ from functools import update_wrapper, wraps
 from typing import Any, ParamSpec, Protocol, TypeVar
 
 from arrayloss import _engine
+from arrayloss._libraries import library_of
 
 P = ParamSpec("P")
 A = TypeVar("A")
@@ -15,13 +16,22 @@ A = TypeVar("A")
 def loss(stated: Callable[P, _engine.Problem[A]]) -> Callable[P, A]:
     """A public loss of the function that states its problem; `value_and_grad` has it stated once more."""
 
+    def evaluated(*args: P.args, **kwargs: P.kwargs) -> A:
+        return _engine.evaluate(stated(*args, **kwargs))
+
     @wraps(stated)
     def value(*args: P.args, **kwargs: P.kwargs) -> A:
-        return _engine.evaluate(stated(*args, **kwargs))
+        return _called(evaluated, args, kwargs)  # type: ignore[no-any-return]
 
     # Not `__wrapped__`, which many a function of another library has too.
     vars(value)["problem"] = stated
     return value
+
+
+def _called(f: Callable[..., Any], arguments: tuple[Any, ...], options: dict[str, Any]) -> Any:
+    """`f` of the arguments, as their library calls it."""
+    library = library_of(arguments[0]) if arguments else None
+    return f(*arguments, **options) if library is None else library.call(f, arguments, options)
 
 
 class ValueAndGrad(Protocol):
@@ -81,8 +91,11 @@ def value_and_grad(loss: Callable[..., Any], /) -> ValueAndGrad:
     """
     stated = problem_of(loss, "value_and_grad")
 
-    def both(*arguments: Any, cotangent: Any = None, **options: Any) -> tuple[Any, Any]:
+    def evaluated(*arguments: Any, cotangent: Any = None, **options: Any) -> tuple[Any, Any]:
         return _engine.evaluate_with_gradient(stated(*arguments, **options), cotangent)
+
+    def both(*arguments: Any, **options: Any) -> tuple[Any, Any]:
+        return _called(evaluated, arguments, options)  # type: ignore[no-any-return]
 
     # Not `wraps`, which a type checker sees no type variable through.
     update_wrapper(both, loss)

@@ -280,6 +280,19 @@ class Eager(Traced):
         self._rough = rough and self.wide is not None
         # Ratios of numbers from 1 / largest to largest are in range as well.
         self._largest = float(xp.finfo(dtype).max) ** 0.5 / 4
+        self._lowest = 1 / self._largest
+
+    def least(self, x: Array) -> float:
+        """The smallest element, or nan; there is one."""
+        return float(self.xp.min(x))
+
+    def most(self, x: Array) -> float:
+        """The largest element, or nan; there is one."""
+        return float(self.xp.max(x))
+
+    def sums(self, e: Array) -> Array:
+        """Those of the rows, (rows, 1)."""
+        return self.xp.sum(e, axis=1, keepdims=True)
 
     def labels(self, x: Array, labels: Array) -> Any:
         return IndexedLabels(self.arange(x.shape[0], labels), labels)
@@ -297,7 +310,7 @@ class Eager(Traced):
         e = self.exp(x, near if x.shape[1] > self._FEW else 0.0)
         at_label = labels.take(e)
         dropped = labels.drop(e)
-        others = self.xp.sum(dropped, axis=1, keepdims=True)
+        others = self.sums(dropped)
         return (dropped, others, at_label) if self._in_range(others + at_label, at_label) else None
 
     def unscaled_rows(self, x: Array, near: float) -> tuple[Array, Array, Array, Array] | None:
@@ -309,7 +322,7 @@ class Eager(Traced):
         rows = self.arange(x.shape[0], best)
         unit = e[rows, best]
         e[rows, best] = 0
-        rest = xp.sum(e, axis=1, keepdims=True)
+        rest = self.sums(e)
         e[rows, best] = unit
         unit = unit[:, None]
         if not self._in_range(rest + unit, unit):
@@ -318,19 +331,17 @@ class Eager(Traced):
 
     def _in_range(self, total: Array, least: Array) -> bool:
         """Whether no sum is so small that a term that is no normal number could matter, nor anything too large."""
-        xp = self.xp
-        # total >= 1/4, total <= largest and least >= 1 / largest, in one look; a nan is none of these.
-        room = xp.minimum(4 * total, xp.minimum(self._largest / total, self._largest * least))
-        return bool(xp.min(room) >= 1)
+        # A nan is in no range.
+        return self.least(total) >= 0.25 and self.most(total) <= self._largest and self.least(least) >= self._lowest
 
     def bounded(self, top: Array) -> bool:
-        return self.looks and 0 not in top.shape and bool(self.xp.max(top) < float("inf"))
+        return self.looks and 0 not in top.shape and self.most(top) < float("inf")
 
     def exp_below(self, x: Array, d: Array, top: Array, near: float, base: Array | None = None) -> Array:
         xp = self.xp
         if not self.looks or 0 in d.shape:
             return super().exp_below(x, d, top, near)
-        furthest = float(xp.min(d))
+        furthest = self.least(d)
         if furthest > -near or x.dtype != self.dtype:
             return xp.exp(d)
         if not furthest > -float("inf"):
@@ -361,14 +372,14 @@ class Eager(Traced):
         best = self.xp.argmax(d, axis=1)
         rows = self.arange(d.shape[0], best)
         e[rows, best] = 0
-        rest = self.xp.sum(e, axis=1, keepdims=True)
+        rest = self.sums(e)
         e[rows, best] = 1
         return rest
 
     def shares(self, e: Array, total: Array, factor: Array) -> tuple[Array, Array]:
         xp = self.xp
         share = factor / total
-        if self.looks and 0 not in share.shape and bool(xp.min(xp.abs(share)) > 1e-20):
+        if self.looks and 0 not in share.shape and self.least(xp.abs(share)) > 1e-20:
             return e, share
         return super().shares(e, total, factor)
 
@@ -388,7 +399,7 @@ class Eager(Traced):
         return y
 
     def ratio(self, a: Array, b: Array) -> Array:
-        if not self.looks or 0 in b.shape or not bool(self.xp.min(b) > 0):
+        if not self.looks or 0 in b.shape or not self.least(b) > 0:
             return super().ratio(a, b)
         return a / b
 
@@ -397,7 +408,7 @@ class Eager(Traced):
             return super().times(weight, x)
         product = weight * x
         # A maximum is nan where anything is.
-        if 0 in product.shape or not bool(self.xp.isnan(self.xp.max(product))):
+        if 0 in product.shape or not math.isnan(self.most(product)):
             return product
         return super().times(weight, x)
 
@@ -406,11 +417,11 @@ class Eager(Traced):
             return super().blend(weight, x, other, y)
         both = weight * x
         both += other * y
-        if 0 in both.shape or not bool(self.xp.isnan(self.xp.max(both))):
+        if 0 in both.shape or not math.isnan(self.most(both)):
             return both
         return super().blend(weight, x, other, y)
 
     def still(self, cotangent: Array, gradient: Array) -> Array:
-        if self.looks and 0 not in cotangent.shape and bool(self.xp.min(self.xp.abs(cotangent)) > 0):
+        if self.looks and 0 not in cotangent.shape and self.least(self.xp.abs(cotangent)) > 0:
             return gradient
         return super().still(cotangent, gradient)

@@ -168,16 +168,13 @@ class Hardest:
 
 
 Reduction = Sum | Mean | Hardest
+_NAMED = {"none": None, "mean": Mean(), "sum": Sum()}
 
 
 def reduction_of(reduction: str | Reduction) -> Reduction | None:
     """The reduction that is asked for; None for "none"."""
-    if reduction == "none":
-        return None
-    if reduction == "mean":
-        return Mean()
-    if reduction == "sum":
-        return Sum()
+    if isinstance(reduction, str) and reduction in _NAMED:
+        return _NAMED[reduction]
     if not isinstance(reduction, Reduction):
         raise ValueError(
             'reduction must be "none", "mean" or "sum", or one such as Mean(), Sum() or Hardest(k=3), not '

@@ -21,8 +21,8 @@ def _rows(xp: Namespace, a: Array | None) -> Array | None:
     return xp.reshape(xp.permute_dims(a, (0, 2, 1)), (-1, a.shape[1]))
 
 
-def _canonical(xp: Namespace, r: Array | None, outer: int, inner: int, ndim: int) -> Array | None:
-    if r is None or ndim == 2:
+def _canonical(xp: Namespace, r: Array | None, outer: int, inner: int) -> Array | None:
+    if r is None:
         return r
     return xp.permute_dims(xp.reshape(r, (outer, inner, r.shape[1])), (0, 2, 1))
 
@@ -30,9 +30,10 @@ def _canonical(xp: Namespace, r: Array | None, outer: int, inner: int, ndim: int
 def whole(xp: Namespace, work: Work, arrays: Arrays) -> tuple[Array | None, ...]:
     """`work` on all rows at once; the first array is the logits."""
     x = arrays[0]
+    if x.ndim == 2:
+        return work(*arrays)
     results = work(*(_rows(xp, a) for a in arrays))
-    inner = 1 if x.ndim == 2 else x.shape[2]
-    return tuple(_canonical(xp, r, x.shape[0], inner, x.ndim) for r in results)
+    return tuple(_canonical(xp, r, x.shape[0], x.shape[2]) for r in results)
 
 
 def _blocks(shape: tuple[int, ...], rows: int) -> Iterator[tuple[slice, ...]]:

@@ -27,6 +27,10 @@ class Library:
         """Whether `x` is an array of this library."""
         return hasattr(x, "__array_namespace__") and Library(x.__array_namespace__()).name == self.name
 
+    def call(self, f: Callable[..., Any], arguments: tuple[Any, ...], options: dict[str, Any]) -> Any:
+        """`f` of arguments, the first of which is one of this library's arrays."""
+        return f(*arguments, **options)
+
     def quiet(self) -> AbstractContextManager[Any]:
         """Within it, nan and inf are made without a warning."""
         # Many a library's arrays are NumPy's underneath.
@@ -45,6 +49,14 @@ class Library:
     def index_dtype(self, x: Array) -> Any:
         """The dtype of indices on the device of `x`: int64, or int32 where there is no int64."""
         return self.xp.__array_namespace_info__().default_dtypes(device=self.device(x))["indexing"]
+
+    def isdtype(self, dtype: Any, kind: str | tuple[str, ...]) -> bool:
+        """The standard's `isdtype`."""
+        return bool(self.xp.isdtype(dtype, kind))
+
+    def span(self, x: Array) -> tuple[float, float]:
+        """The smallest and the largest element, or nan, of an array that may be looked at; there is one."""
+        return float(self.xp.min(x)), float(self.xp.max(x))
 
     def sum(self, x: Array) -> Array:
         """The sum of all of `x`, in float64 where the device has it: right to the last bit of a float32."""

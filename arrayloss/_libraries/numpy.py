@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -14,22 +16,64 @@ from arrayloss._rows import Arrays, Work, in_blocks
 # 2.5 times faster than whole arrays at 2048 x 32000 (measured with 1 MiB of L2 a core).
 _BLOCK_BYTES = 1024 * 1024
 
+# 1 us each, and the same for every call.
+_isdtype = lru_cache(maxsize=128)(xp.isdtype)
+_result_type = lru_cache(maxsize=128)(xp.result_type)
+
+
+class _Eager(Eager):
+    """The calls that cost a small array least: a ufunc's own reduction 1 us less than a function's, argmin 2 us."""
+
+    def least(self, x: Array) -> float:
+        return x.item(x.argmin())  # type: ignore[no-any-return]
+
+    def most(self, x: Array) -> float:
+        return x.item(x.argmax())  # type: ignore[no-any-return]
+
+    def exp(self, x: Array, near: float) -> Array:
+        if self._rough and not near and x.dtype == self.dtype:
+            return np.exp(x, dtype=self.wide).astype(self.dtype)
+        return np.exp(x)
+
+    def sums(self, e: Array) -> Array:
+        return np.add.reduce(e, axis=1, keepdims=True)
+
+
+@lru_cache(maxsize=16)
+def _mode(dtype: Any) -> Traced:
+    return _Eager(xp, dtype, looks=True, rough=True)
+
 
 class NumPy(Library):
     def owns(self, x: Any) -> bool:
         return isinstance(x, (np.ndarray, np.generic))
 
+    def quiet(self) -> AbstractContextManager[Any]:
+        return np.errstate(all="ignore")
+
+    def device(self, x: Array) -> Any:
+        return "cpu"
+
+    def compute_dtype(self, *dtypes: Any) -> Any:
+        return _result_type(np.float32, *dtypes)
+
     def index_dtype(self, x: Array) -> Any:
         return np.int64
 
+    def isdtype(self, dtype: Any, kind: str | tuple[str, ...]) -> bool:
+        return _isdtype(dtype, kind)
+
+    def span(self, x: Array) -> tuple[float, float]:
+        return x.item(x.argmin()), x.item(x.argmax())
+
     def sum(self, x: Array) -> Array:
-        return np.sum(x, dtype=np.float64)
+        return np.add.reduce(x, axis=None, dtype=np.float64)
 
     def looks(self, *arrays: Array | None) -> bool:
         return True
 
     def mode(self, dtype: Any, *arrays: Array | None) -> Traced:
-        return Eager(self.xp, dtype, looks=True, rough=True)
+        return _mode(dtype)
 
     def run(self, work: Work, arrays: Arrays) -> tuple[Array | None, ...]:
         return in_blocks(self.xp, work, arrays, _BLOCK_BYTES)
