@@ -201,7 +201,7 @@ def categorical(
     x = layout.canonical(xp, logits, classes)
     valid = _where(xp, layout, where)
     if is_label:
-        labels = layout.canonical(xp, _as(xp, target, library.index_dtype(logits)))
+        labels = layout.canonical(xp, library.astype(target, library.index_dtype(logits)))
         valid, wrong, labels = _sanitised(library, labels, valid, ignore_index, classes)
         weight = _weights(library, layout, compute, valid, sample_weight)
         if wrong is not None:
@@ -465,15 +465,16 @@ def evaluate(problem: Problem[A]) -> A:
 
 
 def _reduced(problem: Problem[Any], losses: Array, parts: Parts | None) -> Array:
-    xp = problem.library.xp
+    library = problem.library
+    xp = library.xp
     if parts is None:
         value = problem.layout.original(xp, losses, problem.layout.samples)
     else:
         share, denominator, empty = parts
         if share is not None:
             losses = xp.where(share == 0, xp.zeros_like(losses), losses * share)
-        value = _divided(xp, problem.library.sum(losses), denominator, empty)
-    return _as(xp, value, problem.dtype)
+        value = _divided(xp, library.sum(losses), denominator, empty)
+    return library.astype(value, problem.dtype)
 
 
 def _divided(xp: Namespace, value: Array, denominator: Array | float, empty: float) -> Array:

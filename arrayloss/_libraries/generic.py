@@ -54,6 +54,10 @@ class Library:
         """The standard's `isdtype`."""
         return bool(self.xp.isdtype(dtype, kind))
 
+    def astype(self, x: Array, dtype: Any) -> Array:
+        """`x` as it is, or in another dtype."""
+        return x if x.dtype == dtype else self.xp.astype(x, dtype)
+
     def span(self, x: Array) -> tuple[float, float]:
         """The smallest and the largest element, or nan, of an array that may be looked at; there is one."""
         return float(self.xp.min(x)), float(self.xp.max(x))

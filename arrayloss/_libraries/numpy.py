@@ -21,6 +21,26 @@ _isdtype = lru_cache(maxsize=128)(xp.isdtype)
 _result_type = lru_cache(maxsize=128)(xp.result_type)
 
 
+class _Labels:
+    """Rows one after another, indexed as one: a fifth of the time of two indices."""
+
+    def __init__(self, shape: tuple[int, ...], labels: Array) -> None:
+        rows, classes = shape
+        self._flat = np.arange(0, rows * classes, classes) + labels[:, 0]
+
+    def take(self, x: Array) -> Array:
+        return x.take(self._flat)[:, None]
+
+    def drop(self, e: Array) -> Array:
+        e.put(self._flat, 0)
+        return e
+
+    def spread(self, e: Array, others: Array, at_label: Array) -> Array:
+        e *= others
+        e.put(self._flat, at_label)
+        return e
+
+
 class _Eager(Eager):
     """The calls that cost a small array least: a ufunc's own reduction 1 us less than a function's, argmin 2 us."""
 
@@ -32,8 +52,16 @@ class _Eager(Eager):
 
     def exp(self, x: Array, near: float) -> Array:
         if self._rough and not near and x.dtype == self.dtype:
-            return np.exp(x, dtype=self.wide).astype(self.dtype)
+            wide = x.astype(self.wide)
+            return np.exp(wide, wide).astype(self.dtype)
         return np.exp(x)
+
+    def arange(self, n: int, like: Array) -> Array:
+        return np.arange(n, dtype=like.dtype)
+
+    def labels(self, x: Array, labels: Array) -> Any:
+        # What is computed from `x` is laid out as `x` is; elsewhere take and put make a copy of all.
+        return _Labels(x.shape, labels) if x.flags.c_contiguous and x.shape[1] else super().labels(x, labels)
 
     def sums(self, e: Array) -> Array:
         return np.add.reduce(e, axis=1, keepdims=True)
@@ -62,6 +90,9 @@ class NumPy(Library):
 
     def isdtype(self, dtype: Any, kind: str | tuple[str, ...]) -> bool:
         return _isdtype(dtype, kind)
+
+    def astype(self, x: Array, dtype: Any) -> Array:
+        return x if x.dtype == dtype else x.astype(dtype)
 
     def span(self, x: Array) -> tuple[float, float]:
         return x.item(x.argmin()), x.item(x.argmax())
