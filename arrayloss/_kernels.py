@@ -439,7 +439,10 @@ given = BinaryLink(_given_both, None)
 
 
 def _prepared(mode: Traced, x: Array, *costs: Cost) -> Array:
-    return mode.precise(x) if any(cost.steep for cost in costs) else mode.real(x)
+    for cost in costs:
+        if cost.steep:
+            return mode.precise(x)
+    return mode.real(x)
 
 
 def _sloped(mode: Traced, g: Array, slope: Array | None) -> Array:

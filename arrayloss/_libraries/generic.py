@@ -54,6 +54,10 @@ class Library:
         """The standard's `isdtype`."""
         return bool(self.xp.isdtype(dtype, kind))
 
+    def kept(self, f: Callable[..., Any], *signature: Any) -> Any:
+        """`f` of shapes, dtypes and options, which depends on these alone; a library may remember it."""
+        return f(*signature)
+
     def astype(self, x: Array, dtype: Any) -> Array:
         """`x` as it is, or in another dtype."""
         return x if x.dtype == dtype else self.xp.astype(x, dtype)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from functools import lru_cache
 from typing import Any
@@ -67,6 +68,11 @@ class _Eager(Eager):
         return np.add.reduce(e, axis=1, keepdims=True)
 
 
+@lru_cache(maxsize=256, typed=True)
+def _kept(f: Callable[..., Any], *signature: Any) -> Any:
+    return f(*signature)
+
+
 @lru_cache(maxsize=16)
 def _mode(dtype: Any) -> Traced:
     return _Eager(xp, dtype, looks=True, rough=True)
@@ -90,6 +96,13 @@ class NumPy(Library):
 
     def isdtype(self, dtype: Any, kind: str | tuple[str, ...]) -> bool:
         return _isdtype(dtype, kind)
+
+    def kept(self, f: Callable[..., Any], *signature: Any) -> Any:
+        try:
+            return _kept(f, *signature)
+        except TypeError:
+            pass  # Unhashable, or refused, which is said better without the detour.
+        return f(*signature)
 
     def astype(self, x: Array, dtype: Any) -> Array:
         return x if x.dtype == dtype else x.astype(dtype)

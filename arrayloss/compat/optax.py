@@ -22,7 +22,7 @@ A = TypeVar("A")
 Axis = int | tuple[int, ...] | None
 
 
-@dataclass
+@dataclass(frozen=True)
 class _Several(Layout):
     """The layout of an array whose axes were moved by `order`, and its last ones made one."""
 
