@@ -17,9 +17,8 @@ from arrayloss._rows import Arrays, Work, in_blocks, whole
 
 _CPU_BLOCK_BYTES = 2 * 1024 * 1024
 _DEVICE_BLOCK_BYTES = 256 * 1024 * 1024
-# Elements up to which NumPy is quicker, and what it shares with torch.
-_LENT = 1 << 12
-_LENT_DTYPES = frozenset((torch.float32, torch.float64, torch.int64, torch.int32, torch.uint8, torch.bool))
+# Elements up to which NumPy is quicker.
+_SMALL = 1 << 12
 # Elements from which a sum in float64 is folded first.
 _FOLDED = 1 << 16
 
@@ -36,27 +35,24 @@ def _taped(*arrays: Array | None) -> bool:
     return torch.is_grad_enabled() and any(a is not None and a.requires_grad for a in arrays)
 
 
-def _unseen() -> bool:
-    """Whether nobody but us follows the operations: no mode that intercepts them (make_fx, say), no torch.jit.trace.
+def _followed() -> bool:
+    """Whether somebody follows the operations: a mode that intercepts them (make_fx, say), or torch.jit.trace.
 
     Both are private: what torch's own `_disable_current_modes` and `torch.jit.is_tracing` ask.
     """
-    return torch._C._len_torch_dispatch_stack() == 0 and torch._C._get_tracing_state() is None
+    return torch._C._len_torch_dispatch_stack() > 0 or torch._C._get_tracing_state() is not None
+
+
+def _small(x: Any) -> bool:
+    """Whether the argument `x` is a small tensor with nothing to it but its numbers, or no array at all."""
+    if type(x) is torch.Tensor:
+        return x.is_cpu and not x.requires_grad and x.numel() <= _SMALL
+    return type(x) in (NoneType, bool, int, float, str)
 
 
 def _lent(x: Any) -> Any:
-    """The argument `x` as NumPy's, sharing its memory; TypeError where that can't be."""
-    if type(x) in (int, float, str, bool, NoneType):
-        return x
-    if (
-        type(x) is torch.Tensor
-        and x.is_cpu
-        and not x.requires_grad
-        and x.numel() <= _LENT
-        and x.dtype in _LENT_DTYPES
-    ):
-        return x.numpy()
-    raise TypeError
+    """The argument `x` as NumPy's; they share the memory."""
+    return x.numpy() if isinstance(x, torch.Tensor) else x
 
 
 def _returned(x: Any) -> torch.Tensor:
@@ -202,12 +198,12 @@ class _Prepaid(torch.autograd.Function):
 
 class Torch(Library):
     def call(self, f: Callable[..., Any], arguments: tuple[Any, ...], options: dict[str, Any]) -> Any:
-        # An operation takes 1 to 3 us, on NumPy a third of that, which is nearly all of a small call.
-        if _plain() and _unseen():
+        # NumPy's operations take a third of the time of torch's, which is nearly all that a small call takes.
+        if _plain() and all(map(_small, arguments)) and all(map(_small, options.values())) and not _followed():
             try:
                 result = f(*map(_lent, arguments), **{k: _lent(v) for k, v in options.items()})
             except (TypeError, ValueError, RuntimeError):
-                pass  # To be refused in the terms of torch, if it is.
+                pass  # Torch says what is wrong in its own terms, or takes what NumPy has no dtype for.
             else:
                 return tuple(map(_returned, result)) if isinstance(result, tuple) else _returned(result)
         return f(*arguments, **options)
