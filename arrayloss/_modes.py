@@ -280,7 +280,6 @@ class Eager(Traced):
         self._rough = rough and self.wide is not None
         # Ratios of numbers from 1 / largest to largest are in range as well.
         self._largest = float(xp.finfo(dtype).max) ** 0.5 / 4
-        self._lowest = 1 / self._largest
 
     def least(self, x: Array) -> float:
         """The smallest element, or nan; there is one."""
@@ -331,8 +330,10 @@ class Eager(Traced):
 
     def _in_range(self, total: Array, least: Array) -> bool:
         """Whether no sum is so small that a term that is no normal number could matter, nor anything too large."""
-        # A nan is in no range.
-        return self.least(total) >= 0.25 and self.most(total) <= self._largest and self.least(least) >= self._lowest
+        xp = self.xp
+        # total >= 1/4, total <= largest and least >= 1 / largest, in one look; a nan is none of these.
+        room = xp.minimum(4 * total, xp.minimum(self._largest / total, self._largest * least))
+        return self.least(room) >= 1
 
     def bounded(self, top: Array) -> bool:
         return self.looks and 0 not in top.shape and self.most(top) < float("inf")

@@ -64,6 +64,19 @@ class _Eager(Eager):
         # What is computed from `x` is laid out as `x` is; elsewhere take and put make a copy of all.
         return _Labels(x.shape, labels) if x.flags.c_contiguous and x.shape[1] else super().labels(x, labels)
 
+    def _in_range(self, total: Array, least: Array) -> bool:
+        # A look takes as long as an operation here, so one for each.
+        largest = self._largest
+        return self.least(total) >= 0.25 and self.most(total) <= largest and largest * self.least(least) >= 1
+
+    def sides(self, x: Array) -> tuple[Array, Array]:
+        # No array of zeros, and not array-api-compat's sign: 2 us each.
+        return np.maximum(x, 0), np.maximum(-x, 0)
+
+    def raised(self, x: Array, e: Array) -> tuple[Array, Array]:
+        sign = np.sign(x)
+        return np.maximum(e, sign), np.maximum(e, -sign)
+
     def sums(self, e: Array) -> Array:
         return np.add.reduce(e, axis=1, keepdims=True)
 
