@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import cache
 from typing import Any
 
 from array_api_compat import array_namespace
@@ -12,35 +11,27 @@ from arrayloss._libraries.generic import Library
 __all__ = ["Library", "library_of"]
 
 
-@cache
-def _numpy() -> Library:
-    # Kept: an import statement takes 0.5 us.
-    from arrayloss._libraries.numpy import library
-
-    return library
-
-
 def library_of(x: Any) -> Library | None:
     """The library that made the array `x`; None where `x` is no array.
 
     The module of its class tells which to ask; array-api-compat knows all others. (To ask that first would do, but
     takes 5 us a call, and torch.compile warns of the caches in it.)
     """
-    # Import statements rather than a table of names: torch.compile traces them.
+    # Import statements rather than a table of names: torch.compile traces them. Not `from`, which takes 3 times as long.
     root = type(x).__module__.partition(".")[0]
-    library: Library | None = None
+    module: Any = None
     if root == "numpy":
-        library = _numpy()
+        import arrayloss._libraries.numpy as module
     elif root == "torch":
-        from arrayloss._libraries.torch import library
+        import arrayloss._libraries.torch as module
     elif root in ("jax", "jaxlib"):
-        from arrayloss._libraries.jax import library
+        import arrayloss._libraries.jax as module
     elif root == "cupy":
-        from arrayloss._libraries.cupy import library
+        import arrayloss._libraries.cupy as module
     elif root == "dask":
-        from arrayloss._libraries.dask import library
-    if library is not None and library.owns(x):
-        return library
+        import arrayloss._libraries.dask as module
+    if module is not None and module.library.owns(x):
+        return module.library  # type: ignore[no-any-return]
     try:
         xp = array_namespace(x)
     except TypeError:
