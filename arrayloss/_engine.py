@@ -107,9 +107,7 @@ def _asked(
     layout = Layout(shape, None if elementwise else _checks.class_axis(axis, len(shape)))
     smoothing = _checks.fraction("label_smoothing", label_smoothing)
     _checks.ignored(ignore_index)
-    return Asked(
-        layout, layout.samples, smoothing, reduction_of(reduction), _compute_dtype(library, given, wanted)
-    )
+    return Asked(layout, layout.samples, smoothing, reduction_of(reduction), _compute_dtype(library, given, wanted))
 
 
 def _weights(

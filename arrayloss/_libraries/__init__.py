@@ -17,7 +17,7 @@ def library_of(x: Any) -> Library | None:
     The module of its class tells which to ask; array-api-compat knows all others. (To ask that first would do, but
     takes 5 us a call, and torch.compile warns of the caches in it.)
     """
-    # Import statements rather than a table of names: torch.compile traces them. Not `from`, which takes 3 times as long.
+    # Import statements rather than a table of names: torch.compile traces them. No `from`: it takes 3 times as long.
     root = type(x).__module__.partition(".")[0]
     module: Any = None
     if root == "numpy":
