@@ -142,10 +142,12 @@ class Witness:
     got: float
 
 
-def witness(case: Case, due: Due, at: int, got: Floats) -> Witness:
-    """What there is to say of the number at a (flat) position."""
+def witness(case: Case, due: Due, quantity: str, at: int, got: Floats) -> Witness:
+    """What there is to say of the number at a (flat) position of a quantity (`"value"`, `"d logits"`, ...)."""
     position = tuple(int(i) for i in np.unravel_index(at, got.shape)) if got.shape else ()
-    inputs = {name: _near(case, name, values, position, due.terms) for name, values in case.arrays.items()}
+    # The derivative by a weight of a class is of all samples.
+    sample = position if quantity.split()[-1] in ("value", *PER_SAMPLE) else ()
+    inputs = {name: _near(case, name, values, sample, due.terms) for name, values in case.arrays.items()}
     return Witness(position, inputs, float(due.exact.high.ravel()[at]), float(got.ravel()[at]))
 
 
