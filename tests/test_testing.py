@@ -335,7 +335,7 @@ def test_what_is_wrong_by_a_class_is_no_matter_of_one_sample() -> None:
     assert found.position == (4,)
     assert found.inputs["class_weight"] == [float(v).hex() for v in range(5)]
     rows = witness(Case("cross_entropy", "", "", "float32", arrays), nothing_due(2, 5), "d logits", 7, np.zeros((2, 5)))
-    assert rows.inputs["logits"] == [0.0.hex()] * 5
+    assert rows.inputs["logits"] == [(0.0).hex()] * 5
 
 
 def nothing_due(*shape: int) -> Due:

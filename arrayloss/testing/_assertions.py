@@ -183,8 +183,8 @@ def _failures(judged: Implementation, given: Case, one: Backend, budget: float |
 def _told(given: Case, due: Due, quantity: str, at: int, got: Floats) -> str:
     """The number at a position, with what it came from."""
     seen = witness(given, due, quantity, at, got)
-    exact = Exact(*(np.asarray(part.ravel()[at]) for part in (due.exact.high, due.exact.low, due.exact.scale)))
-    ulp = float(ulp_distance(seen.got, exact, due.dtype))
+    # There's no distance to what is no number.
+    ulp = np.inf if np.isnan(seen.ulp) else seen.ulp
     return f"    {_where(seen)}\n    exact {_number(seen.exact)}, got {_number(seen.got)}: {ulp:.4g} ULP"
 
 
