@@ -145,7 +145,9 @@ class Witness:
 def witness(case: Case, due: Due, at: int, got: Floats) -> Witness:
     """What there is to say of the number at a (flat) position."""
     position = tuple(int(i) for i in np.unravel_index(at, got.shape)) if got.shape else ()
-    inputs = {name: _near(case, name, values, position, due.terms) for name, values in case.arrays.items()}
+    # The numbers that a derivative by class weights has are not of one sample each.
+    sample = position if got.shape[:1] == case.arrays["logits"].shape[:1] else ()
+    inputs = {name: _near(case, name, values, sample, due.terms) for name, values in case.arrays.items()}
     return Witness(position, inputs, float(due.exact.high.ravel()[at]), float(got.ravel()[at]))
 
 
