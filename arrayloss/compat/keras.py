@@ -19,7 +19,6 @@ from arrayloss._gradients import loss, problem_of
 from arrayloss.compat import _problems
 
 A = TypeVar("A")
-_EPSILON = 1e-7
 
 
 def _namespace(y_true: Any, y_pred: Any, epsilon: float) -> Any:
@@ -44,7 +43,7 @@ def binary_crossentropy(
     label_smoothing: float = 0.0,
     axis: int = -1,
     *,
-    epsilon: float = _EPSILON,
+    epsilon: float = 1e-7,
 ) -> Problem[A]:
     """`keras.losses.binary_crossentropy`.
 
@@ -94,7 +93,7 @@ def categorical_crossentropy(
     label_smoothing: float = 0.0,
     axis: int = -1,
     *,
-    epsilon: float = _EPSILON,
+    epsilon: float = 1e-7,
 ) -> Problem[A]:
     """`keras.losses.categorical_crossentropy`.
 
@@ -145,7 +144,7 @@ def sparse_categorical_crossentropy(
     ignore_class: int | None = None,
     axis: int = -1,
     *,
-    epsilon: float = _EPSILON,
+    epsilon: float = 1e-7,
 ) -> Problem[A]:
     """`keras.losses.sparse_categorical_crossentropy`.
 
@@ -207,7 +206,7 @@ def binary_focal_crossentropy(
     label_smoothing: float = 0.0,
     axis: int = -1,
     *,
-    epsilon: float = _EPSILON,
+    epsilon: float = 1e-7,
 ) -> Problem[A]:
     """`keras.losses.binary_focal_crossentropy`.
 
@@ -264,7 +263,7 @@ def categorical_focal_crossentropy(
     label_smoothing: float = 0.0,
     axis: int = -1,
     *,
-    epsilon: float = _EPSILON,
+    epsilon: float = 1e-7,
 ) -> Problem[A]:
     """`keras.losses.categorical_focal_crossentropy`.
 
