@@ -36,6 +36,16 @@ PAGE = (ROOT / "docs" / "testing.md").read_text(encoding="utf-8")
 # ---------------------------------------------------------------- formats and measure
 
 
+def test_a_derivative_by_class_weights_has_no_sample() -> None:
+    """More classes than samples: what the worst of its numbers depends on is every row."""
+    one = case(np.zeros((2, 8)), [1, 2], class_weight=np.arange(8.0))
+    exact = np.zeros(8)
+    due = testing.Due(testing.Exact(exact, exact, exact), "float32", 8.0, np.zeros(8), 8)
+    seen = testing.witness(one, due, 7, exact)
+    assert seen.position == (7,)
+    assert [len(seen.inputs[name]) for name in ("logits", "target", "class_weight")] == [12, 2, 8]
+
+
 @pytest.mark.parametrize("dtype", FORMATS)
 def test_rounding_is_that_of_the_format(dtype: str) -> None:
     ml_dtypes = pytest.importorskip("ml_dtypes", reason="ml_dtypes is not installed")
