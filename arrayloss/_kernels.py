@@ -302,8 +302,7 @@ def _softmax_label(mode: Traced, x: Array, target: Array, near: float) -> tuple[
 def _softmax_parts(
     mode: Traced, x: Array, near: float
 ) -> tuple[Callable[[], Array], Callable[[], Array], Callable[[], tuple[Array, Array]], Pull]:
-    """-log p, log p, (p, 1 - p) and the pull of log p; what it pulls may be made of what the others read."""
-    xp = mode.xp
+    """-log p, log p, (p, 1 - p) and the pull of log p, which may write over what the others read."""
     parts = mode.unscaled_rows(x, near)
     if parts is not None:
         # In units of the exponential of the maximum, `unit`.

@@ -76,6 +76,10 @@ class Library:
         """`work` over the rows of canonical `arrays`."""
         return whole(self.xp, work, arrays)
 
+    def order(self, x: Array) -> tuple[int, ...] | None:
+        """The axes of `x` as they lie in memory, where that is not their own order, or None."""
+        return None
+
     def room(self, x: Array, dtype: Any) -> Array | None:
         """What a result of the shape of `x` may be written into block by block; None where arrays aren't written to."""
         return None

@@ -75,6 +75,12 @@ class NumPy(Library):
     def mode(self, dtype: Any, *arrays: Array | None) -> Traced:
         return _Eager(self.xp, dtype, looks=True, rough=True)
 
+    def order(self, x: Array) -> tuple[int, ...] | None:
+        if x.flags.c_contiguous:
+            return None
+        order = tuple(sorted(range(x.ndim), key=lambda d: x.strides[d], reverse=True))
+        return order if x.transpose(order).flags.c_contiguous else None
+
     def room(self, x: Array, dtype: Any) -> Array | None:
         return np.empty(x.shape, dtype) if x.nbytes > _BLOCK_BYTES else None
 

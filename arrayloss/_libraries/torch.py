@@ -109,9 +109,7 @@ class _Apply(torch.autograd.Function):
         return (None, *_pulled(ctx.kernel, g, ctx.saved_tensors, ctx.needs_input_grad[1:]))
 
 
-def _pulled(
-    kernel: Any, g: torch.Tensor, arrays: tuple[torch.Tensor | None, ...], needed: tuple[bool, ...]
-) -> tuple[torch.Tensor | None, ...]:
+def _pulled(kernel: Any, g: torch.Tensor, arrays: Arrays, needed: tuple[bool, ...]) -> tuple[torch.Tensor | None, ...]:
     """What the kernel pulls the cotangent `g` back to, for each input that it is needed for."""
     # A tape (create_graph=True) needs operations that it can differentiate: out of place, on whole arrays.
     mode = library.mode(kernel.dtype, g, *arrays)
@@ -216,6 +214,12 @@ class Torch(Library):
             return whole(self.xp, work, arrays)
         on_cpu = arrays[0].device.type == "cpu"
         return in_blocks(self.xp, work, arrays, _CPU_BLOCK_BYTES if on_cpu else _DEVICE_BLOCK_BYTES)
+
+    def order(self, x: torch.Tensor) -> tuple[int, ...] | None:
+        if torch.compiler.is_compiling() or not _plain() or x.is_contiguous():
+            return None
+        order = tuple(sorted(range(x.ndim), key=lambda d: x.stride(d), reverse=True))
+        return order if x.permute(order).is_contiguous() else None
 
     def room(self, x: Array, dtype: Any) -> Array | None:
         if not _plain() or _taped(x) or x.device.type != "cpu" or x.nbytes <= _CPU_BLOCK_BYTES:
