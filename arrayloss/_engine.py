@@ -46,10 +46,14 @@ class Problem(Generic[A]):
 
 @dataclass(frozen=True)
 class Layout:
-    """How an array with a class axis becomes rows, and back: (outer, k, inner), or (rows, k) where inner is 1."""
+    """How an array with a class axis becomes rows, and back: (outer, k, inner), or (rows, k) where inner is 1.
+
+    `order` is that of the axes in memory, where it is another: nothing is copied then.
+    """
 
     shape: tuple[int, ...]
     axis: int | None
+    order: tuple[int, ...] | None = None
 
     @property
     def samples(self) -> tuple[int, ...]:
@@ -58,15 +62,33 @@ class Layout:
 
     def canonical(self, xp: Namespace, x: Array, k: int = 1) -> Array:
         """`x`, of `shape` (k classes) or of the samples' shape (k = 1), as rows."""
-        if self.axis is None:
-            outer, inner = math.prod(self.shape), 1
+        lengths, axis = self.shape, self.axis
+        if self.order is not None:
+            x = xp.permute_dims(x, self._permutation(x.ndim))
+            lengths = tuple(lengths[d] for d in self.order)
+            axis = None if axis is None else self.order.index(axis)
+        if axis is None:
+            outer, inner = math.prod(lengths), 1
         else:
-            outer, inner = math.prod(self.shape[: self.axis]), math.prod(self.shape[self.axis + 1 :])
+            outer, inner = math.prod(lengths[:axis]), math.prod(lengths[axis + 1 :])
         shape = (outer, k) if inner == 1 else (outer, k, inner)
         return x if x.shape == shape else xp.reshape(x, shape)
 
     def original(self, xp: Namespace, x: Array, shape: tuple[int, ...]) -> Array:
-        return x if x.shape == shape else xp.reshape(x, shape)
+        """Rows as an array of `shape`, with or without the class axis."""
+        if self.order is None:
+            return x if x.shape == shape else xp.reshape(x, shape)
+        permutation = self._permutation(len(shape))
+        x = xp.reshape(x, tuple(shape[d] for d in permutation))
+        return xp.permute_dims(x, tuple(permutation.index(d) for d in range(len(shape))))
+
+    def _permutation(self, ndim: int) -> tuple[int, ...]:
+        """The order in memory of all axes, or of those of the samples."""
+        assert self.order is not None
+        if ndim == len(self.shape):
+            return self.order
+        assert self.axis is not None
+        return tuple(d - (d > self.axis) for d in self.order if d != self.axis)
 
 
 def _as(xp: Namespace, x: Array, dtype: Any) -> Array:
@@ -119,6 +141,7 @@ def _both(a: Array | None, b: Array | None) -> Array | None:
 
 def _refuse(xp: Namespace, wrong: Array, labels: Array, layout: Layout, what: str, allowed: str) -> None:
     """Raise for the first label that is out of range."""
+    wrong, labels = (layout.original(xp, a, layout.samples) for a in (wrong, labels))
     # Not nonzero: a namespace may have no shapes that depend on data.
     first = int(xp.argmax(xp.astype(xp.reshape(wrong, (-1,)), xp.int8)))
     value = xp.reshape(labels, (-1,))[first]
@@ -167,7 +190,7 @@ def categorical(
         where=where,
     )
     xp = library.xp
-    layout = Layout(tuple(logits.shape), _checks.class_axis(axis, logits.ndim))
+    layout = Layout(tuple(logits.shape), _checks.class_axis(axis, logits.ndim), library.order(logits))
     smoothing = _checks.fraction("label_smoothing", label_smoothing)
     _checks.ignored(ignore_index)
     reduced = reduction_of(reduction)
@@ -423,7 +446,7 @@ def paired(
     """A loss of rows of classes against rows of the same kind, called `name`."""
     library = _checks.library(logits, **{name: _checks.given(name, target)}, sample_weight=sample_weight, where=where)
     xp = library.xp
-    layout = Layout(tuple(logits.shape), _checks.class_axis(axis, logits.ndim))
+    layout = Layout(tuple(logits.shape), _checks.class_axis(axis, logits.ndim), library.order(logits))
     reduced = reduction_of(reduction)
     compute = _compute_dtype(library, logits.dtype, dtype)
     classes = layout.shape[layout.axis or 0]
@@ -543,13 +566,14 @@ def function(kernel: Any, x: Array, axis: int | None, where: Array | None, keepd
     """A function of one array: each element, or each row along `axis`."""
     library = _checks.library(x, "x", where=where)
     xp = library.xp
-    layout = Layout(tuple(x.shape), None if axis is None else _checks.class_axis(axis, x.ndim))
+    class_axis = None if axis is None else _checks.class_axis(axis, x.ndim)
     compute = _compute_dtype(library, x.dtype, None)
-    classes = 1 if layout.axis is None else layout.shape[layout.axis]
     if where is not None:
-        _checks.mask(xp, where, layout.shape)
+        _checks.mask(xp, where, tuple(x.shape))
         out = xp.full_like(x, -float("inf"))
         x = xp.where(where, x, out)
+    layout = Layout(tuple(x.shape), class_axis, library.order(x))
+    classes = 1 if layout.axis is None else layout.shape[layout.axis]
     with library.quiet():
         y = library.apply(kernel(compute), (layout.canonical(xp, x, classes),))
         if kernel.keeps_classes:

@@ -24,11 +24,18 @@ Pull = Callable[[Array], Array]
 
 
 class Evaluated(NamedTuple):
-    """A kernel's value, its pulls (reverse mode), and for a value of several elements a row its push (forward)."""
+    """A kernel's value, its pulls (reverse mode), and for a value of several elements a row its push (forward).
 
-    value: Array
+    The value may be stated as what computes it, where a pull has no use for it.
+    """
+
+    stated: Array | Callable[[], Array]
     pulls: tuple[Pull | None, ...]
     push: Pull | None = None
+
+    @property
+    def value(self) -> Array:
+        return self.stated() if callable(self.stated) else self.stated
 
 
 class Chance(NamedTuple):
@@ -276,7 +283,7 @@ def _softmax_label(mode: Traced, x: Array, target: Array, near: float) -> tuple[
         base = mode.base(peak.top)
         dropped = labels.drop(peak.exp(x, peak.distance(x), base))
         e = peak.exp(x_label, d, base)
-        others = xp.sum(dropped, axis=1, keepdims=True)
+        others = mode.sum(dropped)
         others = peak.only(others, others + e)
         total = others + e
         if base is peak.top:
@@ -292,30 +299,41 @@ def _softmax_label(mode: Traced, x: Array, target: Array, near: float) -> tuple[
     return Chance(h, _once(lambda: (e / total, others / total))), pull
 
 
-def _softmax_rows(mode: Traced, x: Array, near: float) -> tuple[Chance, Pull]:
-    xp = mode.xp
+def _softmax_parts(
+    mode: Traced, x: Array, near: float
+) -> tuple[Callable[[], Array], Callable[[], Array], Callable[[], tuple[Array, Array]], Pull]:
+    """-log p, log p, (p, 1 - p) and the pull of log p, which may write over what the others read."""
     parts = mode.unscaled_rows(x, near)
     if parts is not None:
         # In units of the exponential of the maximum, `unit`.
-        e, rest, unit, d = parts
-        h = xp.log1p(rest / unit) - d
-    else:
-        peak = Peak(mode, x, near)
-        d = peak.distance(x)
-        e = peak.exp(x, d)
-        rest = mode.peel(d, e)
-        rest = peak.only(rest, rest + 1)
-        unit = 1.0
-        h = peak.surprisal(rest, d)
-    total = rest + unit
+        e, rest, unit = parts.exponentials, parts.rest, parts.unit
+        total = rest + unit
+        return (
+            lambda: parts.surprisal(x),
+            lambda: parts.log(x),
+            lambda: (e / total, (rest + (unit - e)) / total),
+            parts.pull,
+        )
+    peak = Peak(mode, x, near)
+    d = peak.distance(x)
+    e = peak.exp(x, d)
+    rest = mode.peel(d, e)
+    rest = peak.only(rest, rest + 1)
+    h = peak.surprisal(rest, d)
+    total = rest + 1
 
     def pull(g: Array) -> Array:
         # g - p sum(g), with the element's own part of the sum taken as -g (1 - p).
         p, miss = odds()
-        return g * miss - p * (xp.sum(g, axis=1, keepdims=True) - g)
+        return g * miss - p * (mode.sum(g) - g)
 
-    odds = _once(lambda: (e / total, (rest + (unit - e)) / total))
-    return Chance(h, odds), pull
+    odds = _once(lambda: (e / total, (rest + (1 - e)) / total))
+    return lambda: h, lambda: -h, odds, pull
+
+
+def _softmax_rows(mode: Traced, x: Array, near: float) -> tuple[Chance, Pull]:
+    surprisal, _, odds, pull = _softmax_parts(mode, x, near)
+    return Chance(surprisal(), _once(odds)), pull
 
 
 def _log_label(mode: Traced, x: Array, target: Array, near: float) -> tuple[Chance, Pull]:
@@ -324,7 +342,7 @@ def _log_label(mode: Traced, x: Array, target: Array, near: float) -> tuple[Chan
     log_p = labels.take(x)
 
     def pull(g: Array) -> Array:
-        return labels.spread(xp.zeros_like(x), xp.ones_like(g), g * xp.ones_like(log_p))
+        return mode.alone(labels, x, g * xp.ones_like(log_p))
 
     return Chance(-log_p, _once(lambda: (xp.exp(log_p), -xp.expm1(log_p)))), pull
 
@@ -352,16 +370,16 @@ def _softmax_diagonal(mode: Traced, p: Array, miss: Array, slope: Array, curvatu
     difference leaves of its own, and p_j / (1 - p) is taken first, which is at most 1.
     """
     xp = mode.xp
-    diagonal = p * miss * xp.sum(slope, axis=1, keepdims=True)
+    diagonal = p * miss * mode.sum(slope)
     if curvature is None:
         return diagonal
     zero = xp.zeros_like(p)
     most = p > 0.5
     among = xp.where(most, zero, curvature / xp.where(most, xp.ones_like(p), miss))
-    gap = xp.sum(xp.where(most, miss, zero), axis=1, keepdims=True)
-    top = xp.sum(xp.where(most, curvature, zero), axis=1, keepdims=True)
+    gap = mode.sum(xp.where(most, miss, zero))
+    top = mode.sum(xp.where(most, curvature, zero))
     from_most = xp.where(most, zero, top * (p / xp.where(gap > 0, gap, xp.ones_like(gap))))
-    from_others = p * (xp.sum(among, axis=1, keepdims=True) - among) + from_most
+    from_others = p * (mode.sum(among) - among) + from_most
     return diagonal + (miss * curvature + p * from_others)
 
 
@@ -519,7 +537,7 @@ class RowLoss:
         def pull_target(g: Array) -> Array:
             return mode.times(g, each)
 
-        value = xp.sum(mode.times(target, each), axis=1, keepdims=True)
+        value = mode.sum(mode.times(target, each))
         return _weighed(mode, coefficient, value, pull_x, pull_target)
 
     def diagonal(self, mode: Traced, x: Array, target: Array) -> Array:
@@ -748,7 +766,7 @@ def _log_ratio(mode: Traced, x: Array, target: Array, at_x: Chance, at_target: C
         # q exp(-ratio) - q; far below, q may have underflowed, and p, times the scale that is left, has the product.
         close = plain & (ratio > -1)
         off = xp.where(close, q * mode.expm1(-xp.where(close, ratio, nothing)), p * scale - q)
-        return ratio + xp.log1p(xp.sum(off, axis=1, keepdims=True))
+        return ratio + xp.log1p(mode.sum(off))
 
     # Once more for the rounding of a constant that is large beside the ratios.
     ratio = levelled(levelled((d + start) + error, xp.exp(known - start)), 1.0)
@@ -781,7 +799,7 @@ class Divergence:
         each = xp.where(like, q * mode.excess(xp.where(like, delta, nothing)), q * tail - p * fall)
         infinite = delta == float("inf")
         each = xp.where(infinite, delta, each)
-        value = xp.sum(each, axis=1, keepdims=True)
+        value = mode.sum(each)
 
         def pull_x(g: Array) -> Array:
             # p - q
@@ -789,7 +807,7 @@ class Divergence:
 
         def pull_target(g: Array) -> Array:
             ratio = xp.where((q == 0) & ~xp.isnan(delta), nothing, delta)
-            return mode.still(g, g * q * _centred(xp, q, ratio))
+            return mode.still(g, g * q * _centred(mode, q, ratio))
 
         return _weighed(mode, coefficient, value, pull_x, pull_target)
 
@@ -803,12 +821,13 @@ class Divergence:
 # Functions. Inputs: x.
 
 
-def _centred(xp: Any, p: Array, v: Array) -> Array:
+def _centred(mode: Traced, p: Array, v: Array) -> Array:
     """v - sum(p v), about the class with p > 1/2 where there is one, so that nothing cancels against 1."""
+    xp = mode.xp
     most = p > 0.5
     zero = xp.zeros_like(v)
-    about = xp.where(most, zero, v - xp.sum(xp.where(most, v, zero), axis=1, keepdims=True))
-    return about - xp.sum(p * about, axis=1, keepdims=True)
+    about = xp.where(most, zero, v - mode.sum(xp.where(most, v, zero)))
+    return about - mode.sum(p * about)
 
 
 @dataclass(frozen=True)
@@ -823,7 +842,7 @@ class Softmax:
         at, pull = _softmax_rows(mode, mode.real(x), CrossEntropy.near)
         p, _ = at.odds()
         # The Jacobian is symmetric.
-        return Evaluated(p, (lambda g: pull(g * p),), lambda v: p * _centred(mode.xp, p, v))
+        return Evaluated(p, (lambda g: pull(g * p),), lambda v: p * _centred(mode, p, v))
 
 
 @dataclass(frozen=True)
@@ -835,8 +854,8 @@ class LogSoftmax:
     left_out: ClassVar[float] = -float("inf")
 
     def __call__(self, mode: Traced, x: Array) -> Evaluated:
-        at, pull = _softmax_rows(mode, mode.real(x), CrossEntropy.near)
-        return Evaluated(-at.surprisal, (pull,), lambda v: _centred(mode.xp, at.odds()[0], v))
+        _, log, odds, pull = _softmax_parts(mode, mode.real(x), CrossEntropy.near)
+        return Evaluated(log, (pull,), lambda v: _centred(mode, odds()[0], v))
 
 
 @dataclass(frozen=True)

@@ -76,10 +76,33 @@ class Library:
         """`work` over the rows of canonical `arrays`."""
         return whole(self.xp, work, arrays)
 
+    def order(self, x: Array) -> tuple[int, ...] | None:
+        """The axes of `x` as they lie in memory, where that is not their own order, or None."""
+        return None
+
+    def room(self, x: Array, dtype: Any) -> Array | None:
+        """What a result of the shape of `x` may be written into block by block; None where arrays aren't written to."""
+        return None
+
+    def placed(self, y: Array, room: Array | None) -> Array | None:
+        """`y`, or None once it is in the room that there is for it."""
+        if room is None:
+            return y
+        if y is not room:
+            room[...] = y
+        return None
+
     def apply(self, kernel: Any, arrays: Arrays) -> Array:
         """The kernel's value, differentiable by this library's own autodiff where it has one."""
         mode = self.mode(kernel.dtype, *arrays)
-        return self.run(lambda *rows: (kernel(mode, *rows).value,), arrays)[0]
+        x, *others = arrays
+        room = self.room(x, kernel.dtype) if kernel.keeps_classes else None
+
+        def work(x: Array, room: Array | None, *rows: Any) -> tuple[Array | None]:
+            return (self.placed(kernel(mode.into(value=room), x, *rows).value, room),)
+
+        (value,) = self.run(work, (x, room, *others))
+        return value if room is None else room
 
     def apply_reduced(
         self, kernel: Any, arrays: Arrays, reduced: Callable[[Array], Array], cotangent: Callable[[], Array]
@@ -90,20 +113,21 @@ class Library:
     def gradient(self, kernel: Any, arrays: Arrays, cotangent: Array) -> tuple[Array, Array]:
         """The kernel's value, and the gradient by its first input in closed form, in one pass."""
         mode = self.mode(kernel.dtype, *arrays)
-
         xp = self.xp
+        x, *others = arrays
+        room = self.room(x, x.dtype)
 
-        def work(g: Array, *rows: Any) -> tuple[Array, Array]:
-            evaluated: Evaluated = kernel(mode, *rows)
+        def work(x: Array, g: Array, room: Array | None, *rows: Any) -> tuple[Array | None, ...]:
+            evaluated: Evaluated = kernel(mode.into(gradient=room), x, *rows)
             pull = evaluated.pulls[0]
             assert pull is not None  # every kernel has the derivative by its first input
-            x = rows[0]
             gradient = pull(mode.real(g))
-            return evaluated.value, gradient if gradient.dtype == x.dtype else xp.astype(gradient, x.dtype)
+            if room is None and gradient.dtype != x.dtype:
+                gradient = xp.astype(gradient, x.dtype)
+            return evaluated.value, self.placed(gradient, room)
 
-        x, *others = arrays
-        value, gradient = self.run(lambda x, g, *rows: work(g, x, *rows), (x, cotangent, *others))
-        return value, gradient
+        value, gradient = self.run(work, (x, cotangent, room, *others))
+        return value, gradient if room is None else room
 
     def gather(self, values: Array, labels: Array) -> Array:
         """values[labels], of (classes,) and integers of any shape."""

@@ -67,7 +67,10 @@ class _Labels(IndexedLabels):
         return e.scatter_(1, self._column, 0)
 
     def spread(self, e: torch.Tensor, others: torch.Tensor, at_label: torch.Tensor) -> torch.Tensor:
-        return e.mul_(others).scatter_(1, self._column, at_label)
+        return self.put(e.mul_(others), at_label)
+
+    def put(self, e: torch.Tensor, at_label: torch.Tensor) -> torch.Tensor:
+        return e.scatter_(1, self._column, at_label)
 
 
 class _Eager(Eager):
@@ -106,30 +109,33 @@ class _Apply(torch.autograd.Function):
         return (None, *_pulled(ctx.kernel, g, ctx.saved_tensors, ctx.needs_input_grad[1:]))
 
 
-def _pulled(
-    kernel: Any, g: torch.Tensor, arrays: tuple[torch.Tensor | None, ...], needed: tuple[bool, ...]
-) -> tuple[torch.Tensor | None, ...]:
+def _pulled(kernel: Any, g: torch.Tensor, arrays: Arrays, needed: tuple[bool, ...]) -> tuple[torch.Tensor | None, ...]:
     """What the kernel pulls the cotangent `g` back to, for each input that it is needed for."""
     # A tape (create_graph=True) needs operations that it can differentiate: out of place, on whole arrays.
     mode = library.mode(kernel.dtype, g, *arrays)
     # A compiled backward has no second one, and shares what it computes with the forward if that reads the same.
     twice = not isinstance(mode, Eager) and not torch.compiler.is_compiling()
 
-    def work(x: Array, g: Array, *others: Array | None) -> tuple[Array | None, ...]:
+    room = library.room(arrays[0], arrays[0].dtype) if needed[0] and isinstance(mode, Eager) else None
+
+    def work(x: Array, g: Array, room: Array | None, *others: Array | None) -> tuple[Array | None, ...]:
         coefficient = others[0] if others else None
         if coefficient is not None and twice:
             # What counts for nothing must not reach the second derivative either: 0 * nan there is out of sight.
             nothing = (coefficient == 0) & ~torch.isfinite(x.amax(1, keepdim=True))
             x = torch.where(nothing, torch.zeros_like(x), x)
         rows = (x, *others)
-        pulls = kernel(mode, *rows).pulls
+        pulls = kernel(mode.into(gradient=room), *rows).pulls
         g = mode.real(g)
         # The pull of the logits may write over what the others read: it comes last.
         gradients = [pulls[i](g).to(rows[i].dtype) if needed[i] else None for i in reversed(range(len(needed)))]
+        if room is not None:
+            gradients[-1] = library.placed(gradients[-1], room)
         return tuple(reversed(gradients))
 
     x, *others = arrays
-    return library.run(work, (x, g, *others))
+    gradient, *rest = library.run(work, (x, g, room, *others))
+    return gradient if room is None else room, *rest
 
 
 class _Prepaid(torch.autograd.Function):
@@ -208,6 +214,17 @@ class Torch(Library):
             return whole(self.xp, work, arrays)
         on_cpu = arrays[0].device.type == "cpu"
         return in_blocks(self.xp, work, arrays, _CPU_BLOCK_BYTES if on_cpu else _DEVICE_BLOCK_BYTES)
+
+    def order(self, x: torch.Tensor) -> tuple[int, ...] | None:
+        if torch.compiler.is_compiling() or not _plain() or x.is_contiguous():
+            return None
+        order = tuple(sorted(range(x.ndim), key=lambda d: x.stride(d), reverse=True))
+        return order if x.permute(order).is_contiguous() else None
+
+    def room(self, x: Array, dtype: Any) -> Array | None:
+        if not _plain() or _taped(x) or x.device.type != "cpu" or x.nbytes <= _CPU_BLOCK_BYTES:
+            return None
+        return torch.empty(x.shape, dtype=dtype)
 
     def value(self, kernel: Any, arrays: Arrays) -> torch.Tensor:
         """The kernel's value, without a tape."""
