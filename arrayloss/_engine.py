@@ -367,13 +367,8 @@ def binary(
         looks = library.looks(y)
         inside = False
         if looks and x.shape[0]:
-            if soft:
-                # Negative outside of [0, 1], and 0 at its ends alone, however small y is.
-                both = y * (1 - y)
-                inside = bool(xp.min(both) >= 0)
-                labels = inside and bool(xp.max(both) == 0)
-            else:
-                inside = bool(xp.min(y) >= 0) and bool(xp.max(y) <= 1)
+            inside, sharp = library.answers(y)
+            labels = labels or sharp
         if not inside:
             wrong = (y < 0) | (y > 1)
             if valid is not None:

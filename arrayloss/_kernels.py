@@ -39,7 +39,7 @@ class Chance(NamedTuple):
 
     surprisal: Array
     odds: Callable[[], tuple[Array, Array]]
-    rarity: tuple[Array, Array] | None = None
+    rarity: Callable[[], tuple[Array, Array]] | None = None
 
 
 def _once(compute: Callable[[], tuple[Array, Array]]) -> Callable[[], tuple[Array, Array]]:
@@ -134,7 +134,7 @@ class Focal(Cost):
     def _factor(self, mode: Traced, at: Chance) -> Array:
         if self.steep and at.rarity is not None:
             # (1 - p)^gamma has gamma times the error of 1 - p; its exponent has not.
-            return mode.decay(self.gamma, *at.rarity)
+            return mode.decay(self.gamma, *at.rarity())
         return mode.power(at.odds()[1], self.gamma)
 
 
@@ -382,17 +382,32 @@ def _sigmoid_both(mode: Traced, x: Array, near: float) -> tuple[Chance, Chance, 
         return of_one * miss - of_zero * p
 
     return (
-        Chance(below + short, odds, (above, short)),
-        Chance(above + short, lambda: odds()[::-1], (below, short)),
+        Chance(below + short, odds, lambda: (above, short)),
+        Chance(above + short, lambda: odds()[::-1], lambda: (below, short)),
         pull,
     )
 
 
 def _sigmoid_label(mode: Traced, x: Array, target: Array, near: float) -> tuple[Chance, Pull]:
-    # The chance of 0 is that of 1 with the sign of the logit turned.
-    sign = 2 * mode.real(target) - 1
-    (above, below, short), odds = _sigmoid(mode, x * sign, near)
-    return Chance(below + short, odds, (above, short)), lambda g: g * odds()[1] * sign
+    xp = mode.xp
+    # The chance of 1 is that of 0 with the sign of the logit turned; `against` is how much the logit denies the answer.
+    sign, against = mode.turned(x, target)
+    e = mode.odds_against(against, near)
+    if e is None:
+        (above, below, short), odds = _sigmoid(mode, -against, near)
+        at = Chance(below + short, odds, lambda: (above, short))
+    else:
+
+        def both() -> tuple[Array, Array]:
+            total = 1 + e
+            return 1 / total, e / total
+
+        def rarity() -> tuple[Array, Array]:
+            (above, _, short), _ = _sigmoid(mode, -against, near)
+            return above, short
+
+        at = Chance(xp.log1p(e), _once(both), rarity)
+    return at, lambda g: at.odds()[1] * -g * sign
 
 
 def _sigmoid(

@@ -65,6 +65,13 @@ class Library:
         """Whether the numbers may be looked at: they are there, and on a CPU."""
         return all(a is None or "cpu" in str(self.device(a)).lower() for a in arrays)
 
+    def answers(self, y: Array) -> tuple[bool, bool]:
+        """Whether all of `y` is in [0, 1], and whether it is 0 or 1 alone."""
+        xp = self.xp
+        if bool(xp.all((y == 0) | (y == 1))):
+            return True, True
+        return bool(xp.min(y) >= 0) and bool(xp.max(y) <= 1), False
+
     def differentiates(self, *arrays: Array | None) -> bool:
         """Whether this library may ask for derivatives by any of `arrays`."""
         return False
