@@ -9,6 +9,7 @@ on a CPU, looks at the numbers to skip work that they do not need.
 from __future__ import annotations
 
 import math
+from copy import copy
 from typing import Any
 
 Array = Any
@@ -65,10 +66,78 @@ class IndexedLabels:
         return e
 
 
+class Against:
+    """The odds e = exp((1 - 2 y) x) against the answer y of the logit x, ours to write to once the surprisal is there.
+
+    One exponential for both signs: log1p(e) is the surprisal, e / (1 + e) the chance of the other answer.
+    """
+
+    # Numbers from which it pays to multiply rather than to take all of the logarithms.
+    _MANY = 1 << 12
+
+    def __init__(self, mode: Eager, x: Array, sign: Array, e: Array) -> None:
+        self._mode = mode
+        self._x = x
+        self._sign = sign
+        self._e = e
+        self._total: Array | None = None
+        self._chance: Array | None = None
+
+    @property
+    def surprisal(self) -> Array:
+        return self._mode.xp.log1p(self._e)
+
+    @property
+    def surprisals(self) -> Array:
+        """Numbers, fewer if there are many, that have the sum of the surprisals."""
+        xp, products = self._mode.xp, self._e
+        odd = []
+        # (1 + a) (1 + b) is 1 + (a + b + a b): all terms are positive, and nothing is lost, however small they are.
+        for _ in range(2 if products.shape[0] > self._MANY else 0):
+            half, rest = divmod(products.shape[0], 2)
+            a, b = products[:half], products[half : 2 * half]
+            if rest:
+                odd.append(products[2 * half :])
+            products = a * b
+            products += a
+            products += b
+        if odd:
+            products = xp.concat([products, *odd])
+        return xp.log1p(products) if products is self._e or bool(xp.max(products) < float("inf")) else self.surprisal
+
+    def _miss(self) -> Array:
+        if self._total is None:
+            self._total = self._e + 1
+            self._e /= self._total
+        return self._e
+
+    def odds(self) -> tuple[Array, Array]:
+        miss = self._miss()
+        if self._chance is None:
+            assert self._total is not None  # `_miss` made it
+            self._chance = self._mode.inverse(self._total)
+        return self._chance, miss
+
+    def rarity(self) -> tuple[Array, Array]:
+        """-log of the chance of the other answer, its larger part without an error."""
+        xp = self._mode.xp
+        above, below = self._mode.sides(self._x * self._sign)
+        return below, xp.log1p(xp.exp(-(above + below)))
+
+    def pull(self, g: Array) -> Array:
+        """That of the log of the answer's chance, in place of the odds."""
+        miss = self._miss()
+        miss *= self._sign
+        miss *= -g
+        return miss
+
+
 class Traced:
     """The array API alone; no value is looked at."""
 
     looks = False
+    sums = False
+    """Whether of a kernel's values only the sum is asked for: it may return others that have the same."""
 
     def __init__(self, xp: Namespace, dtype: Any, wide: Any = None) -> None:
         self.xp = xp
@@ -206,16 +275,10 @@ class Traced:
     # -----------------------------------------------------------------------------------------------------------
     # Numbers on their own
 
-    def turned(self, x: Array, answers: Array) -> tuple[Array, Array]:
-        """1 - 2 answers, and x times it."""
-        sign = 1 - 2 * self.real(answers)
-        return sign, x * sign
+    def against(self, x: Array, answers: Array, near: float) -> Against | None:
+        """The odds against the answers; None where they might be out of range, or that can't be known.
 
-    def odds_against(self, x: Array, near: float) -> Array | None:
-        """exp(x): the odds that sigmoid(-x) is the lesser part of.
-
-        None where that might be out of range, or can't be known. (Nor would it do for a tape: the derivative of
-        e / (1 + e) by its parts is a difference of numbers near 1.)
+        Nor would they do for a tape: the derivative of e / (1 + e) by its parts is a difference of numbers near 1.
         """
         return None
 
@@ -297,6 +360,12 @@ class Eager(Traced):
         self._largest = float(xp.finfo(dtype).max) ** 0.5 / 4
         # Their exponentials are in range.
         self._most = math.floor(math.log(xp.finfo(dtype).max))
+
+    def summing(self) -> Eager:
+        """This mode, for a kernel of whose values only the sum is asked for."""
+        mode = copy(self)
+        mode.sums = True
+        return mode
 
     def labels(self, x: Array, labels: Array) -> Any:
         return IndexedLabels(self.arange(x.shape[0], labels), labels)
@@ -389,16 +458,24 @@ class Eager(Traced):
             return e, share
         return super().shares(e, total, factor)
 
-    def turned(self, x: Array, answers: Array) -> tuple[Array, Array]:
+    def inverse(self, x: Array) -> Array:
+        return 1 / x
+
+    def turning(self, answers: Array) -> Array:
+        """1 - 2 answers."""
         sign = self.real(answers) * -2
         sign += 1
-        return sign, x * sign
+        return sign
 
-    def odds_against(self, x: Array, near: float) -> Array | None:
+    def against(self, x: Array, answers: Array, near: float) -> Against | None:
+        if not self.looks or 0 in x.shape:
+            return None
+        sign = self.turning(answers)
+        denied = x * sign
         # A nan is not below, either.
-        if self.looks and 0 not in x.shape and bool(self.xp.max(x) < self._most):
-            return self.exp(x, near)
-        return None
+        if not bool(self.xp.max(denied) < self._most):
+            return None
+        return Against(self, x, sign, self.exp(denied, near))
 
     # Selections by a condition are slow where the branch can't be foretold (1.6 ns an element on NumPy, 2 on torch,
     # against 0.05 for a product), so there are none here.

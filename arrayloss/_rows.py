@@ -50,7 +50,10 @@ def _blocks(shape: tuple[int, ...], rows: int) -> Iterator[tuple[slice, ...]]:
 
 
 def in_blocks(xp: Namespace, work: Work, arrays: Arrays, block_bytes: int) -> tuple[Array | None, ...]:
-    """`whole`, in blocks of about `block_bytes` of logits, so that the temporaries stay in a cache."""
+    """`whole`, in blocks of about `block_bytes` of logits, so that the temporaries stay in a cache.
+
+    A result of one row, of a block of many, is one for the block.
+    """
     x = arrays[0]
     classes = x.shape[1]
     rows = max(1, block_bytes // (classes * max(4, x.dtype.itemsize)))
@@ -59,15 +62,21 @@ def in_blocks(xp: Namespace, work: Work, arrays: Arrays, block_bytes: int) -> tu
     outputs: list[Array | None] | None = None
     # What is not laid out as the rows are is the same for every row.
     shared = tuple(a is None or a.shape[0] != x.shape[0] or a.shape[2:] != x.shape[2:] for a in arrays)
-    for block in _blocks(x.shape, rows):
+    blocks = list(_blocks(x.shape, rows))
+    for i, block in enumerate(blocks):
         results = whole(xp, work, tuple(a if s else a[block] for a, s in zip(arrays, shared, strict=True)))
         if outputs is None:
-            outputs = [
-                None if r is None else xp.empty((x.shape[0], r.shape[1], *x.shape[2:]), dtype=r.dtype, device=x.device)
-                for r in results
-            ]
+            outputs = [None if r is None else _output(xp, r, x, rows, len(blocks)) for r in results]
         for output, result in zip(outputs, results, strict=True):
             if output is not None:
-                output[block] = result
+                output[block if output.shape[0] == x.shape[0] else slice(i, i + 1)] = result
     assert outputs is not None  # more rows than a block has, so one block at least
     return tuple(outputs)
+
+
+def _output(xp: Namespace, first: Array, x: Array, rows: int, blocks: int) -> Array:
+    """Room for the results of all blocks, of which this is the first's."""
+    shape = (x.shape[0], first.shape[1], *x.shape[2:])
+    if x.ndim == 2 and first.shape[0] < rows:
+        shape = (blocks, *first.shape[1:])
+    return xp.empty(shape, dtype=first.dtype, device=x.device)

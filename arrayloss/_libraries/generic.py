@@ -7,8 +7,17 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 from arrayloss._kernels import Evaluated
-from arrayloss._modes import Array, Namespace, Traced
+from arrayloss._modes import Array, Eager, Namespace, Traced
 from arrayloss._rows import Arrays, Work, whole
+
+# Rows from which a block's losses are summed with it; fewer are no less work than a sum of sums.
+_MANY = 1 << 14
+
+
+def summing(mode: Traced, arrays: Arrays) -> Traced:
+    """`mode`, or where it pays, one for a kernel of whose values only the sum is asked for."""
+    x = arrays[0]
+    return mode.summing() if isinstance(mode, Eager) and x.ndim == 2 and x.shape[0] >= _MANY else mode
 
 
 class Library:
@@ -83,20 +92,34 @@ class Library:
         """`work` over the rows of canonical `arrays`."""
         return whole(self.xp, work, arrays)
 
-    def apply(self, kernel: Any, arrays: Arrays) -> Array:
-        """The kernel's value, differentiable by this library's own autodiff where it has one."""
+    def summing(self, mode: Traced, arrays: Arrays) -> Traced:
+        """`mode`, for a kernel of whose values only the sum is asked for."""
+        return mode
+
+    def apply(self, kernel: Any, arrays: Arrays, *, summed: bool = False) -> Array:
+        """The kernel's value, differentiable by this library's own autodiff where it has one.
+
+        `summed` asks for the sum of the values alone: for any numbers that have the same.
+        """
         mode = self.mode(kernel.dtype, *arrays)
-        return self.run(lambda *rows: (kernel(mode, *rows).value,), arrays)[0]
+        if summed:
+            mode = self.summing(mode, arrays)
+        return self.run(lambda *rows: (self._value(mode, kernel(mode, *rows)),), arrays)[0]
+
+    def _value(self, mode: Traced, evaluated: Evaluated) -> Array:
+        return self.xp.reshape(self.sum(evaluated.value), (1, 1)) if mode.sums else evaluated.value
 
     def apply_reduced(
         self, kernel: Any, arrays: Arrays, reduced: Callable[[Array], Array], cotangent: Callable[[], Array]
     ) -> Array:
-        """`reduced` of `apply`; `cotangent` makes the derivative by each loss, as `gradient` takes it."""
-        return reduced(self.apply(kernel, arrays))
+        """`reduced`, of nothing but the sum of `apply`; `cotangent` makes the derivative by each loss."""
+        return reduced(self.apply(kernel, arrays, summed=True))
 
-    def gradient(self, kernel: Any, arrays: Arrays, cotangent: Array) -> tuple[Array, Array]:
-        """The kernel's value, and the gradient by its first input in closed form, in one pass."""
+    def gradient(self, kernel: Any, arrays: Arrays, cotangent: Array, *, summed: bool = False) -> tuple[Array, Array]:
+        """The kernel's value, as `apply` has it, and the gradient by its first input in closed form, in one pass."""
         mode = self.mode(kernel.dtype, *arrays)
+        if summed:
+            mode = self.summing(mode, arrays)
 
         xp = self.xp
 
@@ -106,7 +129,8 @@ class Library:
             assert pull is not None  # every kernel has the derivative by its first input
             x = rows[0]
             gradient = pull(mode.real(g))
-            return evaluated.value, gradient if gradient.dtype == x.dtype else xp.astype(gradient, x.dtype)
+            gradient = gradient if gradient.dtype == x.dtype else xp.astype(gradient, x.dtype)
+            return self._value(mode, evaluated), gradient
 
         x, *others = arrays
         value, gradient = self.run(lambda x, g, *rows: work(g, x, *rows), (x, cotangent, *others))

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from array_api_compat import numpy as xp
 
-from arrayloss._libraries.generic import Library
+from arrayloss._libraries.generic import Library, summing
 from arrayloss._modes import Array, Eager, Traced
 from arrayloss._rows import Arrays, Work, in_blocks
 
@@ -30,6 +30,9 @@ class NumPy(Library):
 
     def mode(self, dtype: Any, *arrays: Array | None) -> Traced:
         return Eager(self.xp, dtype, looks=True, rough=True)
+
+    def summing(self, mode: Traced, arrays: Arrays) -> Traced:
+        return summing(mode, arrays)
 
     def run(self, work: Work, arrays: Arrays) -> tuple[Array | None, ...]:
         return in_blocks(self.xp, work, arrays, _BLOCK_BYTES)
