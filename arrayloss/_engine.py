@@ -390,13 +390,8 @@ def binary(
         looks = library.looks(y)
         inside = False
         if looks and x.shape[0]:
-            if soft:
-                # Negative outside of [0, 1], and 0 at its ends alone, however small y is.
-                both = y * (1 - y)
-                inside = bool(xp.min(both) >= 0)
-                labels = inside and bool(xp.max(both) == 0)
-            else:
-                inside = bool(xp.min(y) >= 0) and bool(xp.max(y) <= 1)
+            inside, sharp = library.answers(y)
+            labels = labels or sharp
         if not inside:
             wrong = (y < 0) | (y > 1)
             if valid is not None:
@@ -417,14 +412,13 @@ def binary(
     samples = Samples(library, math.prod(layout.samples), valid, weight)
     weights = AnswerWeights(smoothing, positive, negative, compute)
     target_arrays = (y, at_one, at_zero)
-    # Only labels that take no derivative, and that cost the same.
+    # Only labels that take no derivative.
     labels = labels and link.label is not None and not smoothing and not (soft and library.differentiates(y))
-    labels = labels and cost_of_zero is None
     if labels and positive == negative == 1 and at_one is None and at_zero is None:
-        kernel: Any = LabelLoss(link, cost, compute)
+        kernel: Any = LabelLoss(link, cost, compute, cost_of_zero)
         inputs: Arrays = (x, weight, y)
     elif labels and not library.differentiates(at_one, at_zero):
-        kernel, inputs = Answered(LabelLoss(link, cost, compute), weights), (x, weight, *target_arrays)
+        kernel, inputs = Answered(LabelLoss(link, cost, compute, cost_of_zero), weights), (x, weight, *target_arrays)
     else:
         loss = BinaryLoss(link, (cost, cost_of_zero or cost), compute)
         kernel, inputs = _assemble(library, loss, weights, x, weight, target_arrays)
@@ -530,7 +524,8 @@ def evaluate_with_gradient(problem: Problem[A], cotangent: Array | None) -> tupl
                 losses = library.apply(problem.kernel, problem.arrays)
             parts = problem.reduction.parts(problem.samples, losses)
             g = _cotangent(problem, parts)
-        losses, gradient = library.gradient(problem.kernel, problem.arrays, g)
+        summed = parts is not None and parts.share is None
+        losses, gradient = library.gradient(problem.kernel, problem.arrays, g, summed=summed)
         return _reduced(problem, losses, parts), layout.original(xp, gradient, layout.shape)
 
 

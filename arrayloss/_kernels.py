@@ -46,7 +46,7 @@ class Chance(NamedTuple):
 
     surprisal: Array
     odds: Callable[[], tuple[Array, Array]]
-    rarity: tuple[Array, Array] | None = None
+    rarity: Callable[[], tuple[Array, Array]] | None = None
 
 
 def _once(compute: Callable[[], tuple[Array, Array]]) -> Callable[[], tuple[Array, Array]]:
@@ -79,10 +79,13 @@ class Cost:
         in the last place of p); 0 where the exponential itself has to be right to the last bit as well.
     steep
         Whether the rounding of 1 - p is magnified so much that everything is computed wider where that can be had.
+    plain
+        Whether it is the surprisal itself.
     """
 
     near: float = 16.0
     steep: bool = False
+    plain: bool = False
 
     def value(self, mode: Traced, at: Chance) -> Array:
         raise NotImplementedError
@@ -97,6 +100,8 @@ class Cost:
 @dataclass(frozen=True)
 class CrossEntropy(Cost):
     """-log p."""
+
+    plain: ClassVar[bool] = True  # type: ignore[misc]
 
     def value(self, mode: Traced, at: Chance) -> Array:
         return at.surprisal
@@ -141,7 +146,7 @@ class Focal(Cost):
     def _factor(self, mode: Traced, at: Chance) -> Array:
         if self.steep and at.rarity is not None:
             # (1 - p)^gamma has gamma times the error of 1 - p; its exponent has not.
-            return mode.decay(self.gamma, *at.rarity)
+            return mode.decay(self.gamma, *at.rarity())
         return mode.power(at.odds()[1], self.gamma)
 
 
@@ -400,17 +405,25 @@ def _sigmoid_both(mode: Traced, x: Array, near: float) -> tuple[Chance, Chance, 
         return of_one * miss - of_zero * p
 
     return (
-        Chance(below + short, odds, (above, short)),
-        Chance(above + short, lambda: odds()[::-1], (below, short)),
+        Chance(below + short, odds, lambda: (above, short)),
+        Chance(above + short, lambda: odds()[::-1], lambda: (below, short)),
         pull,
     )
 
 
 def _sigmoid_label(mode: Traced, x: Array, target: Array, near: float) -> tuple[Chance, Pull]:
+    against = mode.against(x, target, near)
+    if against is not None:
+        return Chance(against.surprisal, against.odds, against.rarity), against.pull
     # The chance of 0 is that of 1 with the sign of the logit turned.
     sign = 2 * mode.real(target) - 1
     (above, below, short), odds = _sigmoid(mode, x * sign, near)
-    return Chance(below + short, odds, (above, short)), lambda g: g * odds()[1] * sign
+    return Chance(below + short, odds, lambda: (above, short)), lambda g: g * odds()[1] * sign
+
+
+def _sigmoid_total(mode: Traced, x: Array, target: Array, near: float) -> tuple[Array, Pull] | None:
+    against = mode.against(x, target, near)
+    return None if against is None else (against.surprisals, against.pull)
 
 
 def _sigmoid(
@@ -441,14 +454,18 @@ def _given_both(mode: Traced, x: Array, near: float) -> tuple[Chance, Chance, Ca
 
 
 class BinaryLink(NamedTuple):
-    """What numbers say of the probabilities of 1 and 0; and of the answer alone, where that is less work."""
+    """What numbers say of the probabilities of 1 and 0; and of the answer alone, where that is less work.
+
+    `total` is `label` where only the sum of the surprisals is asked for: numbers, fewer as a rule, that have the same.
+    """
 
     both: Both
     label: Label | None
+    total: Callable[[Traced, Array, Array, float], tuple[Array, Pull] | None] | None
 
 
-sigmoid = BinaryLink(_sigmoid_both, _sigmoid_label)
-given = BinaryLink(_given_both, None)
+sigmoid = BinaryLink(_sigmoid_both, _sigmoid_label, _sigmoid_total)
+given = BinaryLink(_given_both, None, None)
 
 
 # ---------------------------------------------------------------------------------------------------------------
@@ -490,21 +507,47 @@ def _of_logits(link: Any) -> None:
 
 @dataclass(frozen=True)
 class LabelLoss:
-    """The target is labels, (rows, 1): of classes, or 0 and 1 for numbers on their own."""
+    """The target is labels, (rows, 1): of classes, or 0 and 1 for numbers on their own.
+
+    Of these, the answer 0 may have its own cost.
+    """
 
     link: RowLink | BinaryLink
     cost: Cost
     dtype: Any
+    cost_of_zero: Cost | None = None
     keeps_classes: ClassVar[bool] = False
 
+    @property
+    def _costs(self) -> tuple[Cost, ...]:
+        return (self.cost,) if self.cost_of_zero is None else (self.cost, self.cost_of_zero)
+
     def __call__(self, mode: Traced, x: Array, coefficient: Array | None, target: Array) -> Evaluated:
+        near = min(cost.near for cost in self._costs)
+        x = _prepared(mode, x, *self._costs)
+        if mode.sums and self.cost.plain and coefficient is None and isinstance(self.link, BinaryLink):
+            total = self.link.total and self.link.total(mode, x, target, near)
+            if total is not None:
+                value, pull_total = total
+                return Evaluated(value, (lambda g: mode.still(g, pull_total(-g)), None, None))
         assert self.link.label is not None  # or the engine takes another kernel
-        at, pull = self.link.label(mode, _prepared(mode, x, self.cost), target, self.cost.near)
+        at, pull = self.link.label(mode, x, target, near)
 
         def pull_x(g: Array) -> Array:
-            return mode.still(g, mode.real(pull(_sloped(mode, -g, self.cost.slope(mode, at)))))
+            return mode.still(g, mode.real(pull(_sloped(mode, -g, self._of(mode, target, at, _slope)))))
 
-        return _weighed(mode, coefficient, mode.real(self.cost.value(mode, at)), pull_x, None)
+        return _weighed(mode, coefficient, mode.real(self._of(mode, target, at, _value)), pull_x, None)
+
+    def _of(self, mode: Traced, target: Array, at: Chance, what: Callable[[Traced, Cost, Chance], Any]) -> Any:
+        """What the costs say of the chance of the label; None stands for 1."""
+        one = what(mode, self.cost, at)
+        if self.cost_of_zero is None:
+            return one
+        zero = what(mode, self.cost_of_zero, at)
+        if one is None and zero is None:
+            return None
+        y, same = mode.real(target), mode.xp.ones_like(at.surprisal)
+        return mode.blend(y, same if one is None else one, 1 - y, same if zero is None else zero)
 
     def diagonal(self, mode: Traced, x: Array, target: Array) -> Array:
         if isinstance(self.link, RowLink):
@@ -512,8 +555,17 @@ class LabelLoss:
             return RowLoss(self.link, self.cost, self.dtype).diagonal(mode, x, *one_hot)
         _of_logits(self.link)
         assert self.link.label is not None  # or the engine takes another kernel
-        at, _ = self.link.label(mode, _prepared(mode, x, self.cost), target, self.cost.near)
-        return _bent(mode, self.cost, at)
+        near = min(cost.near for cost in self._costs)
+        at, _ = self.link.label(mode, _prepared(mode, x, *self._costs), target, near)
+        return self._of(mode, target, at, _bent)
+
+
+def _value(mode: Traced, cost: Cost, at: Chance) -> Array:
+    return cost.value(mode, at)
+
+
+def _slope(mode: Traced, cost: Cost, at: Chance) -> Any:
+    return cost.slope(mode, at)
 
 
 @dataclass(frozen=True)

@@ -43,6 +43,8 @@ def whole(xp: Namespace, work: Work, arrays: Arrays) -> tuple[Array | None, ...]
 def _blocks(shape: tuple[int, ...], rows: int) -> Iterator[Block]:
     outer, inner = shape[0], 1 if len(shape) == 2 else shape[2]
     if len(shape) == 2:
+        # All of a size, and none a remnant of one row, whose result would pass for one row's.
+        rows = -(-outer // -(-outer // rows))
         for i in range(0, outer, rows):
             yield (slice(i, i + rows),)
     elif inner <= rows:
@@ -69,7 +71,8 @@ def in_blocks(
 ) -> tuple[Array | None, ...]:
     """`work` in blocks of about `block_bytes` of logits, so that the temporaries stay in a cache.
 
-    `each` goes through the blocks, in any order, or several at once.
+    `each` goes through the blocks, in any order, or several at once. A result of one row, of a block of many, is one
+    for the block.
     """
     x = arrays[0]
     classes = x.shape[1]
@@ -81,21 +84,23 @@ def in_blocks(
     outputs: list[Array | None] = []
     # What is not laid out as the rows are is the same for every row.
     shared = tuple(a is None or a.shape[0] != x.shape[0] or a.shape[2:] != x.shape[2:] for a in arrays)
+    blocks = list(_blocks(x.shape, rows))
     first = Lock()
+
+    def output(result: Array, block: Block) -> Array:
+        """Room for the results of all blocks, of which this is the first to come."""
+        one = result.shape[0] == 1 < len(range(x.shape[0])[block[0]])
+        shape = (len(blocks), result.shape[1]) if one else (x.shape[0], result.shape[1], *x.shape[2:])
+        return xp.empty(shape, dtype=result.dtype, device=x.device)
 
     def task(block: Block) -> None:
         results = work(*(a if s else a[block] for a, s in zip(arrays, shared, strict=True)))
         with first:
             if not outputs:
-                outputs.extend(
-                    None
-                    if r is None
-                    else xp.empty((x.shape[0], r.shape[1], *x.shape[2:]), dtype=r.dtype, device=x.device)
-                    for r in results
-                )
-        for output, result in zip(outputs, results, strict=True):
-            if output is not None:
-                output[block] = result
+                outputs.extend(None if r is None else output(r, block) for r in results)
+        for whole_result, result in zip(outputs, results, strict=True):
+            if whole_result is not None:
+                whole_result[block if whole_result.shape[0] == x.shape[0] else blocks.index(block)] = result
 
-    each(task, list(_blocks(x.shape, rows)))
+    each(task, blocks)
     return tuple(outputs)

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from array_api_compat import numpy as xp
 
-from arrayloss._libraries.generic import Library
+from arrayloss._libraries.generic import Library, summing
 from arrayloss._modes import Array, Eager, Traced
 from arrayloss._rows import Arrays, Block, Work, in_blocks
 
@@ -83,6 +83,9 @@ class NumPy(Library):
 
     def room(self, x: Array, dtype: Any) -> Array | None:
         return np.empty(x.shape, dtype) if x.nbytes > _BLOCK_BYTES else None
+
+    def summing(self, mode: Traced, arrays: Arrays) -> Traced:
+        return summing(mode, arrays)
 
     def run(self, work: Work, arrays: Arrays) -> tuple[Array | None, ...]:
         return in_blocks(self.xp, work, arrays, _BLOCK_BYTES, _in_threads)

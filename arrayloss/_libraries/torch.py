@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from array_api_compat import torch as xp
 
-from arrayloss._libraries.generic import Library
+from arrayloss._libraries.generic import Library, summing
 from arrayloss._modes import Array, Eager, IndexedLabels, Traced
 from arrayloss._rows import Arrays, Work, in_blocks, whole
 
@@ -76,6 +76,12 @@ class _Labels(IndexedLabels):
 class _Eager(Eager):
     def labels(self, x: torch.Tensor, labels: torch.Tensor) -> _Labels:
         return _Labels(labels)
+
+    def inverse(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.reciprocal(x)
+
+    def turning(self, answers: torch.Tensor) -> torch.Tensor:
+        return torch.rsub(self.real(answers), 1, alpha=2)
 
     def sides(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         return torch.relu(x), torch.relu(-x)
@@ -155,7 +161,7 @@ class _Prepaid(torch.autograd.Function):
     ) -> torch.Tensor:
         ctx.kernel = kernel
         ctx.save_for_backward(cotangent, *arrays)
-        losses, ctx.gradient = library.gradient(kernel, arrays, cotangent)
+        losses, ctx.gradient = library.gradient(kernel, arrays, cotangent, summed=True)
         return reduced(losses)
 
     @staticmethod
@@ -201,6 +207,20 @@ class Torch(Library):
     def looks(self, *arrays: Array | None) -> bool:
         return _plain() and all(a is None or a.device.type == "cpu" for a in arrays)
 
+    def answers(self, y: torch.Tensor) -> tuple[bool, bool]:
+        if not y.is_floating_point():
+            lowest, highest = torch.aminmax(y)
+            inside = bool(lowest >= 0) and bool(highest <= 1)
+            return inside, inside
+        # Not comparisons, which take 6 times as long. Negative outside of [0, 1], and 0 at its ends alone, however
+        # small y is.
+        inside = labels = True
+        for some in torch.split(y, _CPU_BLOCK_BYTES // 4):
+            lowest, highest = torch.aminmax(torch.addcmul(some, some, some, value=-1))
+            inside = inside and bool(lowest >= 0)
+            labels = labels and bool(highest == 0)
+        return inside, inside and labels
+
     def differentiates(self, *arrays: Array | None) -> bool:
         return not _plain() or _taped(*arrays)
 
@@ -226,15 +246,18 @@ class Torch(Library):
             return None
         return torch.empty(x.shape, dtype=dtype)
 
-    def value(self, kernel: Any, arrays: Arrays) -> torch.Tensor:
+    def summing(self, mode: Traced, arrays: Arrays) -> Traced:
+        return summing(mode, arrays) if mode.looks else mode
+
+    def value(self, kernel: Any, arrays: Arrays, *, summed: bool = False) -> torch.Tensor:
         """The kernel's value, without a tape."""
-        value: torch.Tensor = super().apply(kernel, arrays)
+        value: torch.Tensor = super().apply(kernel, arrays, summed=summed)
         return value
 
-    def apply(self, kernel: Any, arrays: Arrays) -> Array:
+    def apply(self, kernel: Any, arrays: Arrays, *, summed: bool = False) -> Array:
         # Nothing to differentiate: no function either, which torch.compile calls with one argument too many then.
         if not _taped(*arrays) and not torch._C._are_functorch_transforms_active():
-            return self.value(kernel, arrays)
+            return self.value(kernel, arrays, summed=summed)
         return _Apply.apply(kernel, *arrays)  # type: ignore[no-untyped-call]
 
     def apply_reduced(
@@ -245,7 +268,7 @@ class Torch(Library):
             g = cotangent()
             if not g.requires_grad:
                 return _Prepaid.apply(kernel, reduced, g, *arrays)  # type: ignore[no-untyped-call]
-        return reduced(self.apply(kernel, arrays))
+        return reduced(self.apply(kernel, arrays, summed=True))
 
 
 library = Torch(xp)

@@ -285,7 +285,7 @@ def _clamped_both(mode: Traced, x: Array, near: float) -> tuple[_kernels.Chance,
     )
 
 
-_clamped = _kernels.BinaryLink(_clamped_both, None)
+_clamped = _kernels.BinaryLink(_clamped_both, None, None)
 
 
 @loss
