@@ -115,11 +115,18 @@ def focusing(gamma: float, name: str = "gamma") -> float:
     return int(number) if number == int(number) else number
 
 
-def same_shape(name: str, shape: tuple[int, ...], expected: tuple[int, ...], logits: tuple[int, ...], why: str) -> None:
+def same_shape(
+    name: str,
+    shape: tuple[int, ...],
+    expected: tuple[int, ...],
+    logits: tuple[int, ...],
+    why: str,
+    first: str = "the logits have",
+) -> None:
     if tuple(shape) != tuple(expected):
         raise ValueError(
-            f"{name} has shape {tuple(shape)} and the logits have shape {tuple(logits)}: {why}, so {name} must have "
-            f"shape {tuple(expected)}; nothing is broadcast here"
+            f"{name} has shape {tuple(shape)} and {first} shape {tuple(logits)}: {why}, so {name} must have shape "
+            f"{tuple(expected)}; nothing is broadcast here"
         )
 
 

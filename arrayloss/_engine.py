@@ -47,10 +47,14 @@ class Problem(Generic[A]):
 
 @dataclass(frozen=True)
 class Layout:
-    """How an array with a class axis becomes rows, and back: (outer, k, inner), or (rows, k) where inner is 1."""
+    """How an array with a class axis becomes rows, and back: (outer, k, inner), or (rows, k) where inner is 1.
+
+    `order` is that of the axes in memory, where it is another: nothing is copied then.
+    """
 
     shape: tuple[int, ...]
     axis: int | None
+    order: tuple[int, ...] | None = None
 
     @property
     def samples(self) -> tuple[int, ...]:
@@ -59,15 +63,33 @@ class Layout:
 
     def canonical(self, xp: Namespace, x: Array, k: int = 1) -> Array:
         """`x`, of `shape` (k classes) or of the samples' shape (k = 1), as rows."""
-        if self.axis is None:
-            outer, inner = math.prod(self.shape), 1
+        lengths, axis = self.shape, self.axis
+        if self.order is not None:
+            x = xp.permute_dims(x, self._permutation(x.ndim))
+            lengths = tuple(lengths[d] for d in self.order)
+            axis = None if axis is None else self.order.index(axis)
+        if axis is None:
+            outer, inner = math.prod(lengths), 1
         else:
-            outer, inner = math.prod(self.shape[: self.axis]), math.prod(self.shape[self.axis + 1 :])
+            outer, inner = math.prod(lengths[:axis]), math.prod(lengths[axis + 1 :])
         shape = (outer, k) if inner == 1 else (outer, k, inner)
         return x if x.shape == shape else xp.reshape(x, shape)
 
     def original(self, xp: Namespace, x: Array, shape: tuple[int, ...]) -> Array:
-        return x if x.shape == shape else xp.reshape(x, shape)
+        """Rows as an array of `shape`, with or without the class axis."""
+        if self.order is None:
+            return x if x.shape == shape else xp.reshape(x, shape)
+        permutation = self._permutation(len(shape))
+        x = xp.reshape(x, tuple(shape[d] for d in permutation))
+        return xp.permute_dims(x, tuple(permutation.index(d) for d in range(len(shape))))
+
+    def _permutation(self, ndim: int) -> tuple[int, ...]:
+        """The order in memory of all axes, or of those of the samples."""
+        assert self.order is not None
+        if ndim == len(self.shape):
+            return self.order
+        assert self.axis is not None
+        return tuple(d - (d > self.axis) for d in self.order if d != self.axis)
 
 
 def _as(xp: Namespace, x: Array, dtype: Any) -> Array:
@@ -95,6 +117,7 @@ class Asked(NamedTuple):
 def _asked(
     library: Library,
     shape: tuple[int, ...],
+    order: tuple[int, ...] | None,
     given: Any,
     elementwise: bool,
     axis: int | None,
@@ -104,7 +127,7 @@ def _asked(
     wanted: Any,
 ) -> Asked:
     """The options that no array is needed for, checked."""
-    layout = Layout(shape, None if elementwise else _checks.class_axis(axis, len(shape)))
+    layout = Layout(shape, None if elementwise else _checks.class_axis(axis, len(shape)), order)
     smoothing = _checks.fraction("label_smoothing", label_smoothing)
     _checks.ignored(ignore_index)
     return Asked(layout, layout.samples, smoothing, reduction_of(reduction), _compute_dtype(library, given, wanted))
@@ -148,6 +171,7 @@ def _both(a: Array | None, b: Array | None) -> Array | None:
 
 def _refuse(xp: Namespace, wrong: Array, labels: Array, layout: Layout, what: str, allowed: str) -> None:
     """Raise for the first label that is out of range."""
+    wrong, labels = (layout.original(xp, a, layout.samples) for a in (wrong, labels))
     # Not nonzero: a namespace may have no shapes that depend on data.
     first = int(xp.argmax(xp.astype(xp.reshape(wrong, (-1,)), xp.int8)))
     value = xp.reshape(labels, (-1,))[first]
@@ -198,7 +222,17 @@ def categorical(
     xp = library.xp
     shape = tuple(logits.shape)
     layout, each, smoothing, reduced, compute = library.kept(
-        _asked, library, shape, logits.dtype, False, axis, label_smoothing, ignore_index, reduction, dtype
+        _asked,
+        library,
+        shape,
+        library.order(logits),
+        logits.dtype,
+        False,
+        axis,
+        label_smoothing,
+        ignore_index,
+        reduction,
+        dtype,
     )
     classes = shape[layout.axis]
     if classes == 0:
@@ -353,7 +387,17 @@ def binary(
     )
     xp = library.xp
     layout, each, smoothing, reduced, compute = library.kept(
-        _asked, library, tuple(logits.shape), logits.dtype, True, None, label_smoothing, ignore_index, reduction, dtype
+        _asked,
+        library,
+        tuple(logits.shape),
+        None,
+        logits.dtype,
+        True,
+        None,
+        label_smoothing,
+        ignore_index,
+        reduction,
+        dtype,
     )
     if not library.isdtype(target.dtype, ("bool", "integral", "real floating")):
         raise TypeError(f"target must be an array of bool, integers or floating-point numbers, not {target.dtype}")
@@ -392,15 +436,8 @@ def binary(
         looks = library.looks(y)
         inside = False
         if looks and x.shape[0]:
-            if soft:
-                # Negative outside of [0, 1], and 0 at its ends alone, however small y is.
-                both = y * (1 - y)
-                lowest, highest = library.span(both)
-                inside = lowest >= 0
-                labels = inside and highest == 0
-            else:
-                lowest, highest = library.span(y)
-                inside = lowest >= 0 and highest <= 1
+            inside, sharp = library.answers(y)
+            labels = labels or sharp
         if not inside:
             wrong = (y < 0) | (y > 1)
             if valid is not None:
@@ -421,14 +458,13 @@ def binary(
     samples = Samples(library, math.prod(each), valid, weight)
     weights = AnswerWeights(smoothing, positive, negative, compute)
     target_arrays = (y, at_one, at_zero)
-    # Only labels that take no derivative, and that cost the same.
+    # Only labels that take no derivative.
     labels = labels and link.label is not None and not smoothing and not (soft and library.differentiates(y))
-    labels = labels and cost_of_zero is None
     if labels and positive == negative == 1 and at_one is None and at_zero is None:
-        kernel: Any = LabelLoss(link, cost, compute)
+        kernel: Any = LabelLoss(link, cost, compute, cost_of_zero)
         inputs: Arrays = (x, weight, y)
     elif labels and not library.differentiates(at_one, at_zero):
-        kernel, inputs = Answered(LabelLoss(link, cost, compute), weights), (x, weight, *target_arrays)
+        kernel, inputs = Answered(LabelLoss(link, cost, compute, cost_of_zero), weights), (x, weight, *target_arrays)
     else:
         loss = BinaryLoss(link, (cost, cost_of_zero or cost), compute)
         kernel, inputs = _assemble(library, loss, weights, x, weight, target_arrays)
@@ -451,7 +487,17 @@ def paired(
     library = _checks.library(logits, **{name: _checks.given(name, target)}, sample_weight=sample_weight, where=where)
     xp = library.xp
     layout, each, _, reduced, compute = library.kept(
-        _asked, library, tuple(logits.shape), logits.dtype, False, axis, 0.0, None, reduction, dtype
+        _asked,
+        library,
+        tuple(logits.shape),
+        library.order(logits),
+        logits.dtype,
+        False,
+        axis,
+        0.0,
+        None,
+        reduction,
+        dtype,
     )
     classes = layout.shape[layout.axis or 0]
     if classes == 0:
@@ -535,7 +581,8 @@ def evaluate_with_gradient(problem: Problem[A], cotangent: Array | None) -> tupl
                 losses = library.apply(problem.kernel, problem.arrays)
             parts = problem.reduction.parts(problem.samples, losses)
             g = _cotangent(problem, parts)
-        losses, gradient = library.gradient(problem.kernel, problem.arrays, g)
+        summed = parts is not None and parts.share is None
+        losses, gradient = library.gradient(problem.kernel, problem.arrays, g, summed=summed)
         return _reduced(problem, losses, parts), layout.original(xp, gradient, layout.shape)
 
 
@@ -571,13 +618,14 @@ def function(kernel: Any, x: Array, axis: int | None, where: Array | None, keepd
     """A function of one array: each element, or each row along `axis`."""
     library = _checks.library(x, "x", where=where)
     xp = library.xp
-    layout = Layout(tuple(x.shape), None if axis is None else _checks.class_axis(axis, x.ndim))
+    class_axis = None if axis is None else _checks.class_axis(axis, x.ndim)
     compute = _compute_dtype(library, x.dtype, None)
-    classes = 1 if layout.axis is None else layout.shape[layout.axis]
     if where is not None:
-        _checks.mask(xp, where, layout.shape)
+        _checks.mask(xp, where, tuple(x.shape))
         out = xp.full_like(x, -float("inf"))
         x = xp.where(where, x, out)
+    layout = Layout(tuple(x.shape), class_axis, library.order(x))
+    classes = 1 if layout.axis is None else layout.shape[layout.axis]
     with library.quiet():
         y = library.apply(kernel(compute), (layout.canonical(xp, x, classes),))
         if kernel.keeps_classes:

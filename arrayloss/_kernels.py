@@ -24,11 +24,18 @@ Pull = Callable[[Array], Array]
 
 
 class Evaluated(NamedTuple):
-    """A kernel's value, its pulls (reverse mode), and for a value of several elements a row its push (forward)."""
+    """A kernel's value, its pulls (reverse mode), and for a value of several elements a row its push (forward).
 
-    value: Array
+    The value may be stated as what computes it, where a pull has no use for it.
+    """
+
+    stated: Array | Callable[[], Array]
     pulls: tuple[Pull | None, ...]
     push: Pull | None = None
+
+    @property
+    def value(self) -> Array:
+        return self.stated() if callable(self.stated) else self.stated
 
 
 class Chance(NamedTuple):
@@ -39,7 +46,7 @@ class Chance(NamedTuple):
 
     surprisal: Array
     odds: Callable[[], tuple[Array, Array]]
-    rarity: tuple[Array, Array] | None = None
+    rarity: Callable[[], tuple[Array, Array]] | None = None
 
 
 def _once(compute: Callable[[], tuple[Array, Array]]) -> Callable[[], tuple[Array, Array]]:
@@ -72,10 +79,13 @@ class Cost:
         in the last place of p); 0 where the exponential itself has to be right to the last bit as well.
     steep
         Whether the rounding of 1 - p is magnified so much that everything is computed wider where that can be had.
+    plain
+        Whether it is the surprisal itself.
     """
 
     near: float = 16.0
     steep: bool = False
+    plain: bool = False
 
     def value(self, mode: Traced, at: Chance) -> Array:
         raise NotImplementedError
@@ -90,6 +100,8 @@ class Cost:
 @dataclass(frozen=True)
 class CrossEntropy(Cost):
     """-log p."""
+
+    plain: ClassVar[bool] = True  # type: ignore[misc]
 
     def value(self, mode: Traced, at: Chance) -> Array:
         return at.surprisal
@@ -134,7 +146,7 @@ class Focal(Cost):
     def _factor(self, mode: Traced, at: Chance) -> Array:
         if self.steep and at.rarity is not None:
             # (1 - p)^gamma has gamma times the error of 1 - p; its exponent has not.
-            return mode.decay(self.gamma, *at.rarity)
+            return mode.decay(self.gamma, *at.rarity())
         return mode.power(at.odds()[1], self.gamma)
 
 
@@ -276,7 +288,7 @@ def _softmax_label(mode: Traced, x: Array, target: Array, near: float) -> tuple[
         base = mode.base(peak.top)
         dropped = labels.drop(peak.exp(x, peak.distance(x), base))
         e = peak.exp(x_label, d, base)
-        others = xp.sum(dropped, axis=1, keepdims=True)
+        others = mode.sum(dropped)
         others = peak.only(others, others + e)
         total = others + e
         if base is peak.top:
@@ -292,30 +304,41 @@ def _softmax_label(mode: Traced, x: Array, target: Array, near: float) -> tuple[
     return Chance(h, _once(lambda: (e / total, others / total))), pull
 
 
-def _softmax_rows(mode: Traced, x: Array, near: float) -> tuple[Chance, Pull]:
-    xp = mode.xp
+def _softmax_parts(
+    mode: Traced, x: Array, near: float
+) -> tuple[Callable[[], Array], Callable[[], Array], Callable[[], tuple[Array, Array]], Pull]:
+    """-log p, log p, (p, 1 - p) and the pull of log p, which may write over what the others read."""
     parts = mode.unscaled_rows(x, near)
     if parts is not None:
         # In units of the exponential of the maximum, `unit`.
-        e, rest, unit, d = parts
-        h = xp.log1p(rest / unit) - d
-    else:
-        peak = Peak(mode, x, near)
-        d = peak.distance(x)
-        e = peak.exp(x, d)
-        rest = mode.peel(d, e)
-        rest = peak.only(rest, rest + 1)
-        unit = 1.0
-        h = peak.surprisal(rest, d)
-    total = rest + unit
+        e, rest, unit = parts.exponentials, parts.rest, parts.unit
+        total = rest + unit
+        return (
+            lambda: parts.surprisal(x),
+            lambda: parts.log(x),
+            lambda: (e / total, (rest + (unit - e)) / total),
+            parts.pull,
+        )
+    peak = Peak(mode, x, near)
+    d = peak.distance(x)
+    e = peak.exp(x, d)
+    rest = mode.peel(d, e)
+    rest = peak.only(rest, rest + 1)
+    h = peak.surprisal(rest, d)
+    total = rest + 1
 
     def pull(g: Array) -> Array:
         # g - p sum(g), with the element's own part of the sum taken as -g (1 - p).
         p, miss = odds()
-        return g * miss - p * (xp.sum(g, axis=1, keepdims=True) - g)
+        return g * miss - p * (mode.sum(g) - g)
 
-    odds = _once(lambda: (e / total, (rest + (unit - e)) / total))
-    return Chance(h, odds), pull
+    odds = _once(lambda: (e / total, (rest + (1 - e)) / total))
+    return lambda: h, lambda: -h, odds, pull
+
+
+def _softmax_rows(mode: Traced, x: Array, near: float) -> tuple[Chance, Pull]:
+    surprisal, _, odds, pull = _softmax_parts(mode, x, near)
+    return Chance(surprisal(), _once(odds)), pull
 
 
 def _log_label(mode: Traced, x: Array, target: Array, near: float) -> tuple[Chance, Pull]:
@@ -324,7 +347,7 @@ def _log_label(mode: Traced, x: Array, target: Array, near: float) -> tuple[Chan
     log_p = labels.take(x)
 
     def pull(g: Array) -> Array:
-        return labels.spread(xp.zeros_like(x), xp.ones_like(g), g * xp.ones_like(log_p))
+        return mode.alone(labels, x, g * xp.ones_like(log_p))
 
     return Chance(-log_p, _once(lambda: (xp.exp(log_p), -xp.expm1(log_p)))), pull
 
@@ -352,16 +375,16 @@ def _softmax_diagonal(mode: Traced, p: Array, miss: Array, slope: Array, curvatu
     difference leaves of its own, and p_j / (1 - p) is taken first, which is at most 1.
     """
     xp = mode.xp
-    diagonal = p * miss * xp.sum(slope, axis=1, keepdims=True)
+    diagonal = p * miss * mode.sum(slope)
     if curvature is None:
         return diagonal
     zero = xp.zeros_like(p)
     most = p > 0.5
     among = xp.where(most, zero, curvature / xp.where(most, xp.ones_like(p), miss))
-    gap = xp.sum(xp.where(most, miss, zero), axis=1, keepdims=True)
-    top = xp.sum(xp.where(most, curvature, zero), axis=1, keepdims=True)
+    gap = mode.sum(xp.where(most, miss, zero))
+    top = mode.sum(xp.where(most, curvature, zero))
     from_most = xp.where(most, zero, top * (p / xp.where(gap > 0, gap, xp.ones_like(gap))))
-    from_others = p * (xp.sum(among, axis=1, keepdims=True) - among) + from_most
+    from_others = p * (mode.sum(among) - among) + from_most
     return diagonal + (miss * curvature + p * from_others)
 
 
@@ -382,17 +405,25 @@ def _sigmoid_both(mode: Traced, x: Array, near: float) -> tuple[Chance, Chance, 
         return of_one * miss - of_zero * p
 
     return (
-        Chance(below + short, odds, (above, short)),
-        Chance(above + short, lambda: odds()[::-1], (below, short)),
+        Chance(below + short, odds, lambda: (above, short)),
+        Chance(above + short, lambda: odds()[::-1], lambda: (below, short)),
         pull,
     )
 
 
 def _sigmoid_label(mode: Traced, x: Array, target: Array, near: float) -> tuple[Chance, Pull]:
+    against = mode.against(x, target, near)
+    if against is not None:
+        return Chance(against.surprisal, against.odds, against.rarity), against.pull
     # The chance of 0 is that of 1 with the sign of the logit turned.
     sign = 2 * mode.real(target) - 1
     (above, below, short), odds = _sigmoid(mode, x * sign, near)
-    return Chance(below + short, odds, (above, short)), lambda g: g * odds()[1] * sign
+    return Chance(below + short, odds, lambda: (above, short)), lambda g: g * odds()[1] * sign
+
+
+def _sigmoid_total(mode: Traced, x: Array, target: Array, near: float) -> tuple[Array, Pull] | None:
+    against = mode.against(x, target, near)
+    return None if against is None else (against.surprisals, against.pull)
 
 
 def _sigmoid(
@@ -423,14 +454,18 @@ def _given_both(mode: Traced, x: Array, near: float) -> tuple[Chance, Chance, Ca
 
 
 class BinaryLink(NamedTuple):
-    """What numbers say of the probabilities of 1 and 0; and of the answer alone, where that is less work."""
+    """What numbers say of the probabilities of 1 and 0; and of the answer alone, where that is less work.
+
+    `total` is `label` where only the sum of the surprisals is asked for: numbers, fewer as a rule, that have the same.
+    """
 
     both: Both
     label: Label | None
+    total: Callable[[Traced, Array, Array, float], tuple[Array, Pull] | None] | None
 
 
-sigmoid = BinaryLink(_sigmoid_both, _sigmoid_label)
-given = BinaryLink(_given_both, None)
+sigmoid = BinaryLink(_sigmoid_both, _sigmoid_label, _sigmoid_total)
+given = BinaryLink(_given_both, None, None)
 
 
 # ---------------------------------------------------------------------------------------------------------------
@@ -475,21 +510,47 @@ def _of_logits(link: Any) -> None:
 
 @dataclass(frozen=True)
 class LabelLoss:
-    """The target is labels, (rows, 1): of classes, or 0 and 1 for numbers on their own."""
+    """The target is labels, (rows, 1): of classes, or 0 and 1 for numbers on their own.
+
+    Of these, the answer 0 may have its own cost.
+    """
 
     link: RowLink | BinaryLink
     cost: Cost
     dtype: Any
+    cost_of_zero: Cost | None = None
     keeps_classes: ClassVar[bool] = False
 
+    @property
+    def _costs(self) -> tuple[Cost, ...]:
+        return (self.cost,) if self.cost_of_zero is None else (self.cost, self.cost_of_zero)
+
     def __call__(self, mode: Traced, x: Array, coefficient: Array | None, target: Array) -> Evaluated:
+        near = min(cost.near for cost in self._costs)
+        x = _prepared(mode, x, *self._costs)
+        if mode.sums and self.cost.plain and coefficient is None and isinstance(self.link, BinaryLink):
+            total = self.link.total and self.link.total(mode, x, target, near)
+            if total is not None:
+                value, pull_total = total
+                return Evaluated(value, (lambda g: mode.still(g, pull_total(-g)), None, None))
         assert self.link.label is not None  # or the engine takes another kernel
-        at, pull = self.link.label(mode, _prepared(mode, x, self.cost), target, self.cost.near)
+        at, pull = self.link.label(mode, x, target, near)
 
         def pull_x(g: Array) -> Array:
-            return mode.still(g, mode.real(pull(_sloped(mode, -g, self.cost.slope(mode, at)))))
+            return mode.still(g, mode.real(pull(_sloped(mode, -g, self._of(mode, target, at, _slope)))))
 
-        return _weighed(mode, coefficient, mode.real(self.cost.value(mode, at)), pull_x, None)
+        return _weighed(mode, coefficient, mode.real(self._of(mode, target, at, _value)), pull_x, None)
+
+    def _of(self, mode: Traced, target: Array, at: Chance, what: Callable[[Traced, Cost, Chance], Any]) -> Any:
+        """What the costs say of the chance of the label; None stands for 1."""
+        one = what(mode, self.cost, at)
+        if self.cost_of_zero is None:
+            return one
+        zero = what(mode, self.cost_of_zero, at)
+        if one is None and zero is None:
+            return None
+        y, same = mode.real(target), mode.xp.ones_like(at.surprisal)
+        return mode.blend(y, same if one is None else one, 1 - y, same if zero is None else zero)
 
     def diagonal(self, mode: Traced, x: Array, target: Array) -> Array:
         if isinstance(self.link, RowLink):
@@ -497,8 +558,17 @@ class LabelLoss:
             return RowLoss(self.link, self.cost, self.dtype).diagonal(mode, x, *one_hot)
         _of_logits(self.link)
         assert self.link.label is not None  # or the engine takes another kernel
-        at, _ = self.link.label(mode, _prepared(mode, x, self.cost), target, self.cost.near)
-        return _bent(mode, self.cost, at)
+        near = min(cost.near for cost in self._costs)
+        at, _ = self.link.label(mode, _prepared(mode, x, *self._costs), target, near)
+        return self._of(mode, target, at, _bent)
+
+
+def _value(mode: Traced, cost: Cost, at: Chance) -> Array:
+    return cost.value(mode, at)
+
+
+def _slope(mode: Traced, cost: Cost, at: Chance) -> Any:
+    return cost.slope(mode, at)
 
 
 @dataclass(frozen=True)
@@ -522,7 +592,7 @@ class RowLoss:
         def pull_target(g: Array) -> Array:
             return mode.times(g, each)
 
-        value = xp.sum(mode.times(target, each), axis=1, keepdims=True)
+        value = mode.sum(mode.times(target, each))
         return _weighed(mode, coefficient, value, pull_x, pull_target)
 
     def diagonal(self, mode: Traced, x: Array, target: Array) -> Array:
@@ -751,7 +821,7 @@ def _log_ratio(mode: Traced, x: Array, target: Array, at_x: Chance, at_target: C
         # q exp(-ratio) - q; far below, q may have underflowed, and p, times the scale that is left, has the product.
         close = plain & (ratio > -1)
         off = xp.where(close, q * mode.expm1(-xp.where(close, ratio, nothing)), p * scale - q)
-        return ratio + xp.log1p(xp.sum(off, axis=1, keepdims=True))
+        return ratio + xp.log1p(mode.sum(off))
 
     # Once more for the rounding of a constant that is large beside the ratios.
     ratio = levelled(levelled((d + start) + error, xp.exp(known - start)), 1.0)
@@ -784,7 +854,7 @@ class Divergence:
         each = xp.where(like, q * mode.excess(xp.where(like, delta, nothing)), q * tail - p * fall)
         infinite = delta == float("inf")
         each = xp.where(infinite, delta, each)
-        value = xp.sum(each, axis=1, keepdims=True)
+        value = mode.sum(each)
 
         def pull_x(g: Array) -> Array:
             # p - q
@@ -792,7 +862,7 @@ class Divergence:
 
         def pull_target(g: Array) -> Array:
             ratio = xp.where((q == 0) & ~xp.isnan(delta), nothing, delta)
-            return mode.still(g, g * q * _centred(xp, q, ratio))
+            return mode.still(g, g * q * _centred(mode, q, ratio))
 
         return _weighed(mode, coefficient, value, pull_x, pull_target)
 
@@ -806,12 +876,13 @@ class Divergence:
 # Functions. Inputs: x.
 
 
-def _centred(xp: Any, p: Array, v: Array) -> Array:
+def _centred(mode: Traced, p: Array, v: Array) -> Array:
     """v - sum(p v), about the class with p > 1/2 where there is one, so that nothing cancels against 1."""
+    xp = mode.xp
     most = p > 0.5
     zero = xp.zeros_like(v)
-    about = xp.where(most, zero, v - xp.sum(xp.where(most, v, zero), axis=1, keepdims=True))
-    return about - xp.sum(p * about, axis=1, keepdims=True)
+    about = xp.where(most, zero, v - mode.sum(xp.where(most, v, zero)))
+    return about - mode.sum(p * about)
 
 
 @dataclass(frozen=True)
@@ -826,7 +897,7 @@ class Softmax:
         at, pull = _softmax_rows(mode, mode.real(x), CrossEntropy.near)
         p, _ = at.odds()
         # The Jacobian is symmetric.
-        return Evaluated(p, (lambda g: pull(g * p),), lambda v: p * _centred(mode.xp, p, v))
+        return Evaluated(p, (lambda g: pull(g * p),), lambda v: p * _centred(mode, p, v))
 
 
 @dataclass(frozen=True)
@@ -838,8 +909,8 @@ class LogSoftmax:
     left_out: ClassVar[float] = -float("inf")
 
     def __call__(self, mode: Traced, x: Array) -> Evaluated:
-        at, pull = _softmax_rows(mode, mode.real(x), CrossEntropy.near)
-        return Evaluated(-at.surprisal, (pull,), lambda v: _centred(mode.xp, at.odds()[0], v))
+        _, log, odds, pull = _softmax_parts(mode, mode.real(x), CrossEntropy.near)
+        return Evaluated(log, (pull,), lambda v: _centred(mode, odds()[0], v))
 
 
 @dataclass(frozen=True)

@@ -100,8 +100,9 @@ class Mean:
 class Hardest:
     """The mean of the largest losses: online hard example mining.
 
-    Samples that are ignored or masked don't take part. Losses that tie for the last places share these equally,
-    in the value and in the gradient, so that neither depends on the order of the samples.
+    All samples are ranked together, whatever the shape of the losses. Those that are ignored or masked don't take
+    part. Losses that tie for the last places share these equally, in the value and in the gradient, so that neither
+    depends on the order of the samples.
 
     Parameters
     ----------
@@ -144,17 +145,20 @@ class Hardest:
         xp, valid = samples.library.xp, samples.valid
         assert losses is not None  # `looks_at_losses`
         flat = xp.reshape(losses, (-1,))
+        k: Any
         if valid is not None:
             # Below every loss, +inf and nan (which sorts last) included.
             flat = xp.where(xp.reshape(valid, (-1,)), flat, xp.full_like(flat, -float("inf")))
             count = xp.astype(samples.library.count(valid), flat.dtype)
+            if self.k is not None:
+                k = xp.minimum(count, xp.full_like(count, self.k))
+            else:
+                k = xp.floor(count * self.fraction)
+                k = xp.where(count > 0, xp.maximum(k, xp.ones_like(k)), k)
         else:
-            count = xp.full_like(xp.sum(flat[:0]), samples.number)
-        if self.k is not None:
-            k = xp.minimum(count, xp.full_like(count, self.k))
-        else:
-            k = xp.floor(count * self.fraction)
-            k = xp.where(count > 0, xp.maximum(k, xp.ones_like(k)), k)
+            n = samples.number
+            k = min(n, self.k or max(1, int(n * (self.fraction or 0))))
+            k = xp.full_like(xp.sum(flat[:0]), k)
         ordered = xp.sort(flat, descending=True)
         places = samples.library.mode(flat.dtype, flat).arange(ordered.shape[0], ordered)
         # The last loss that has a place, without an index that depends on the data.

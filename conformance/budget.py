@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from arrayloss.testing import FORMATS, HALF, Case, Due, Exact, Floats
-from conformance.cases import ELEMENTWISE, PAIRED
+from conformance.cases import ELEMENTWISE, PAIRED, TRANSFORMS
 
 HALF_ULP = 1.0
 """Half types are computed in float32 and rounded once, so conditioning doesn't show."""
@@ -86,7 +86,7 @@ def allowance(case: Case, quantity: str) -> Floats:
     """What conditioning adds to the budget of each number: k, times 1 + gamma for softmax_focal_loss.
 
     x - max is rounded once, and exp magnifies that rounding by its size: k is half the distance of the element from the
-    maximum of its row; where 1 - p or log p of the maximum itself is measured, half the distance of the runner-up.
+    maximum of its row; for what a class costs (a loss, -log p), that of the largest other logit.
     For asymmetric_loss, what the answer 0 costs is a power of p - margin, which has the rounding of p and of the margin
     at its own size, the 4 ULP of a sigmoid: 4 margin / (p - margin), times 1 + gamma. kl_divergence has no allowance.
     """
@@ -96,7 +96,9 @@ def allowance(case: Case, quantity: str) -> Floats:
         return np.zeros(())
     if case.function in ELEMENTWISE or case.function == "nll_loss" or dtype_of(case, quantity) in HALF:
         return np.zeros(())
-    return (1 + _gamma(case)) * _k(case, quantity)
+    # An exponential further down is no number of the dtype: k is at most 52 in float32.
+    end = -FORMATS[dtype_of(case, quantity)].subnormal_exponent * math.log(2) / 2
+    return (1 + _gamma(case)) * np.minimum(_k(case, quantity), end)
 
 
 def _gamma(case: Case) -> float:
@@ -124,50 +126,39 @@ def _k(case: Case, quantity: str) -> Floats:
     x = np.moveaxis(case.arrays["logits"], case.axis, -1)
     if x.size == 0:
         return np.zeros(())
-    if case.function in ("softmax", "log_softmax", "logsumexp") and "where" in case.arrays:
+    transform = case.function in TRANSFORMS
+    if transform and "where" in case.arrays:
         mask = np.moveaxis(np.broadcast_to(case.arrays["where"], case.arrays["logits"].shape), case.axis, -1)
         x = np.where(mask != 0, x, -np.inf)
     with np.errstate(invalid="ignore"):
         top = np.max(x, axis=-1, keepdims=True)
-        far = _tame((top - x) / 2)  # 0 at the maximum
         runner_up = np.partition(x, -2, axis=-1)[..., -2:-1] if x.shape[-1] > 1 else top
-        gap = _tame((top - runner_up) / 2)
-    at_top = x == top
-    both = np.where(at_top, gap, far)  # where 1 - p or log p of the maximum is measured too
-
-    if case.function in ("softmax", "log_softmax", "logsumexp"):
-        return _k_transform(case, quantity, far, gap, both)
-    if case.target_kind == "index":
-        labels = np.maximum(case.arrays["target"], 0).astype(np.int64)[..., None]
-        own = np.where(np.take_along_axis(at_top, labels, axis=-1), gap, 0)
-        smoothed = bool(case.options.get("label_smoothing"))
-        of_loss = gap if smoothed else own
-        of_logits = both if smoothed else np.where(np.arange(x.shape[-1]) == labels, own, far)
-    else:
-        of_loss, of_logits = gap, both
-    reduced = case.options.get("reduction", "mean") != "none"
-    if quantity in ("d logits", "d target"):
-        return np.moveaxis(of_logits if quantity == "d logits" else both, -1, case.axis)
-    if quantity == "d sample_weight" or (quantity == "value" and not reduced):
-        return np.asarray(of_loss[..., 0])
-    return np.asarray(np.max(of_loss, initial=0))
-
-
-def _k_transform(case: Case, quantity: str, far: Floats, gap: Floats, both: Floats) -> Floats:
-    if case.function == "logsumexp":
-        if quantity == "value":
-            return gap if case.options.get("keepdims") else np.asarray(gap[..., 0])
+        far = _tame((top - x) / 2)
+        # What each class costs: of the largest other logit, which is the maximum of all but its own row.
+        cost = np.where(x == top, _tame((top - runner_up) / 2), 0)
+    if quantity == "d logits" or (case.function == "softmax" and quantity == "value"):
         return np.moveaxis(far, -1, case.axis)
-    if quantity == "value":
-        return np.moveaxis(far if case.function == "softmax" else both, -1, case.axis)
-    if case.cotangent is None:
-        return np.moveaxis(both, -1, case.axis)
-    g = np.moveaxis(case.cotangent, case.axis, -1)
-    alone = np.sum(g != 0, axis=-1, keepdims=True) == 1
-    chosen = g != 0
-    # One class pulled alone: its own element is p (1 - p) or 1 - p; the others p_j p_t (two distances) or p_j.
-    pulled = np.sum(np.where(chosen, far, 0), axis=-1, keepdims=True) if case.function == "softmax" else 0
-    return np.moveaxis(np.where(alone, np.where(chosen, both, far + pulled), both), -1, case.axis)
+    if quantity == "d target" or case.function == "log_softmax":
+        return np.moveaxis(cost, -1, case.axis)
+    if case.function == "logsumexp":
+        return np.zeros(())
+    of_loss = _of_loss(case, cost)
+    if quantity == "d sample_weight" or (quantity == "value" and case.options.get("reduction", "mean") == "none"):
+        return of_loss
+    # What is summed over samples is mostly the largest losses, and these have the least k.
+    return np.asarray(np.min(of_loss))
+
+
+def _of_loss(case: Case, cost: Floats) -> Floats:
+    """k of each sample's loss, from that of what its classes cost: the least of those that it is made of."""
+    if case.target_kind == "index" and not case.options.get("label_smoothing"):
+        labels = np.maximum(case.arrays["target"], 0).astype(np.int64)[..., None]
+        return np.asarray(np.take_along_axis(cost, labels, axis=-1)[..., 0])
+    if case.target_kind == "index":
+        return np.asarray(np.min(cost, axis=-1))
+    shares = np.moveaxis(case.arrays["target"], case.axis, -1)
+    least = np.min(np.where(shares != 0, cost, np.inf), axis=-1)
+    return np.where(np.isfinite(least), least, 0)
 
 
 def _tame(distance: Floats) -> Floats:

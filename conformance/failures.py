@@ -109,8 +109,8 @@ def _told(r: Result, same: list[Result], case: Case | None = None) -> Failure:
         w.position if w else (),
         repr(w.exact) if w else "",
         repr(w.got) if w else r.reason,
-        m.worst if m and finite else None,
-        m.after_k if m and finite else None,
+        w.ulp if w and finite else None,
+        w.after_k if w and finite else None,
         r.budget,
     )
 

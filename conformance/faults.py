@@ -19,13 +19,14 @@ from array_api_compat import array_namespace
 from arrayloss.testing import Case, Implementation, Loss
 from conformance import runner
 from conformance.backends import arrayloss, versions
-from conformance.cases import BINARY, CATEGORICAL, FUNCTIONS
+from conformance.cases import BINARY, CATEGORICAL, ELEMENTWISE, FUNCTIONS, PAIRED
 from conformance.runner import Selection
 
-LOSSES = (*CATEGORICAL, *BINARY)
-ROWS = ("softmax", "log_softmax", "logsumexp", *CATEGORICAL)
+LABELLED = (*CATEGORICAL, *BINARY)
+LOSSES = (*LABELLED, *PAIRED)
+ROWS = ("softmax", "log_softmax", "logsumexp", *CATEGORICAL, *PAIRED)
 FOCAL = ("softmax_focal_loss", "sigmoid_focal_loss")
-SMOOTHED = ("cross_entropy", "softmax_focal_loss", "binary_cross_entropy_with_logits", "sigmoid_focal_loss")
+SMOOTHED = tuple(name for name in LABELLED if name not in ("nll_loss", "binary_cross_entropy"))
 POSITIVE = ("binary_cross_entropy_with_logits", "sigmoid_focal_loss")
 
 
@@ -42,7 +43,7 @@ class Fault:
     backend
         Where it is looked for: what is wrong with a tape shows on torch alone.
     formula
-        Whether `plant` is a formula of its own, which takes no options but the reduction and gamma.
+        Whether `plant` is a formula of its own, which takes no options but the reduction and what makes the formula.
     """
 
     name: str
@@ -113,10 +114,10 @@ def _hard_target(f: Loss, x: Any, target: Any, **options: Any) -> Any:
 def _clipped(f: Loss, x: Any, *target: Any, **options: Any) -> Any:
     """Probabilities are kept within [1e-7, 1 - 1e-7]."""
     xp = array_namespace(x)
-    if f.__name__ in POSITIVE or "sigmoid" in f.__name__:
-        return f(xp.clip(x, -math.log(1e7), math.log(1e7)), *target, **options)
     if f.__name__ == "binary_cross_entropy":
         return f(xp.clip(x, 1e-7, 1 - 1e-7), *target, **options)
+    if f.__name__ in ELEMENTWISE:
+        return f(xp.clip(x, -math.log(1e7), math.log(1e7)), *target, **options)
     if f.__name__ != "nll_loss":
         x = _right("log_softmax")(x, axis=options.get("axis", -1), where=options.get("where") if not target else None)
     return f(xp.clip(x, math.log(1e-7), math.log1p(-1e-7)), *target, **options)
@@ -132,6 +133,17 @@ def _other_side(f: Loss, x: Any, target: Any, *, pos_weight: Any = None, alpha: 
     if alpha is not None:
         options["alpha"] = 1 - alpha
     return _mapped(f(-x, 1 - target, pos_weight=pos_weight, **options), _same, lambda gradient: -gradient)
+
+
+def _other_way(f: Loss, x: Any, target: Any, **options: Any) -> Any:
+    """The divergence of the student from the teacher."""
+    return f(target, x, **options)
+
+
+def _gammas_swapped(
+    f: Loss, *arrays: Any, gamma_positive: float = 1.0, gamma_negative: float = 4.0, **options: Any
+) -> Any:
+    return f(*arrays, gamma_positive=gamma_negative, gamma_negative=gamma_positive, **options)
 
 
 def _alpha_in_the_mean(f: Loss, *arrays: Any, alpha: Any = None, class_weight: Any = None, **options: Any) -> Any:
@@ -230,9 +242,9 @@ def _right(name: str) -> Loss:
 def _naive(name: str) -> Loss:
     """Probabilities first, without a maximum, and then their logarithm."""
 
-    def plant(f: Loss, x: Any, *target: Any, axis: int = -1, gamma: float = 2.0, reduction: str = "") -> Any:
+    def plant(f: Loss, x: Any, *target: Any, axis: int = -1, reduction: str = "", **form: float) -> Any:
         xp = array_namespace(x)
-        if name in BINARY or name in ("sigmoid", "log_sigmoid"):
+        if name in ELEMENTWISE:
             p = x if name == "binary_cross_entropy" else xp.exp(x) / (1 + xp.exp(x))
         elif name == "nll_loss":
             p = xp.exp(x)
@@ -243,15 +255,41 @@ def _naive(name: str) -> Loss:
             p = xp.exp(x) / total
         if not target:
             return xp.log(p) if name.startswith("log_") else p
-        y = xp.astype(target[0], x.dtype) if name in BINARY else target[0]
-        if name not in BINARY and xp.isdtype(y.dtype, "integral"):
-            y = xp.astype(xp.arange(x.shape[axis]) == y[..., None], x.dtype)
-        power = gamma if "focal" in name else 0.0
-        cost = -y * (1 - p) ** power * xp.log(p)
-        cost = cost - (1 - y) * p**power * xp.log(1 - p) if name in BINARY else xp.sum(cost, axis=axis)
+        cost = _naive_cost(name, p, target[0], **form)
+        cost = cost if name in BINARY else xp.sum(cost, axis=axis)
         return cost if reduction == "none" else xp.sum(cost) if reduction == "sum" else xp.mean(cost)
 
     return plant
+
+
+def _naive_cost(
+    name: str,
+    p: Any,
+    y: Any,
+    *,
+    gamma: float = 2.0,
+    epsilon: float = 2.0,
+    gamma_positive: float = 1.0,
+    gamma_negative: float = 4.0,
+    margin: float = 0.05,
+) -> Any:
+    """What each class costs, and in the binary family each answer."""
+    xp = array_namespace(p)
+    if name in PAIRED:
+        q = xp.exp(y) / xp.sum(xp.exp(y), axis=-1, keepdims=True)
+        return q * (xp.log(q) - xp.log(p))
+    if name not in BINARY and xp.isdtype(y.dtype, "integral"):
+        y = xp.arange(p.shape[-1]) == y[..., None]
+    y = xp.astype(y, p.dtype)
+    power = gamma if "focal" in name else gamma_positive if name == "asymmetric_loss" else 0.0
+    cost = -y * (1 - p) ** power * xp.log(p)
+    if name == "poly_loss":
+        return cost + y * epsilon * (1 - p)
+    if name not in BINARY:
+        return cost
+    if name == "asymmetric_loss":
+        p, power = xp.where(p > margin, p - margin, 0.0 * p), gamma_negative
+    return cost - (1 - y) * p**power * xp.log(1 - p)
 
 
 # ---------------------------------------------------------------- the list
@@ -285,13 +323,13 @@ def faults() -> list[Fault]:
         Fault("probabilities clipped at 1e-7", _clipped, tuple(n for n in FUNCTIONS if n != "logsumexp")),
         Fault("float16 accumulation", _half_total, (*ROWS, *BINARY)),
         Fault("wrong axis", _other_axis, ROWS),
-        Fault("off-by-one label", _next_label, LOSSES),
-        Fault("soft target taken for its largest", _hard_target, LOSSES),
+        Fault("off-by-one label", _next_label, LABELLED),
+        Fault("soft target taken for its largest", _hard_target, LABELLED),
         without("sample_weight", *LOSSES),
         changed("sample_weight squared", "sample_weight", lambda w: w * w, *LOSSES),
         without("class_weight", *CATEGORICAL),
         changed("class_weight squared", "class_weight", lambda w: w * w, *CATEGORICAL),
-        without("pos_weight", *POSITIVE),
+        without("pos_weight", *POSITIVE, "asymmetric_loss"),
         Fault("pos_weight on the wrong side", _other_side, POSITIVE),
         without("alpha", *FOCAL),
         changed("alpha swapped", "alpha", lambda a: 1 - a, "sigmoid_focal_loss"),
@@ -299,12 +337,17 @@ def faults() -> list[Fault]:
         Fault("alpha in the mean's divisor", _alpha_in_the_mean, ("softmax_focal_loss",)),
         without("gamma", *FOCAL),
         changed("gamma one more", "gamma", lambda gamma: gamma + 1, *FOCAL),
+        without("epsilon", "poly_loss"),
+        changed("epsilon of the wrong sign", "epsilon", lambda epsilon: -epsilon / 4, "poly_loss"),
+        without("margin", "asymmetric_loss"),
+        Fault("gammas swapped", _gammas_swapped, ("asymmetric_loss",)),
+        Fault("student and teacher swapped", _other_way, PAIRED),
         without("label_smoothing", *SMOOTHED),
         Fault("label_smoothing kept from the label", _smoothed_to_others, SMOOTHED),
         without("where", *ROWS[:3], *LOSSES),
         Fault("masked row leaks its NaN", _leaking, LOSSES),
         Fault("NaN of one number spreads to all", _spreading, FUNCTIONS),
-        Fault("ignored label taken for class 0", _ignored_as_first, LOSSES),
+        Fault("ignored label taken for class 0", _ignored_as_first, LABELLED),
         reduced("mean divides by every sample", "mean", lambda _: package.Mean(over="all")),
         reduced("mean divides by the valid samples", "mean", lambda _: package.Mean(over="valid")),
         reduced("mean of nothing never 0", "Mean", lambda mean: replace(mean, empty="nan")),
@@ -346,7 +389,8 @@ def with_fault(fault: Fault, function: str) -> Implementation:
 
 
 def _formula_only(case: Case) -> str | None:
-    extras = {*case.arrays, *case.options} - {"logits", "target", "reduction", "gamma"}
+    form = {"gamma", "epsilon", "gamma_positive", "gamma_negative", "margin"}
+    extras = {*case.arrays, *case.options} - {"logits", "target", "reduction", *form}
     reduction = case.options.get("reduction", "none")
     return f"takes no {', '.join(extras)}" if extras else None if isinstance(reduction, str) else "no such reduction"
 

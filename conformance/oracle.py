@@ -51,6 +51,8 @@ def _distinct(case: Case) -> Case:
     reduction = case.options.get("reduction", "mean")
     if case.wrt or target is None or target.ndim != 1 or len(case.arrays) > 2 or reduction != "mean":
         return case
+    if case.function not in BINARY and (logits.ndim != 2 or case.axis not in (-1, 1)):  # no column of samples
+        return case
     columns = np.column_stack([logits, target])
     rows, counts = np.unique(columns, axis=0, return_counts=True)
     arrays = {

@@ -277,7 +277,7 @@ def compare(
             reason=wrong,
             budget=due.budget,
             measured=found,
-            witness=witness(case, due, found.worst_at, got) if found.count else None,
+            witness=witness(case, due, quantity, found.worst_at, got) if found.count else None,
             points=curves.points(case, got, due) if drawn else None,
             asked=case if wrong else None,
         )

@@ -8,7 +8,9 @@ import re
 import candidates
 import pytest
 
+import arrayloss
 from arrayloss.testing import assert_conforms
+from conformance import candidates as listed
 from conformance import share
 from conformance.__main__ import main
 from conformance.runner import Selection
@@ -153,3 +155,29 @@ def test_options_that_say_nothing_together(wrong: list[str], capsys: pytest.Capt
     with pytest.raises(SystemExit) as caught:
         main(wrong)
     assert caught.value.code == 2
+
+
+# ---------------------------------------------------------------- torch's, optax's and keras's own
+
+
+def test_the_libraries_own_losses_are_judged_and_the_cases_they_fail_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("torch")
+    losses = (("torch.nn.functional:cross_entropy", "cross_entropy"), ("nowhere:loss", "cross_entropy"))
+    monkeypatch.setattr(listed, "LOSSES", losses)
+    said = listed.table(Selection(dtypes=("float32",), families=("margins",), quick=True))
+    assert "## torch.nn.functional.cross_entropy as cross_entropy\n\nOn torch:cpu: 3 of 3 cases fail;" in said
+    assert re.search(r"^\| margins/2 classes\(reduction=none\) \| value: \d+ over 8 ULP, \d+ lost", said, re.MULTILINE)
+    assert said.endswith("Not run: nowhere is not installed.")
+
+
+@pytest.mark.parametrize(("path", "as_"), [loss for loss in listed.LOSSES if loss[0].startswith("conformance.")])
+def test_each_loss_of_keras_is_called_as_it_takes_its_arguments(path: str, as_: str) -> None:
+    pytest.importorskip("keras")
+    jnp = pytest.importorskip("jax.numpy")
+    rows = as_ in ("cross_entropy", "softmax_focal_loss")
+    logits = jnp.asarray([[0.5, -2.0, 1.0], [3.0, 1.25, 0.0]] if rows else [0.5, -2.0, 3.0])
+    target = jnp.asarray([2, 0] if rows else [1.0, 0.0, 1.0])
+    found = getattr(listed, path.partition(":")[2])(logits, target)
+    right = getattr(arrayloss, as_)(logits, target, reduction="none")
+    assert listed.name(path).startswith("keras.losses.")
+    assert found.tolist() == pytest.approx(right.tolist(), rel=1e-5)

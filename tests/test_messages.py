@@ -12,7 +12,7 @@ import pytest
 
 import arrayloss as al
 from arrayloss import _kernels, testing
-from arrayloss.compat import optax, torch
+from arrayloss.compat import keras, onnx, optax, torch
 from arrayloss.compat.sklearn import log_loss
 from conformance.cases import FUNCTIONS
 
@@ -25,12 +25,15 @@ NAMES: dict[str, Any] = {
     "elsewhere": strict.Device("device1"),
     "_kernels": _kernels,
     "log_loss": log_loss,
+    "keras": keras,
+    "onnx": onnx,
     "optax": optax,
     "like_torch": torch,
     "testing": testing,
     "x": np.asarray([[0.5, 1.0, -1.0], [2.0, 0.0, 1.0]]),
     "labels": np.asarray([0, 2]),
     "bits": np.asarray([[1, 0, 1], [0, 1, 0]]),
+    "p": np.asarray([[0.5, 0.25, 0.25], [0.25, 0.5, 0.25]]),
 }
 
 ARRAY = "must be an array (of NumPy, PyTorch, JAX, CuPy, or any other library of the array API standard), not"
@@ -212,19 +215,67 @@ MESSAGES = [
         "ignore_index 0 goes with integer labels; a target of probabilities has none",
     ),
     (
-        "log_loss(['ham', 'ham'], x[:, 0])",
+        "log_loss(['ham', 'ham'], p[:, 0])",
         ValueError,
         "log_loss needs two labels at least, and there is ['ham']; pass labels=",
     ),
     (
-        "log_loss(['ham', 'eggs'], x, labels=['ham', 'spam'])",
+        "log_loss(['ham', 'eggs'], p, labels=['ham', 'spam'])",
         ValueError,
         "y_true holds ['eggs'], which labels=['ham', 'spam'] does not",
     ),
     (
-        "log_loss(['ham', 'spam'], x)",
+        "log_loss(['ham', 'spam'], p)",
         ValueError,
         "there are 2 labels, and y_proba has 3 columns; pass labels=",
+    ),
+    ("log_loss(['ham', 'spam'], p[0])", ValueError, "y_proba is of 3 samples and y_true of 2"),
+    ("log_loss(labels, abs(x[0, 0]))", ValueError, "y_proba must have shape (N, C), (N, 1) or (N,), not ()"),
+    ("log_loss(labels, x)", ValueError, "y_proba must be between 0 and 1, not -1"),
+    ("log_loss(labels, x, y_pred=x)", TypeError, "y_pred is the old name of y_proba; pass one of the two"),
+    (
+        "like_torch.cross_entropy(x, bits)",
+        ValueError,
+        "target has shape (2, 3) and input has shape (2, 3): labels have no class axis (axis 1), so target must have "
+        "shape (2,); nothing is broadcast here",
+    ),
+    (
+        "keras.binary_crossentropy(bits[0], x)",
+        ValueError,
+        "y_true has shape (3,) and y_pred has shape (2, 3): each number of y_pred has its own, so y_true must have "
+        "shape (2, 3); nothing is broadcast here",
+    ),
+    (
+        "onnx.SoftmaxCrossEntropyLoss(x, labels, np.ones(2))",
+        ValueError,
+        "weights has shape (2,) and scores has shape (2, 3): there is one number for each class, so weights must have "
+        "shape (3,); nothing is broadcast here",
+    ),
+    ("like_torch.nll_loss(x, x)", TypeError, "target must be integers, not float64"),
+    (
+        "keras.binary_crossentropy(bits, x, epsilon=0.5)",
+        ValueError,
+        "epsilon must be at least 0 and less than 0.5, not 0.5",
+    ),
+    (
+        "keras.sparse_categorical_crossentropy(labels, x, ignore_class=0.5)",
+        TypeError,
+        "ignore_class must be an int or None, not 0.5",
+    ),
+    (
+        "keras.binary_crossentropy(bits[:0], x[:0], axis=0)",
+        ValueError,
+        "y_pred of shape (0, 3) has nothing along axis 0 to take the mean of",
+    ),
+    (
+        "optax.softmax_cross_entropy(x, x, axis=(1, -1))",
+        ValueError,
+        "axis names one axis twice: (1, -1)",
+    ),
+    (
+        "optax.softmax_cross_entropy_with_integer_labels(x, labels, axis=None)",
+        TypeError,
+        "axis must be an int or a tuple of them, not None, where labels are integers",
     ),
     # Of arrayloss.testing.
     (

@@ -354,6 +354,18 @@ def test_hardest(backend: Any, reduction: Any, k: int) -> None:
     )
 
 
+@pytest.mark.parametrize("fraction", [0.29, 0.57, 0.7, 0.001])
+def test_hardest_counts_as_python_does(backend: Any, fraction: float) -> None:
+    """int(0.29 * 100) is 28: 0.29 is less than it seems, and its product is not rounded to float32 first."""
+    x = backend.asarray(np.linspace(0.0, 5.0, 100))
+    y = backend.asarray(np.ones(100, np.int64))
+    by_fraction, by_number = (
+        binary_cross_entropy_with_logits(x, y, reduction=r)
+        for r in (Hardest(fraction=fraction), Hardest(k=max(1, int(fraction * 100))))
+    )
+    assert float(backend.to_numpy(by_fraction)) == float(backend.to_numpy(by_number))
+
+
 def test_hardest_leaves_the_ignored_out(backend: Any) -> None:
     """Even where a masked sample would be the hardest, or NaN."""
     logits = np.array([[-50.0, 0.0], [np.nan, 0.0], [1.0, 0.0], [0.0, 1.0], [2.0, 0.0]])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import mpmath
@@ -301,3 +302,26 @@ def test_no_digit_of_a_confident_answer_is_lost() -> None:
     found = exact(Case("cross_entropy", "", "", "float32", arrays, {}, "index"))
     assert found["value"].high == pytest.approx(np.exp(-40.0), rel=1e-15)
     assert found["d logits"].high[0] == pytest.approx([-np.exp(-40.0), np.exp(-40.0)], rel=1e-15)
+
+
+@pytest.mark.parametrize(
+    ("function", "kind", "shape", "axis"),
+    [
+        ("cross_entropy", "index", (40, 3), -1),
+        ("cross_entropy", "index", (3, 40), 0),
+        ("cross_entropy", "float", (3,), -1),
+        ("kl_divergence", "float", (3,), -1),
+        ("binary_cross_entropy_with_logits", "float", (40,), -1),
+    ],
+)
+def test_repeated_samples_are_counted_not_computed_again(
+    function: str, kind: str, shape: tuple[int, ...], axis: int
+) -> None:
+    x = np.resize(np.asarray([0.5, -1.0, 2.0, 0.25, 3.0, -2.0]), shape)
+    lead = x.shape if function in BINARY else tuple(np.delete(shape, axis))
+    target = np.resize([1.0, 0.0], lead if kind == "index" else shape)
+    case = Case(function, "", "", "float32", {"logits": x, "target": target}, {"axis": axis}, kind, None, ())
+    if function in BINARY:
+        case = replace(case, options={})
+    plain = exact(replace(case, wrt=("logits",)))["value"]
+    assert float(exact(case)["value"].high) == pytest.approx(float(plain.high), rel=1e-15)

@@ -81,13 +81,7 @@ def test_a_class_that_is_a_label_stays() -> None:
     assert kept.arrays["target"].tolist() == [1.0, 0.0]
 
 
-# A known fault: a case of two arrays of logits may lose an axis that its sample weights still have.
-KNOWN = pytest.mark.xfail(
-    raises=ValueError, strict=True, reason="shrinking kl_divergence leaves weights without a sample"
-)
-
-
-@pytest.mark.parametrize("function", [pytest.param(f, marks=KNOWN) if f == "kl_divergence" else f for f in FUNCTIONS])
+@pytest.mark.parametrize("function", FUNCTIONS)
 def test_every_case_tried_is_one_that_the_oracle_can_answer(function: str) -> None:
     seen: set[str] = set()
     for case in cases(function, "float32", quick=True):

@@ -15,13 +15,35 @@ import pytest
 
 import arrayloss
 from arrayloss import testing
-from arrayloss.testing import FORMATS, assert_conforms, assert_same, case, rounded, ulp_distance, vectors
+from arrayloss.testing import (
+    FORMATS,
+    Case,
+    Due,
+    Exact,
+    assert_conforms,
+    assert_same,
+    case,
+    rounded,
+    ulp_distance,
+    vectors,
+    witness,
+)
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "testing.md").read_text(encoding="utf-8")
 
 
 # ---------------------------------------------------------------- formats and measure
+
+
+def test_a_derivative_by_class_weights_has_no_sample() -> None:
+    """More classes than samples: what the worst of its numbers depends on is every row."""
+    one = case(np.zeros((2, 8)), [1, 2], class_weight=np.arange(8.0))
+    exact = np.zeros(8)
+    due = testing.Due(testing.Exact(exact, exact, exact), "float32", 8.0, np.zeros(8), 8)
+    seen = testing.witness(one, due, 7, exact)
+    assert seen.position == (7,)
+    assert [len(seen.inputs[name]) for name in ("logits", "target", "class_weight")] == [12, 2, 8]
 
 
 @pytest.mark.parametrize("dtype", FORMATS)
@@ -314,3 +336,18 @@ def test_the_plugin_is_found_by_pytest() -> None:
     # The files that the loader looks for where the package is installed.
     shipped = project["tool"]["hatch"]["build"]["targets"]["wheel"]["force-include"]
     assert shipped == {"conformance/vectors": "arrayloss/testing/vectors"}
+
+
+def test_what_is_wrong_by_a_class_is_no_matter_of_one_sample() -> None:
+    # More classes than samples: there is no such row.
+    arrays = {"logits": np.zeros((2, 5)), "class_weight": np.arange(5.0)}
+    found = witness(Case("cross_entropy", "", "", "float32", arrays), nothing_due(5), "d class_weight", 4, np.zeros(5))
+    assert found.position == (4,)
+    assert found.inputs["class_weight"] == [float(v).hex() for v in range(5)]
+    rows = witness(Case("cross_entropy", "", "", "float32", arrays), nothing_due(2, 5), "d logits", 7, np.zeros((2, 5)))
+    assert rows.inputs["logits"] == [(0.0).hex()] * 5
+
+
+def nothing_due(*shape: int) -> Due:
+    zeros = np.zeros(shape)
+    return Due(Exact(zeros, zeros, zeros), "float32", 8.0, np.zeros(()), 5)

@@ -63,12 +63,12 @@ class Dask(Library):
             _take, labels, values, chunks=labels.chunks, dtype=values.dtype, meta=values._meta
         )
 
-    def apply(self, kernel: Any, arrays: Arrays) -> Array:
+    def apply(self, kernel: Any, arrays: Arrays, *, summed: bool = False) -> Array:
         aligned, present = _aligned(arrays)
         one = not kernel.keeps_classes
         return _mapped(_value, aligned, kernel.dtype, one, kernel=kernel, present=present)
 
-    def gradient(self, kernel: Any, arrays: Arrays, cotangent: Array) -> tuple[Array, Array]:
+    def gradient(self, kernel: Any, arrays: Arrays, cotangent: Array, *, summed: bool = False) -> tuple[Array, Array]:
         (_, *others), _ = _aligned((arrays[0], cotangent, *arrays[1:]))
         aligned, present = _aligned(arrays)
         return (

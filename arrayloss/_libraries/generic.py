@@ -7,8 +7,17 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 from arrayloss._kernels import Evaluated
-from arrayloss._modes import Array, Namespace, Traced
+from arrayloss._modes import Array, Eager, Namespace, Traced
 from arrayloss._rows import Arrays, Work, whole
+
+# Rows from which a block's losses are summed with it; fewer are no less work than a sum of sums.
+_MANY = 1 << 14
+
+
+def summing(mode: Traced, arrays: Arrays) -> Traced:
+    """`mode`, or where it pays, one for a kernel of whose values only the sum is asked for."""
+    x = arrays[0]
+    return mode.summing() if isinstance(mode, Eager) and x.ndim == 2 and x.shape[0] >= _MANY else mode
 
 
 class Library:
@@ -85,6 +94,13 @@ class Library:
         """Whether the numbers may be looked at: they are there, and on a CPU."""
         return all(a is None or "cpu" in str(self.device(a)).lower() for a in arrays)
 
+    def answers(self, y: Array) -> tuple[bool, bool]:
+        """Whether all of `y` is in [0, 1], and whether it is 0 or 1 alone."""
+        xp = self.xp
+        if bool(xp.all((y == 0) | (y == 1))):
+            return True, True
+        return bool(xp.min(y) >= 0) and bool(xp.max(y) <= 1), False
+
     def differentiates(self, *arrays: Array | None) -> bool:
         """Whether this library may ask for derivatives by any of `arrays`."""
         return False
@@ -96,34 +112,72 @@ class Library:
         """`work` over the rows of canonical `arrays`."""
         return whole(self.xp, work, arrays)
 
-    def apply(self, kernel: Any, arrays: Arrays) -> Array:
-        """The kernel's value, differentiable by this library's own autodiff where it has one."""
+    def order(self, x: Array) -> tuple[int, ...] | None:
+        """The axes of `x` as they lie in memory, where that is not their own order, or None."""
+        return None
+
+    def room(self, x: Array, dtype: Any) -> Array | None:
+        """What a result of the shape of `x` may be written into block by block; None where arrays aren't written to."""
+        return None
+
+    def placed(self, y: Array, room: Array | None) -> Array | None:
+        """`y`, or None once it is in the room that there is for it."""
+        if room is None:
+            return y
+        if y is not room:
+            room[...] = y
+        return None
+
+    def summing(self, mode: Traced, arrays: Arrays) -> Traced:
+        """`mode`, for a kernel of whose values only the sum is asked for."""
+        return mode
+
+    def apply(self, kernel: Any, arrays: Arrays, *, summed: bool = False) -> Array:
+        """The kernel's value, differentiable by this library's own autodiff where it has one.
+
+        `summed` asks for the sum of the values alone: for any numbers that have the same.
+        """
+        mode = self._mode_of(kernel, arrays, summed)
+        x, *others = arrays
+        room = self.room(x, kernel.dtype) if kernel.keeps_classes else None
+
+        def work(x: Array, room: Array | None, *rows: Any) -> tuple[Array | None]:
+            return (self.placed(self._value(mode, kernel(mode.into(value=room), x, *rows)), room),)
+
+        (value,) = self.run(work, (x, room, *others))
+        return value if room is None else room
+
+    def _mode_of(self, kernel: Any, arrays: Arrays, summed: bool) -> Traced:
         mode = self.mode(kernel.dtype, *arrays)
-        return self.run(lambda *rows: (kernel(mode, *rows).value,), arrays)[0]
+        return self.summing(mode, arrays) if summed else mode
+
+    def _value(self, mode: Traced, evaluated: Evaluated) -> Array:
+        return self.xp.reshape(self.sum(evaluated.value), (1, 1)) if mode.sums else evaluated.value
 
     def apply_reduced(
         self, kernel: Any, arrays: Arrays, reduced: Callable[[Array], Array], cotangent: Callable[[], Array]
     ) -> Array:
-        """`reduced` of `apply`; `cotangent` makes the derivative by each loss, as `gradient` takes it."""
-        return reduced(self.apply(kernel, arrays))
+        """`reduced`, of nothing but the sum of `apply`; `cotangent` makes the derivative by each loss."""
+        return reduced(self.apply(kernel, arrays, summed=True))
 
-    def gradient(self, kernel: Any, arrays: Arrays, cotangent: Array) -> tuple[Array, Array]:
-        """The kernel's value, and the gradient by its first input in closed form, in one pass."""
-        mode = self.mode(kernel.dtype, *arrays)
-
+    def gradient(self, kernel: Any, arrays: Arrays, cotangent: Array, *, summed: bool = False) -> tuple[Array, Array]:
+        """The kernel's value, as `apply` has it, and the gradient by its first input in closed form, in one pass."""
+        mode = self._mode_of(kernel, arrays, summed)
         xp = self.xp
+        x, *others = arrays
+        room = self.room(x, x.dtype)
 
-        def work(g: Array, *rows: Any) -> tuple[Array, Array]:
-            evaluated: Evaluated = kernel(mode, *rows)
+        def work(x: Array, g: Array, room: Array | None, *rows: Any) -> tuple[Array | None, ...]:
+            evaluated: Evaluated = kernel(mode.into(gradient=room), x, *rows)
             pull = evaluated.pulls[0]
             assert pull is not None  # every kernel has the derivative by its first input
-            x = rows[0]
             gradient = pull(mode.real(g))
-            return evaluated.value, gradient if gradient.dtype == x.dtype else xp.astype(gradient, x.dtype)
+            if room is None and gradient.dtype != x.dtype:
+                gradient = xp.astype(gradient, x.dtype)
+            return self._value(mode, evaluated), self.placed(gradient, room)
 
-        x, *others = arrays
-        value, gradient = self.run(lambda x, g, *rows: work(g, x, *rows), (x, cotangent, *others))
-        return value, gradient
+        value, gradient = self.run(work, (x, cotangent, room, *others))
+        return value, gradient if room is None else room
 
     def gather(self, values: Array, labels: Array) -> Array:
         """values[labels], of (classes,) and integers of any shape."""

@@ -79,7 +79,7 @@ class Jax(Library):
     def mode(self, dtype: Any, *arrays: Array | None) -> Traced:
         return _Traced(self.xp, dtype)
 
-    def apply(self, kernel: Any, arrays: Arrays) -> Array:
+    def apply(self, kernel: Any, arrays: Arrays, *, summed: bool = False) -> Array:
         return _apply(kernel, arrays)
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from array_api_compat import torch as xp
 
-from arrayloss._libraries.generic import Library
+from arrayloss._libraries.generic import Library, summing
 from arrayloss._modes import Array, Eager, IndexedLabels, Traced
 from arrayloss._rows import Arrays, Work, in_blocks, whole
 
@@ -95,12 +95,21 @@ class _Labels(IndexedLabels):
         return e.scatter_(1, self._column, 0)
 
     def spread(self, e: torch.Tensor, others: torch.Tensor, at_label: torch.Tensor) -> torch.Tensor:
-        return e.mul_(others).scatter_(1, self._column, at_label)
+        return self.put(e.mul_(others), at_label)
+
+    def put(self, e: torch.Tensor, at_label: torch.Tensor) -> torch.Tensor:
+        return e.scatter_(1, self._column, at_label)
 
 
 class _Eager(Eager):
     def labels(self, x: torch.Tensor, labels: torch.Tensor) -> _Labels:
         return _Labels(labels)
+
+    def inverse(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.reciprocal(x)
+
+    def turning(self, answers: torch.Tensor) -> torch.Tensor:
+        return torch.rsub(self.real(answers), 1, alpha=2)
 
     def sides(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         return torch.relu(x), torch.relu(-x)
@@ -134,30 +143,33 @@ class _Apply(torch.autograd.Function):
         return (None, *_pulled(ctx.kernel, g, ctx.saved_tensors, ctx.needs_input_grad[1:]))
 
 
-def _pulled(
-    kernel: Any, g: torch.Tensor, arrays: tuple[torch.Tensor | None, ...], needed: tuple[bool, ...]
-) -> tuple[torch.Tensor | None, ...]:
+def _pulled(kernel: Any, g: torch.Tensor, arrays: Arrays, needed: tuple[bool, ...]) -> tuple[torch.Tensor | None, ...]:
     """What the kernel pulls the cotangent `g` back to, for each input that it is needed for."""
     # A tape (create_graph=True) needs operations that it can differentiate: out of place, on whole arrays.
     mode = library.mode(kernel.dtype, g, *arrays)
     # A compiled backward has no second one, and shares what it computes with the forward if that reads the same.
     twice = not isinstance(mode, Eager) and not torch.compiler.is_compiling()
 
-    def work(x: Array, g: Array, *others: Array | None) -> tuple[Array | None, ...]:
+    room = library.room(arrays[0], arrays[0].dtype) if needed[0] and isinstance(mode, Eager) else None
+
+    def work(x: Array, g: Array, room: Array | None, *others: Array | None) -> tuple[Array | None, ...]:
         coefficient = others[0] if others else None
         if coefficient is not None and twice:
             # What counts for nothing must not reach the second derivative either: 0 * nan there is out of sight.
             nothing = (coefficient == 0) & ~torch.isfinite(x.amax(1, keepdim=True))
             x = torch.where(nothing, torch.zeros_like(x), x)
         rows = (x, *others)
-        pulls = kernel(mode, *rows).pulls
+        pulls = kernel(mode.into(gradient=room), *rows).pulls
         g = mode.real(g)
         # The pull of the logits may write over what the others read: it comes last.
         gradients = [pulls[i](g).to(rows[i].dtype) if needed[i] else None for i in reversed(range(len(needed)))]
+        if room is not None:
+            gradients[-1] = library.placed(gradients[-1], room)
         return tuple(reversed(gradients))
 
     x, *others = arrays
-    return library.run(work, (x, g, *others))
+    gradient, *rest = library.run(work, (x, g, room, *others))
+    return gradient if room is None else room, *rest
 
 
 class _Prepaid(torch.autograd.Function):
@@ -177,7 +189,7 @@ class _Prepaid(torch.autograd.Function):
     ) -> torch.Tensor:
         ctx.kernel = kernel
         ctx.save_for_backward(cotangent, *arrays)
-        losses, ctx.gradient = library.gradient(kernel, arrays, cotangent)
+        losses, ctx.gradient = library.gradient(kernel, arrays, cotangent, summed=True)
         return reduced(losses)
 
     @staticmethod
@@ -238,6 +250,20 @@ class Torch(Library):
     def looks(self, *arrays: Array | None) -> bool:
         return _plain() and all(a is None or a.device.type == "cpu" for a in arrays)
 
+    def answers(self, y: torch.Tensor) -> tuple[bool, bool]:
+        if not y.is_floating_point():
+            lowest, highest = torch.aminmax(y)
+            inside = bool(lowest >= 0) and bool(highest <= 1)
+            return inside, inside
+        # Not comparisons, which take 6 times as long. Negative outside of [0, 1], and 0 at its ends alone, however
+        # small y is.
+        inside = labels = True
+        for some in torch.split(y, _CPU_BLOCK_BYTES // 4):
+            lowest, highest = torch.aminmax(torch.addcmul(some, some, some, value=-1))
+            inside = inside and bool(lowest >= 0)
+            labels = labels and bool(highest == 0)
+        return inside, inside and labels
+
     def differentiates(self, *arrays: Array | None) -> bool:
         return not _plain() or _taped(*arrays)
 
@@ -252,15 +278,29 @@ class Torch(Library):
         on_cpu = arrays[0].device.type == "cpu"
         return in_blocks(self.xp, work, arrays, _CPU_BLOCK_BYTES if on_cpu else _DEVICE_BLOCK_BYTES)
 
-    def value(self, kernel: Any, arrays: Arrays) -> torch.Tensor:
+    def order(self, x: torch.Tensor) -> tuple[int, ...] | None:
+        if torch.compiler.is_compiling() or not _plain() or x.is_contiguous():
+            return None
+        order = tuple(sorted(range(x.ndim), key=lambda d: x.stride(d), reverse=True))
+        return order if x.permute(order).is_contiguous() else None
+
+    def room(self, x: Array, dtype: Any) -> Array | None:
+        if not _plain() or _taped(x) or x.device.type != "cpu" or x.nbytes <= _CPU_BLOCK_BYTES:
+            return None
+        return torch.empty(x.shape, dtype=dtype)
+
+    def summing(self, mode: Traced, arrays: Arrays) -> Traced:
+        return summing(mode, arrays) if mode.looks else mode
+
+    def value(self, kernel: Any, arrays: Arrays, *, summed: bool = False) -> torch.Tensor:
         """The kernel's value, without a tape."""
-        value: torch.Tensor = super().apply(kernel, arrays)
+        value: torch.Tensor = super().apply(kernel, arrays, summed=summed)
         return value
 
-    def apply(self, kernel: Any, arrays: Arrays) -> Array:
+    def apply(self, kernel: Any, arrays: Arrays, *, summed: bool = False) -> Array:
         # Nothing to differentiate: no function either, which torch.compile calls with one argument too many then.
         if not _taped(*arrays) and not torch._C._are_functorch_transforms_active():
-            return self.value(kernel, arrays)
+            return self.value(kernel, arrays, summed=summed)
         return _Apply.apply(kernel, *arrays)  # type: ignore[no-untyped-call]
 
     def apply_reduced(
@@ -271,7 +311,7 @@ class Torch(Library):
             g = cotangent()
             if not g.requires_grad:
                 return _Prepaid.apply(kernel, reduced, g, *arrays)  # type: ignore[no-untyped-call]
-        return reduced(self.apply(kernel, arrays))
+        return reduced(self.apply(kernel, arrays, summed=True))
 
 
 library = Torch(xp)

@@ -15,6 +15,32 @@ from arrayloss._modes import Array, Traced
 from arrayloss._reductions import Reduction
 
 
+def check_target(
+    name: str, x: Any, target_name: str, target: Any, axes: tuple[int, ...] = (), labels: bool = False
+) -> None:
+    """What the core checks as well, said by the names that a preset's arguments have: `labels` have no class axes."""
+    shape = tuple(x.shape)
+    expected, why = shape, f"each number of {name} has its own"
+    if labels:
+        axes = tuple(_checks.class_axis(i, len(shape)) for i in axes)
+        expected = tuple(n for i, n in enumerate(shape) if i not in axes)
+        why = f"labels have no class axis (axis {', '.join(map(str, axes))})"
+    _checks.same_shape(target_name, target.shape, expected, shape, why, f"{name} has")
+
+
+def check_weights(name: str, x: Any, weights_name: str, weights: Any, axis: int) -> None:
+    """One number for each class, or None."""
+    if weights is not None:
+        why = "there is one number for each class"
+        _checks.same_shape(weights_name, weights.shape, (x.shape[axis],), x.shape, why, f"{name} has")
+
+
+def check_integers(name: str, xp: Any, labels: Any) -> None:
+    """Labels, and no probabilities."""
+    if not xp.isdtype(labels.dtype, "integral"):
+        raise TypeError(f"{name} must be integers, not {labels.dtype}")
+
+
 def with_kernel(problem: Problem[Any], change: Callable[[Any], Any]) -> Problem[Any]:
     """The problem with its loss changed, whether its target is assembled inside or not."""
     kernel = problem.kernel
@@ -109,6 +135,8 @@ def averaged(problem: Problem[Any], axis: int) -> Problem[Any]:
     """The mean of an elementwise problem over `axis`, where its losses are not reduced."""
     xp, shape = problem.library.xp, problem.layout.shape
     layout = Layout(shape, _checks.class_axis(axis, len(shape)))
+    if not shape[axis]:
+        raise ValueError(f"y_pred of shape {shape} has nothing along axis {axis} to take the mean of")
     arrays = (None if a is None else layout.canonical(xp, a, shape[axis]) for a in problem.arrays)
     return replace(problem, kernel=_Averaged(problem.kernel), layout=layout, arrays=tuple(arrays))
 
@@ -154,12 +182,19 @@ class _Blended:
 
 
 def focal(
-    x: Any, y: Any, alpha: Any, gamma: float, reduction: str | Reduction = "none", clipped: ClippedAnswers | None = None
+    x: Any,
+    y: Any,
+    alpha: Any,
+    gamma: float,
+    names: tuple[str, str],
+    reduction: str | Reduction = "none",
+    clipped: ClippedAnswers | None = None,
 ) -> Problem[Any]:
     """Their focal loss times `alpha y + (1 - alpha) (1 - y)`, of logits or of `clipped` probabilities."""
+    xp: Any = _checks.library(x, names[0], **{names[1]: _checks.given(names[1], y)}).xp
+    check_target(names[0], x, names[1], y)
     weight = None
     if alpha is not None:
-        xp: Any = _checks.library(x, target=_checks.given("target", y)).xp
         if isinstance(alpha, (int, float)):
             alpha = _checks.fraction("alpha", alpha)
         one = xp.astype(y, xp.result_type(x.dtype, xp.float32))

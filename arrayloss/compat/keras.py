@@ -19,14 +19,17 @@ from arrayloss._gradients import loss, problem_of
 from arrayloss.compat import _problems
 
 A = TypeVar("A")
-_EPSILON = 1e-7
 
 
-def _namespace(y_true: Any, y_pred: Any) -> Any:
+def _namespace(y_true: Any, y_pred: Any, epsilon: float) -> Any:
+    if not 0 <= _checks.real("epsilon", epsilon) < 0.5:
+        raise ValueError(f"epsilon must be at least 0 and less than 0.5, not {epsilon!r}")
     return _checks.library(y_pred, "y_pred", y_true=_checks.given("y_true", y_true)).xp
 
 
 def _smooth(xp: Any, y_true: Any, y_pred: Any, label_smoothing: float, classes: int) -> Any:
+    """The target, of the shape and dtype of the predictions."""
+    _problems.check_target("y_pred", y_pred, "y_true", y_true)
     s = _checks.fraction("label_smoothing", label_smoothing)
     y = xp.astype(y_true, y_pred.dtype)
     return y * (1.0 - s) + s / classes if s else y
@@ -40,7 +43,7 @@ def binary_crossentropy(
     label_smoothing: float = 0.0,
     axis: int = -1,
     *,
-    epsilon: float = _EPSILON,
+    epsilon: float = 1e-7,
 ) -> Problem[A]:
     """`keras.losses.binary_crossentropy`.
 
@@ -71,7 +74,8 @@ def binary_crossentropy(
     >>> keras.binary_crossentropy(np.asarray([[0, 1]]), np.asarray([[0.0, 0.0]])).round(6).tolist()
     [8.059048]
     """
-    xp = _namespace(y_true, y_pred)
+    xp = _namespace(y_true, y_pred, epsilon)
+    _problems.check_target("y_pred", y_pred, "y_true", y_true)
     y = _smooth(xp, y_true, y_pred, label_smoothing, 2) if label_smoothing else y_true
     if from_logits:
         problem = problem_of(arrayloss.binary_cross_entropy_with_logits)(y_pred, y, reduction="none")
@@ -89,7 +93,7 @@ def categorical_crossentropy(
     label_smoothing: float = 0.0,
     axis: int = -1,
     *,
-    epsilon: float = _EPSILON,
+    epsilon: float = 1e-7,
 ) -> Problem[A]:
     """`keras.losses.categorical_crossentropy`.
 
@@ -123,7 +127,7 @@ def categorical_crossentropy(
     >>> keras.categorical_crossentropy(np.asarray([[0, 1, 0]]), np.asarray([[0.05, 0.95, 0]])).round(6).tolist()
     [0.051293]
     """
-    xp = _namespace(y_true, y_pred)
+    xp = _namespace(y_true, y_pred, epsilon)
     p: Any = y_pred
     y = _smooth(xp, y_true, p, label_smoothing, p.shape[_checks.class_axis(axis, p.ndim)])
     if from_logits:
@@ -140,7 +144,7 @@ def sparse_categorical_crossentropy(
     ignore_class: int | None = None,
     axis: int = -1,
     *,
-    epsilon: float = _EPSILON,
+    epsilon: float = 1e-7,
 ) -> Problem[A]:
     """`keras.losses.sparse_categorical_crossentropy`.
 
@@ -175,12 +179,15 @@ def sparse_categorical_crossentropy(
     >>> keras.sparse_categorical_crossentropy(y_true, y_pred, ignore_class=0).round(6).tolist()
     [0.051293, 2.302585, 0.0]
     """
-    xp = _namespace(y_true, y_pred)
+    xp = _namespace(y_true, y_pred, epsilon)
     p: Any = y_pred
     if y_true.ndim == p.ndim and y_true.shape[axis] == 1:
         y_true = xp.squeeze(y_true, axis=axis)
     if not xp.isdtype(y_true.dtype, "integral"):
         y_true = xp.astype(y_true, xp.int32)
+    if ignore_class is not None and not hasattr(ignore_class, "__index__"):
+        raise TypeError(f"ignore_class must be an int or None, not {ignore_class!r}")
+    _problems.check_target("y_pred", p, "y_true", y_true, (axis,), labels=True)
     options: Any = {"axis": axis, "ignore_index": ignore_class, "reduction": "none"}
     if from_logits:
         return problem_of(arrayloss.cross_entropy)(y_pred, y_true, **options)
@@ -199,7 +206,7 @@ def binary_focal_crossentropy(
     label_smoothing: float = 0.0,
     axis: int = -1,
     *,
-    epsilon: float = _EPSILON,
+    epsilon: float = 1e-7,
 ) -> Problem[A]:
     """`keras.losses.binary_focal_crossentropy`.
 
@@ -238,12 +245,12 @@ def binary_focal_crossentropy(
     >>> keras.binary_focal_crossentropy(np.asarray([[0, 1]]), np.asarray([[0.5, 0.5]])).round(6).tolist()
     [0.173287]
     """
-    xp = _namespace(y_true, y_pred)
+    xp = _namespace(y_true, y_pred, epsilon)
     p: Any = y_pred
     share = alpha if apply_class_balancing else None
     y = _smooth(xp, y_true, p, label_smoothing, 2) if label_smoothing else y_true
     clipped = None if from_logits else _problems.ClippedAnswers(epsilon)
-    return _problems.averaged(_problems.focal(y_pred, y, share, gamma, clipped=clipped), axis)
+    return _problems.averaged(_problems.focal(y_pred, y, share, gamma, ("y_pred", "y_true"), clipped=clipped), axis)
 
 
 @loss
@@ -256,7 +263,7 @@ def categorical_focal_crossentropy(
     label_smoothing: float = 0.0,
     axis: int = -1,
     *,
-    epsilon: float = _EPSILON,
+    epsilon: float = 1e-7,
 ) -> Problem[A]:
     """`keras.losses.categorical_focal_crossentropy`.
 
@@ -295,15 +302,16 @@ def categorical_focal_crossentropy(
     >>> keras.categorical_focal_crossentropy(np.asarray([[0, 1]]), np.asarray([[0.5, 0.5]])).round(6).tolist()
     [0.043322]
     """
-    xp = _namespace(y_true, y_pred)
+    xp = _namespace(y_true, y_pred, epsilon)
     p: Any = y_pred
-    class_axis = _checks.class_axis(axis, p.ndim)
-    classes = p.shape[class_axis]
+    classes = p.shape[_checks.class_axis(axis, p.ndim)]
     y = _smooth(xp, y_true, p, label_smoothing, classes)
     if isinstance(alpha, (int, float)):
         y, weight = alpha * y, None
     else:
         weight = alpha if hasattr(alpha, "ndim") else xp.asarray(alpha, dtype=p.dtype)
+        _checks.library(y_pred, "y_pred", alpha=weight)
+        _problems.check_weights("y_pred", p, "alpha", weight, axis)
     problem = problem_of(arrayloss.softmax_focal_loss)(
         y_pred, y, gamma=gamma, class_weight=weight, axis=axis, reduction="none"
     )

@@ -7,6 +7,7 @@ ValueError. Optax broadcasts, (N, 1) with (N,) to (N, N) included. A term 0 * in
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
@@ -36,27 +37,37 @@ class _Several(Layout):
         return xp.permute_dims(moved, tuple(self.order.index(i) for i in range(len(self.order))))
 
 
+def _axes(axis: Axis, ndim: int) -> tuple[int, ...]:
+    """The class axes, counted from the front."""
+    if axis is None:
+        return tuple(range(ndim))
+    axes = tuple(_checks.class_axis(i, ndim) for i in (axis if isinstance(axis, tuple) else (axis,)))
+    if len(set(axes)) < len(axes):
+        raise ValueError(f"axis names one axis twice: {axis}")
+    return axes
+
+
 def _stated(
     function: Callable[..., Any], logits: Any, labels: Any, axis: Axis, where: Any, soft: bool, **options: Any
 ) -> Problem[Any]:
     """The problem of the core's `function`: over several axes, and among some of the classes, the others at -inf."""
     xp: Any = _checks.library(logits, labels=_checks.given("labels", labels), where=where).xp
-    if soft:
-        _checks.same_shape(
-            "labels", labels.shape, logits.shape, logits.shape, "probabilities have one number for each logit"
-        )
-        if not xp.isdtype(labels.dtype, "real floating"):
-            labels = xp.astype(labels, logits.dtype)
-    of_classes = where is not None and where.ndim == logits.ndim
     shape, order = logits.shape, None
+    axes = _axes(axis, len(shape))
+    _problems.check_target("logits", logits, "labels", labels, axes, labels=not soft)
+    if soft and not xp.isdtype(labels.dtype, "real floating"):
+        labels = xp.astype(labels, logits.dtype)
+    of_classes = where is not None and where.ndim == logits.ndim
+    if of_classes:
+        _checks.mask(xp, where, shape)
+        where = xp.broadcast_to(where, shape)
     if not isinstance(axis, int):
-        n = len(shape)
-        axes = tuple(range(n)) if axis is None else tuple(_checks.class_axis(i, n) for i in axis)
-        batch = tuple(i for i in range(n) if i not in axes)
+        batch = tuple(i for i in range(len(shape)) if i not in axes)
         order, axis = batch + axes, -1
 
         def last(x: Any) -> Any:
-            return xp.reshape(xp.permute_dims(x, order), (*(shape[i] for i in batch), -1))
+            classes = math.prod([shape[i] for i in axes])
+            return xp.reshape(xp.permute_dims(x, order), (*(shape[i] for i in batch), classes))
 
         logits, labels = last(logits), last(labels) if soft else labels
         if of_classes:
@@ -163,8 +174,10 @@ def softmax_cross_entropy_with_integer_labels(
     [0.2761, 2.9518]
     """
     x: Any = logits
-    if labels is not None and not _checks.library(x, labels=labels).xp.isdtype(labels.dtype, "integral"):
-        raise TypeError(f"labels must be integers, not {labels.dtype}")
+    if axis is None:
+        raise TypeError("axis must be an int or a tuple of them, not None, where labels are integers")
+    if labels is not None:
+        _problems.check_integers("labels", _checks.library(x, labels=labels).xp, labels)
     return _stated(arrayloss.cross_entropy, x, labels, axis, where, soft=False, ignore_index=None)
 
 
@@ -191,6 +204,8 @@ def sigmoid_binary_cross_entropy(logits: A, labels: Any) -> Problem[A]:
     >>> optax.sigmoid_binary_cross_entropy(np.asarray([0.0, 40.0]), np.asarray([0, 1])).tolist()
     [0.6931471805599453, 4.248354255291589e-18]
     """
+    _checks.library(logits, labels=_checks.given("labels", labels))
+    _problems.check_target("logits", logits, "labels", labels)
     return problem_of(arrayloss.binary_cross_entropy_with_logits)(logits, labels, reduction="none")
 
 
@@ -224,7 +239,7 @@ def sigmoid_focal_loss(logits: A, labels: Any, *, alpha: Any = None, gamma: floa
     >>> optax.sigmoid_focal_loss(np.zeros(2), np.asarray([1.0, 0.0])).round(6).tolist()
     [0.173287, 0.173287]
     """
-    return _problems.focal(logits, labels, alpha, gamma)
+    return _problems.focal(logits, labels, alpha, gamma, ("logits", "labels"))
 
 
 @loss
@@ -289,12 +304,10 @@ def smooth_labels(labels: A, alpha: Any, *, axis: Axis = -1, where: Any = None) 
     """
     x: Any = labels
     xp: Any = _checks.library(x, "labels", where=where).xp
-    axes = range(x.ndim) if axis is None else (axis,) if isinstance(axis, int) else axis
-    classes: Any = 1
-    if where is None:
-        for i in axes:
-            classes *= x.shape[i]
-    else:
+    axes = _axes(axis, x.ndim)
+    classes: Any = math.prod([x.shape[i] for i in axes])
+    if where is not None:
+        _checks.mask(xp, where, x.shape)
         classes = xp.astype(xp.sum(xp.astype(where, xp.int32), axis=axis, keepdims=True), x.dtype)
     smooth: A = (1 - alpha) * x + alpha / classes
     return smooth

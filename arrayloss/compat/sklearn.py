@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 
@@ -30,7 +30,13 @@ def _codes(y_true: Any, labels: Any) -> tuple[Any, int]:
 
 @loss
 def log_loss(
-    y_true: Any, y_proba: A, *, normalize: bool = True, sample_weight: Any = None, labels: Any = None
+    y_true: Any,
+    y_proba: A | None = None,
+    *,
+    normalize: bool = True,
+    sample_weight: Any = None,
+    labels: Any = None,
+    y_pred: A | Literal["deprecated"] = "deprecated",
 ) -> Problem[A]:
     """`sklearn.metrics.log_loss`.
 
@@ -50,6 +56,8 @@ def log_loss(
         A weight for each sample.
     labels : array or list, optional
         All labels, where `y_true` may not hold each.
+    y_pred : array
+        What `y_proba` was called before scikit-learn 1.9.
 
     Returns
     -------
@@ -59,7 +67,8 @@ def log_loss(
     Raises
     ------
     ValueError
-        If there are fewer than two labels, more or fewer of them than columns, or one that `labels` does not hold.
+        If there are fewer than two labels, more or fewer of them than columns, or one that `labels` does not hold; if
+        the arrays are not of as many samples; outside of any tracer, if a probability is not in [0, 1].
 
     Examples
     --------
@@ -69,12 +78,23 @@ def log_loss(
     >>> round(float(log_loss(["spam", "ham", "ham", "spam"], p)), 6)
     0.216162
     """
-    library = _checks.library(y_proba, "y_proba", sample_weight=sample_weight)
+    if not isinstance(y_pred, str):
+        if y_proba is not None:
+            raise TypeError("y_pred is the old name of y_proba; pass one of the two")
+        y_proba = y_pred
+    p: Any = _checks.given("y_proba", y_proba)
+    library = _checks.library(p, "y_proba", sample_weight=sample_weight)
     xp: Any = library.xp
-    p: Any = y_proba
+    if p.ndim not in (1, 2):
+        raise ValueError(f"y_proba must have shape (N, C), (N, 1) or (N,), not {tuple(p.shape)}")
+    if library.looks(p):
+        _checks.within("y_proba", library, p)
     columns = 1 if p.ndim == 1 else p.shape[1]
     eps = float(xp.finfo(p.dtype).eps)
-    if getattr(y_true, "ndim", 1) == 2 and y_true.shape[1] > 1:
+    y_true = _checks.given("y_true", y_true)
+    if not hasattr(y_true, "ndim"):
+        y_true = np.asarray(y_true)
+    if y_true.ndim == 2 and y_true.shape[1] > 1:
         target, classes = y_true, y_true.shape[1]
         if not library.owns(target):
             target = xp.asarray(np.asarray(target), device=library.device(p))
@@ -84,13 +104,19 @@ def log_loss(
         target = xp.asarray(codes.reshape(-1), device=library.device(p))
     if classes != max(columns, 2):
         raise ValueError(f"there are {classes} labels, and y_proba has {columns} columns; pass labels=")
+    for name, of_samples in (("y_true", target), ("sample_weight", sample_weight)):
+        if of_samples is not None and of_samples.shape[0] != p.shape[0]:
+            raise ValueError(f"y_proba is of {p.shape[0]} samples and {name} of {of_samples.shape[0]}")
     weight: Any = "all" if sample_weight is None else xp.sum(sample_weight)
     options: Any = {"ignore_index": None, "reduction": Mean(over=weight) if normalize else "sum"}
     if columns > 1:
         problem = problem_of(arrayloss.nll_loss)(p, target, sample_weight=sample_weight, **options)
         return _problems.linked(problem, _problems.ClippedRows(eps, False))
-    # The second of two labels, or the second column of rows that say which are right.
-    target = target if target.ndim == 1 else target[:, 1]
+    if target.ndim == 2:
+        # Rows that say which of two are right, of which that may be both, or neither.
+        right = target[:, 0] + target[:, 1]
+        sample_weight = right if sample_weight is None else right * xp.astype(sample_weight, p.dtype)
+        target = target[:, 1] / xp.where(right == 0, xp.ones_like(right), right)
     one, weights = (a if a is None else xp.reshape(a, p.shape) for a in (target, sample_weight))
     problem = problem_of(arrayloss.binary_cross_entropy)(p, one, sample_weight=weights, **options)
     return _problems.linked(problem, _problems.ClippedAnswers(eps))

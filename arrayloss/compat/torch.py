@@ -17,6 +17,7 @@ from arrayloss._engine import Problem, binary, categorical
 from arrayloss._gradients import loss
 from arrayloss._modes import Array, Traced
 from arrayloss._reductions import Reduction
+from arrayloss.compat import _problems
 
 A = TypeVar("A")
 _LEAST = 9.999999960041972e-13  # torch's 1e-12, which is a float32 for every dtype
@@ -139,8 +140,13 @@ def _categorical(
     reduction: str,
     label_smoothing: float = 0.0,
 ) -> Problem[Any]:
-    xp: Any = _checks.library(input, "input", target=_checks.given("target", target)).xp
+    xp: Any = _checks.library(input, "input", target=_checks.given("target", target), weight=weight).xp
     soft = xp.isdtype(target.dtype, "real floating")
+    if link is _kernels.given_log:
+        _problems.check_integers("target", xp, target)
+    axis = 0 if input.ndim == 1 else 1
+    _problems.check_target("input", input, "target", target, (axis,), labels=not soft)
+    _problems.check_weights("input", input, "weight", weight, axis)
     if soft and ignore_index >= 0:
         raise ValueError(f"ignore_index {ignore_index} goes with integer labels; a target of probabilities has none")
     return categorical(
@@ -150,7 +156,7 @@ def _categorical(
         target,
         name="input",
         label_smoothing=label_smoothing,
-        axis=0 if input.ndim == 1 else 1,
+        axis=axis,
         class_weight=weight,
         sample_weight=None,
         where=None,
@@ -255,6 +261,13 @@ def cross_entropy(
     return _categorical(_kernels.softmax, input, target, weight, ignore_index, reduction, label_smoothing)
 
 
+def _check_elements(input: Any, target: Any, weight: Any) -> None:
+    _checks.library(input, "input", target=_checks.given("target", target), weight=weight)
+    _problems.check_target("input", input, "target", target)
+    if weight is not None:
+        _checks.broadcastable("weight", weight.shape, input.shape)
+
+
 def _clamped_both(mode: Traced, x: Array, near: float) -> tuple[_kernels.Chance, _kernels.Chance, Any]:
     """`_kernels.given` as torch has it: logarithms of at least -100, and x (1 - x) of at least 1e-12 in a divisor."""
     xp = mode.xp
@@ -272,7 +285,7 @@ def _clamped_both(mode: Traced, x: Array, near: float) -> tuple[_kernels.Chance,
     )
 
 
-_clamped = _kernels.BinaryLink(_clamped_both, None)
+_clamped = _kernels.BinaryLink(_clamped_both, None, None)
 
 
 @loss
@@ -315,6 +328,7 @@ def binary_cross_entropy(
     >>> F.binary_cross_entropy(np.asarray([0.0, 0.5]), np.asarray([1.0, 1.0]), reduction="none").tolist()
     [100.0, 0.6931471805599453]
     """
+    _check_elements(input, target, weight)
     return binary(
         _clamped,
         core._CROSS_ENTROPY,
@@ -371,6 +385,7 @@ def binary_cross_entropy_with_logits(
     >>> float(F.binary_cross_entropy_with_logits(x, y, w))  # (log 2 + 3 log 2) / 2
     1.3862943611198906
     """
+    _check_elements(input, target, weight)
     return binary(
         _kernels.sigmoid,
         core._CROSS_ENTROPY,

@@ -47,4 +47,4 @@ def sigmoid_focal_loss(
     [0.043322, 0.129965]
     """
     over = Mean(over="all") if reduction == "mean" else reduction
-    return _problems.focal(inputs, targets, None if alpha == -1 else alpha, gamma, over)
+    return _problems.focal(inputs, targets, None if alpha == -1 else alpha, gamma, ("inputs", "targets"), over)

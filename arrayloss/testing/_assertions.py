@@ -176,14 +176,15 @@ def _failures(judged: Implementation, given: Case, one: Backend, budget: float |
             continue
         if wrong := fault(found, allowed, flushes):
             grave = np.inf if found.spurious or found.missing else found.worst
-            yield _Failure(given, grave, f"{heading}: {quantity}: {wrong}\n{_told(given, due, found.worst_at, got)}")
+            seen = _told(given, due, quantity, found.worst_at, got)
+            yield _Failure(given, grave, f"{heading}: {quantity}: {wrong}\n{seen}")
 
 
-def _told(given: Case, due: Due, at: int, got: Floats) -> str:
+def _told(given: Case, due: Due, quantity: str, at: int, got: Floats) -> str:
     """The number at a position, with what it came from."""
-    seen = witness(given, due, at, got)
-    exact = Exact(*(np.asarray(part.ravel()[at]) for part in (due.exact.high, due.exact.low, due.exact.scale)))
-    ulp = float(ulp_distance(seen.got, exact, due.dtype))
+    seen = witness(given, due, quantity, at, got)
+    # There's no distance to what is no number.
+    ulp = np.inf if np.isnan(seen.ulp) else seen.ulp
     return f"    {_where(seen)}\n    exact {_number(seen.exact)}, got {_number(seen.got)}: {ulp:.4g} ULP"
 
 
@@ -300,7 +301,7 @@ def _apart(one: Case, quantity: str, a: Floats, b: Floats, sides: Sequence[_Side
     at = int(np.argmax(distance))
     # One input to one number is all that there is to show, where there are many; few are shown whole.
     terms = 1 if a.shape == one.arrays["logits"].shape and a.size > 12 else 2
-    seen = witness(one, Due(Exact(a, a, a), dtype, 0.0, np.zeros(()), terms), at, b)
+    seen = witness(one, Due(Exact(a, a, a), dtype, 0.0, np.zeros(()), terms), name, at, b)
     said = [
         f"{side.judged.name} on {side.library.name} {_number(number)}"
         for side, number in zip(sides, (seen.exact, seen.got), strict=True)

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from arrayloss.testing._formats import Floats, rounded
-from arrayloss.testing._measure import Due, Measurement
+from arrayloss.testing._measure import Due, Exact, Measurement, errors
 
 
 @dataclass(frozen=True)
@@ -134,19 +134,29 @@ def case(
 
 @dataclass(frozen=True)
 class Witness:
-    """The number that a record is about: the input it came from, what was due and what came back."""
+    """The number that a record is about: the input it came from, what was due and what came back.
+
+    `ulp` is its error, `after_k` the same less what conditioning takes; NaN where there's no such thing.
+    """
 
     position: tuple[int, ...]
     inputs: dict[str, list[str]]
     exact: float
     got: float
+    ulp: float
+    after_k: float
 
 
-def witness(case: Case, due: Due, at: int, got: Floats) -> Witness:
-    """What there is to say of the number at a (flat) position."""
+def witness(case: Case, due: Due, quantity: str, at: int, got: Floats) -> Witness:
+    """What there is to say of the number at a (flat) position of a quantity (`"value"`, `"d logits"`, ...)."""
     position = tuple(int(i) for i in np.unravel_index(at, got.shape)) if got.shape else ()
-    inputs = {name: _near(case, name, values, position, due.terms) for name, values in case.arrays.items()}
-    return Witness(position, inputs, float(due.exact.high.ravel()[at]), float(got.ravel()[at]))
+    # The derivative by a weight of a class is of all samples.
+    sample = position if quantity.split()[-1] in ("value", *PER_SAMPLE) else ()
+    inputs = {name: _near(case, name, values, sample, due.terms) for name, values in case.arrays.items()}
+    exact = Exact(*(np.asarray(part.ravel()[at]) for part in (due.exact.high, due.exact.low, due.exact.scale)))
+    ulp = float(errors(got.ravel()[at], exact, due.dtype))
+    k = float(np.broadcast_to(due.allowance, got.shape).ravel()[at]) if due.allowance.size else 0.0
+    return Witness(position, inputs, float(exact.high), float(got.ravel()[at]), ulp, max(ulp - k, 0.0))
 
 
 def _near(case: Case, name: str, values: Floats, position: tuple[int, ...], terms: int) -> list[str]:

@@ -139,6 +139,22 @@ def test_smooth_labels(lib: Any, originals: Any, axis: Any) -> None:
         )
 
 
+@pytest.mark.parametrize("axis", [-1, (-1, -2), (2, 0)], ids=str)
+def test_where_is_broadcast(lib: Any, originals: Any, axis: Any) -> None:
+    for shape in [(1, 1, 4), (2, 1, 1), (1, 3, 4), (1, 1, 1)]:
+        where = np.ones(shape, bool)
+        where.reshape(-1)[0] = shape == (1, 1, 1)
+        expected = originals["jax"](lambda x: optax.softmax_cross_entropy(x, array(Q), axis, array(where)), X)
+        call = lambda x, q, w: preset.softmax_cross_entropy(x, q, axis, w)
+        lib.agree(call, X, (Q, where), expected, of="optax.softmax_cross_entropy", options=["axis", "where"])
+
+
+def test_no_samples(lib: Any) -> None:
+    x = lib.array(np.zeros((0, 3)))
+    for axis in (-1, (-1,)):
+        assert preset.softmax_cross_entropy(x, x, axis).shape == (0,)
+
+
 def test_labels_are_not_broadcast(lib: Any) -> None:
     x = lib.array(X)
     for name in ["softmax_cross_entropy", "poly_loss_cross_entropy", "safe_softmax_cross_entropy"]:

@@ -21,10 +21,7 @@ NAMES = np.asarray(["ham", "eggs", "spam"])
 
 
 def test_signature(same_signature: Any) -> None:
-    import inspect
-
-    ours, original = (list(inspect.signature(f.log_loss).parameters) for f in (preset, metrics))
-    assert ours == [name for name in original if name != "y_pred"]  # deprecated in 1.9
+    same_signature(preset.log_loss, metrics.log_loss)
 
 
 @pytest.mark.parametrize("normalize", [True, False])
@@ -67,15 +64,34 @@ def test_gradient(lib: Any, originals: Any) -> None:
     lib.agree(lambda p: preset.log_loss(CODES[3:], p, labels=[0, 1, 2]), p, (), expected, of="sklearn.log_loss")
 
 
+def test_the_name_before_1_9() -> None:
+    assert preset.log_loss(CODES, y_pred=P) == preset.log_loss(CODES, P)
+
+
+@pytest.mark.parametrize("weight", [None, WEIGHT], ids=["unweighted", "weighted"])
+def test_both_or_neither_of_two(lib: Any, weight: Any) -> None:
+    """Rows that say which of two are right, with a probability of the second alone."""
+    rows = np.resize([[1, 0], [0, 1], [1, 1], [0, 0]], (12, 2))
+    for y, p in [(rows, P[:, 0]), (rows.tolist(), P[:, 1:2]), (rows, P[:, :2])]:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of sums other than 1
+            expected = metrics.log_loss(y, p, sample_weight=weight)
+        got = preset.log_loss(y, lib.array(p), sample_weight=lib.array(weight))
+        np.testing.assert_allclose(np.asarray(got), expected, rtol=1e-13)
+
+
 def test_errors() -> None:
     for y, p, labels in [
+        (CODES, 1.5 * P, None),  # no probabilities
+        (CODES[:5], P, [0, 1, 2]),
+        (CODES, P[None], None),
         (np.zeros(12), P, None),  # one label
         (CODES % 2, P, None),  # two labels, three columns
         (CODES, P, [0, 1, 3]),  # a label that is not declared
         (CODES, P, [0, 1, 2, 3]),
     ]:
         for log_loss in (metrics.log_loss, preset.log_loss):
-            with pytest.raises(ValueError, match=r"label|classes"):
+            with pytest.raises(ValueError, match=r"label|classes|than 1|between|samples|dim|shape"):
                 log_loss(y, p, labels=labels)
 
 
