@@ -77,6 +77,9 @@ class _Eager(Eager):
     def labels(self, x: torch.Tensor, labels: torch.Tensor) -> _Labels:
         return _Labels(labels)
 
+    def scaled(self, e: torch.Tensor, factor: torch.Tensor, g: torch.Tensor) -> torch.Tensor:
+        return torch.addcmul(g, e, factor, out=e)
+
     def sides(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         return torch.relu(x), torch.relu(-x)
 
@@ -174,6 +177,28 @@ class _Prepaid(torch.autograd.Function):
         return None, None, None, gradient, *kept
 
 
+class _Prepared(torch.autograd.Function):
+    """A kernel of one plain tensor whose pull writes over its exponentials: they are kept, and become the gradient.
+
+    That is the memory that torch's own keep the result in. A second backward computes them again.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, kernel: Any, x: torch.Tensor) -> torch.Tensor:
+        ctx.kernel = kernel
+        ctx.save_for_backward(x)
+        value, ctx.pull = library.prepared(kernel, x)
+        return value
+
+    @staticmethod
+    def backward(ctx: Any, g: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        arrays = ctx.saved_tensors
+        pull, ctx.pull = ctx.pull, None
+        if pull is None or torch.is_grad_enabled():
+            return None, *_pulled(ctx.kernel, g, arrays, (True,))
+        return None, pull(g)
+
+
 class Torch(Library):
     def quiet(self) -> AbstractContextManager[Any]:
         return nullcontext()
@@ -235,7 +260,30 @@ class Torch(Library):
         # Nothing to differentiate: no function either, which torch.compile calls with one argument too many then.
         if not _taped(*arrays) and not torch._C._are_functorch_transforms_active():
             return self.value(kernel, arrays)
+        x, *others = arrays
+        if not others and kernel.keeps_exponentials and self.looks(x) and x.dtype == kernel.dtype:
+            return _Prepared.apply(kernel, x)  # type: ignore[no-untyped-call]
         return _Apply.apply(kernel, *arrays)  # type: ignore[no-untyped-call]
+
+    def prepared(self, kernel: Any, x: torch.Tensor) -> tuple[torch.Tensor, Callable[[torch.Tensor], torch.Tensor]]:
+        """The kernel's value, and what pulls a cotangent back, once."""
+        mode = self.mode(kernel.dtype, x)
+        value, gradient = self.room(x, kernel.dtype), self.room(x, x.dtype)
+        pulls: list[Any] = []
+
+        def work(x: Array, value: Array | None, gradient: Array | None) -> tuple[Array | None]:
+            evaluated = kernel(mode.into(value=value, gradient=gradient), x)
+            pulls.append(evaluated.pulls[0])
+            return (self.placed(evaluated.value, value),)
+
+        def pull(g: torch.Tensor) -> torch.Tensor:
+            # The blocks are those of `x`.
+            left = iter(pulls)
+            (pulled,) = self.run(lambda g, room: (self.placed(next(left)(g), room),), (g, gradient))
+            return pulled if gradient is None else gradient
+
+        (made,) = self.run(work, (x, value, gradient))
+        return made if value is None else value, pull
 
     def apply_reduced(
         self, kernel: Any, arrays: Arrays, reduced: Callable[[Array], Array], cotangent: Callable[[], Array]
