@@ -91,7 +91,7 @@ class NumPy(Library):
 def _threads() -> int:
     """As many as NumPy's own BLAS has: the cores that this process may use, or OMP_NUM_THREADS."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    asked = os.environ.get("OMP_NUM_THREADS", "")
+    asked = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0]
     return min(cores, max(1, int(asked)) if asked.isdecimal() else cores, _MOST_THREADS)
 
 

@@ -265,7 +265,7 @@ class Torch(Library):
             return _Prepared.apply(kernel, x)  # type: ignore[no-untyped-call]
         return _Apply.apply(kernel, *arrays)  # type: ignore[no-untyped-call]
 
-    def prepared(self, kernel: Any, x: torch.Tensor) -> tuple[torch.Tensor, Callable[[torch.Tensor], torch.Tensor]]:
+    def prepared(self, kernel: Any, x: Array) -> tuple[Array, Callable[[Array], Array]]:
         """The kernel's value, and what pulls a cotangent back, once."""
         mode = self.mode(kernel.dtype, x)
         value, gradient = self.room(x, kernel.dtype), self.room(x, x.dtype)
@@ -276,7 +276,7 @@ class Torch(Library):
             pulls.append(evaluated.pulls[0])
             return (self.placed(evaluated.value, value),)
 
-        def pull(g: torch.Tensor) -> torch.Tensor:
+        def pull(g: Array) -> Array:
             # The blocks are those of `x`.
             left = iter(pulls)
             (pulled,) = self.run(lambda g, room: (self.placed(next(left)(g), room),), (g, gradient))
