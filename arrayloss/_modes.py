@@ -102,28 +102,20 @@ class Even:
 class Peeled:
     """Rows of exponentials, ours to write to, in units of that of the maximum, and the sum of the rest.
 
-    Where no class outweighs the rest, the difference of the sum and the largest has all but a bit of the digits, and
-    nothing needs to be looked for. In the other rows, the maximum is left out of a sum of its own.
+    `rows` and `best` are the index of the rows where one class outweighs the rest, and of these classes.
     """
 
-    def __init__(self, mode: Eager, x: Array, e: Array, total: Array, top: Array, unit: Array) -> None:
-        xp = mode.xp
+    def __init__(
+        self, mode: Eager, x: Array, e: Array, top: Array, unit: Array, rest: Array, rows: Any, best: Any
+    ) -> None:
         self._mode = mode
         self._x = x
         self._e = e
         self._top = top
         self._unit = unit
-        self._rest = total - unit
-        self._rows = self._best = None
-        outweighed = self._rest < unit
-        if bool(xp.any(outweighed)):
-            outer, *inner = xp.nonzero(outweighed[:, 0])
-            rows = (outer, slice(None), *inner)
-            best = xp.argmax(x[rows], axis=1)
-            least = e[rows]
-            least[mode.arange(best.shape[0], best), best] = 0
-            self._rows, self._best = (outer, 0, *inner), (outer, best, *inner)
-            self._rest[self._rows] = mode.sum(least)[:, 0]
+        self._rest = rest
+        self._rows = rows
+        self._best = best
 
     def surprisal(self) -> Array:
         h = self._top - self._x
@@ -444,14 +436,36 @@ class Eager(Traced):
     def unscaled_rows(self, x: Array, near: float) -> Even | Peeled | None:
         if not self.looks or 0 in x.shape:
             return None
+        xp = self.xp
+        rows: Any = None
+        best: Any = None
         few = x.shape[1] <= self._FEW
         e = self.exp(x, 0.0 if few else near)
-        total = self.sum(e)
-        if near and not few and self._even(x, total):
-            return Even(self, x, e, total)
-        top = self.xp.max(x, axis=1, keepdims=True)
-        unit = self.exp(top, 0.0 if few else near)
-        return Peeled(self, x, e, total, top, unit) if self._in_range(total, unit) else None
+        if few:
+            # One will outweigh the rest in many rows: it is left out of the sum in all.
+            rows, best = (slice(None), 0), self._at(x, xp.argmax(x, axis=1))
+            top, unit = x[best][:, None], e[best][:, None]
+            e[best] = 0
+            rest = self.sum(e)
+            e[best] = unit[:, 0]
+            total = rest + unit
+        else:
+            total = self.sum(e)
+            if near and self._even(x, total):
+                return Even(self, x, e, total)
+            # Where none does, the difference of the sum and the largest has all but a bit of the digits.
+            top = xp.max(x, axis=1, keepdims=True)
+            unit = self.exp(top, near)
+            rest = total - unit
+            outweighed = rest < unit
+            if bool(xp.any(outweighed)):
+                outer, *inner = xp.nonzero(outweighed[:, 0])
+                largest = xp.argmax(x[outer, :, *inner], axis=1)
+                others = e[outer, :, *inner]
+                others[self.arange(largest.shape[0], largest), largest] = 0
+                rows, best = (outer, 0, *inner), (outer, largest, *inner)
+                rest[rows] = self.sum(others)[:, 0]
+        return Peeled(self, x, e, top, unit, rest, rows, best) if self._in_range(total, unit) else None
 
     def _even(self, x: Array, total: Array) -> bool:
         """Whether no class outweighs the rest of any row, and the logarithms of the sums are all that -log p takes.

@@ -187,6 +187,7 @@ class _Prepared(torch.autograd.Function):
     def forward(ctx: Any, kernel: Any, x: torch.Tensor) -> torch.Tensor:
         ctx.kernel = kernel
         ctx.save_for_backward(x)
+        value: torch.Tensor
         value, ctx.pull = library.prepared(kernel, x)
         return value
 
