@@ -235,7 +235,7 @@ class Torch(Library):
             return _Traced(self.xp, dtype)
         return _Eager(self.xp, dtype, looks=self.looks(*arrays))
 
-    def run(self, work: Work, arrays: Arrays) -> tuple[Array | None, ...]:
+    def run(self, work: Work, arrays: Arrays, *, placed: bool = False) -> tuple[Array | None, ...]:
         if not _plain() or _taped(*arrays):
             return whole(self.xp, work, arrays)
         on_cpu = arrays[0].device.type == "cpu"
