@@ -7,7 +7,7 @@ back the shape. A public loss says only which kernel, and hands over its argumen
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from arrayloss import _checks
@@ -49,12 +49,12 @@ class Problem(Generic[A]):
 class Layout:
     """How an array with a class axis becomes rows, and back: (outer, k, inner), or (rows, k) where inner is 1.
 
-    `order` is that of the axes in memory, where it is another: nothing is copied then.
+    `memory` is the order of the axes in memory, where it is another: nothing is copied then.
     """
 
     shape: tuple[int, ...]
     axis: int | None
-    order: tuple[int, ...] | None = None
+    memory: tuple[int, ...] | None = field(default=None, kw_only=True)
 
     @property
     def samples(self) -> tuple[int, ...]:
@@ -64,10 +64,10 @@ class Layout:
     def canonical(self, xp: Namespace, x: Array, k: int = 1) -> Array:
         """`x`, of `shape` (k classes) or of the samples' shape (k = 1), as rows."""
         lengths, axis = self.shape, self.axis
-        if self.order is not None:
+        if self.memory is not None:
             x = xp.permute_dims(x, self._permutation(x.ndim))
-            lengths = tuple(lengths[d] for d in self.order)
-            axis = None if axis is None else self.order.index(axis)
+            lengths = tuple(lengths[d] for d in self.memory)
+            axis = None if axis is None else self.memory.index(axis)
         if axis is None:
             outer, inner = math.prod(lengths), 1
         else:
@@ -77,7 +77,7 @@ class Layout:
 
     def original(self, xp: Namespace, x: Array, shape: tuple[int, ...]) -> Array:
         """Rows as an array of `shape`, with or without the class axis."""
-        if self.order is None:
+        if self.memory is None:
             return x if x.shape == shape else xp.reshape(x, shape)
         permutation = self._permutation(len(shape))
         x = xp.reshape(x, tuple(shape[d] for d in permutation))
@@ -85,11 +85,11 @@ class Layout:
 
     def _permutation(self, ndim: int) -> tuple[int, ...]:
         """The order in memory of all axes, or of those of the samples."""
-        assert self.order is not None
+        assert self.memory is not None
         if ndim == len(self.shape):
-            return self.order
+            return self.memory
         assert self.axis is not None
-        return tuple(d - (d > self.axis) for d in self.order if d != self.axis)
+        return tuple(d - (d > self.axis) for d in self.memory if d != self.axis)
 
 
 def _as(xp: Namespace, x: Array, dtype: Any) -> Array:
@@ -117,7 +117,7 @@ class Asked(NamedTuple):
 def _asked(
     library: Library,
     shape: tuple[int, ...],
-    order: tuple[int, ...] | None,
+    memory: tuple[int, ...] | None,
     given: Any,
     elementwise: bool,
     axis: int | None,
@@ -127,7 +127,7 @@ def _asked(
     wanted: Any,
 ) -> Asked:
     """The options that no array is needed for, checked."""
-    layout = Layout(shape, None if elementwise else _checks.class_axis(axis, len(shape)), order)
+    layout = Layout(shape, None if elementwise else _checks.class_axis(axis, len(shape)), memory=memory)
     smoothing = _checks.fraction("label_smoothing", label_smoothing)
     _checks.ignored(ignore_index)
     return Asked(layout, layout.samples, smoothing, reduction_of(reduction), _compute_dtype(library, given, wanted))
@@ -624,7 +624,7 @@ def function(kernel: Any, x: Array, axis: int | None, where: Array | None, keepd
         _checks.mask(xp, where, tuple(x.shape))
         out = xp.full_like(x, -float("inf"))
         x = xp.where(where, x, out)
-    layout = Layout(tuple(x.shape), class_axis, library.order(x))
+    layout = Layout(tuple(x.shape), class_axis, memory=library.order(x))
     classes = 1 if layout.axis is None else layout.shape[layout.axis]
     with library.quiet():
         y = library.apply(kernel(compute), (layout.canonical(xp, x, classes),))

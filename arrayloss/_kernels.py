@@ -310,15 +310,7 @@ def _softmax_parts(
     """-log p, log p, (p, 1 - p) and the pull of log p, which may write over what the others read."""
     parts = mode.unscaled_rows(x, near)
     if parts is not None:
-        # In units of the exponential of the maximum, `unit`.
-        e, rest, unit = parts.exponentials, parts.rest, parts.unit
-        total = rest + unit
-        return (
-            lambda: parts.surprisal(x),
-            lambda: parts.log(x),
-            lambda: (e / total, (rest + (unit - e)) / total),
-            parts.pull,
-        )
+        return parts.surprisal, parts.log, parts.odds, parts.pull
     peak = Peak(mode, x, near)
     d = peak.distance(x)
     e = peak.exp(x, d)
@@ -891,6 +883,7 @@ class Softmax:
 
     dtype: Any
     keeps_classes: ClassVar[bool] = True
+    keeps_exponentials: ClassVar[bool] = False
     left_out: ClassVar[float] = 0.0
 
     def __call__(self, mode: Traced, x: Array) -> Evaluated:
@@ -906,6 +899,7 @@ class LogSoftmax:
 
     dtype: Any
     keeps_classes: ClassVar[bool] = True
+    keeps_exponentials: ClassVar[bool] = True
     left_out: ClassVar[float] = -float("inf")
 
     def __call__(self, mode: Traced, x: Array) -> Evaluated:
@@ -919,6 +913,7 @@ class LogSumExp:
 
     dtype: Any
     keeps_classes: ClassVar[bool] = False
+    keeps_exponentials: ClassVar[bool] = False
 
     def __call__(self, mode: Traced, x: Array) -> Evaluated:
         xp = mode.xp
@@ -937,6 +932,7 @@ class Sigmoid:
 
     dtype: Any
     keeps_classes: ClassVar[bool] = True
+    keeps_exponentials: ClassVar[bool] = False
 
     def __call__(self, mode: Traced, x: Array) -> Evaluated:
         xp = mode.xp
@@ -955,6 +951,7 @@ class LogSigmoid:
 
     dtype: Any
     keeps_classes: ClassVar[bool] = True
+    keeps_exponentials: ClassVar[bool] = False
 
     def __call__(self, mode: Traced, x: Array) -> Evaluated:
         (_, below, short), odds = _sigmoid(mode, mode.real(x), CrossEntropy.near)

@@ -69,53 +69,76 @@ class IndexedLabels:
         return e
 
 
-class Unscaled:
-    """The exponentials of rows of logits as they are, ours to write to: those of the maximum, and of the rest.
+class Even:
+    """Rows of exponentials, ours to write to, none of which outweighs the rest of its row: their sum says it all."""
 
-    Most rows have no class that outweighs the rest: there the difference of the sum and the largest has all but a bit
-    of the digits, and nothing needs to be looked for. In the other rows, the maximum is left out of a sum of its own.
-    """
-
-    def __init__(self, mode: Eager, x: Array, e: Array, total: Array, top: Array, unit: Array) -> None:
-        xp = mode.xp
+    def __init__(self, mode: Eager, x: Array, e: Array, total: Array) -> None:
         self._mode = mode
-        self._top = top
-        self.exponentials = e
-        self.unit = unit
-        self.rest = total - unit
-        self._rows = self._best = None
-        outweighed = self.rest < unit
-        if bool(xp.any(outweighed)):
-            outer, *inner = xp.nonzero(outweighed[:, 0])
-            rows = (outer, slice(None), *inner)
-            best = xp.argmax(x[rows], axis=1)
-            least = e[rows]
-            least[mode.arange(best.shape[0], best), best] = 0
-            self._rows, self._best = (outer, 0, *inner), (outer, best, *inner)
-            self.rest[self._rows] = mode.sum(least)[:, 0]
+        self._x = x
+        self._e = e
+        self._total = total
 
-    def surprisal(self, x: Array) -> Array:
-        h = self._top - x
-        h += self._mode.xp.log1p(self.rest / self.unit)
-        return h
+    def surprisal(self) -> Array:
+        """-log p."""
+        return self._log_total() - self._x
 
-    def log(self, x: Array) -> Array:
-        log_p = self._mode.difference(x, self._top)
-        log_p -= self._mode.xp.log1p(self.rest / self.unit)
-        return log_p
+    def log(self) -> Array:
+        return self._mode.difference(self._x, self._log_total())
+
+    def _log_total(self) -> Array:
+        mode = self._mode
+        return mode.real(mode.xp.log(mode.precise(self._total)))
+
+    def odds(self) -> tuple[Array, Array]:
+        """p and 1 - p."""
+        return self._e / self._total, (self._total - self._e) / self._total
 
     def pull(self, g: Array) -> Array:
-        """g - p sum(g); over the exponentials."""
+        """g - p sum(g), over the exponentials."""
         mode = self._mode
-        total = self.rest + self.unit
-        among = mode.sum(g)
-        e, factor = mode.shares(self.exponentials, total, -among)
-        e *= factor
-        e += g
+        return mode.scaled(*mode.shares(self._e, self._total, -mode.sum(g)), g)
+
+
+class Peeled:
+    """Rows of exponentials, ours to write to, in units of that of the maximum, and the sum of the rest.
+
+    `rows` and `best` are the index of the rows where one class outweighs the rest, and of these classes.
+    """
+
+    def __init__(
+        self, mode: Eager, x: Array, e: Array, top: Array, unit: Array, rest: Array, rows: Any, best: Any
+    ) -> None:
+        self._mode = mode
+        self._x = x
+        self._e = e
+        self._top = top
+        self._unit = unit
+        self._rest = rest
+        self._rows = rows
+        self._best = best
+
+    def surprisal(self) -> Array:
+        h = self._top - self._x
+        h += self._mode.xp.log1p(self._rest / self._unit)
+        return h
+
+    def log(self) -> Array:
+        log_p = self._mode.difference(self._x, self._top)
+        log_p -= self._mode.xp.log1p(self._rest / self._unit)
+        return log_p
+
+    def odds(self) -> tuple[Array, Array]:
+        total = self._rest + self._unit
+        return self._e / total, (self._rest + (self._unit - self._e)) / total
+
+    def pull(self, g: Array) -> Array:
+        mode = self._mode
+        total, among = self._rest + self._unit, mode.sum(g)
+        e = mode.scaled(*mode.shares(self._e, total, -among), g)
         if self._rows is not None:
             # Next to p = 1, the element's own part of the sum is -g (1 - p).
             own = g[self._best]
-            rest, unit, whole = self.rest[self._rows], self.unit[self._rows], total[self._rows]
+            rest, unit, whole = self._rest[self._rows], self._unit[self._rows], total[self._rows]
             e[self._best] = own * (rest / whole) - (unit / whole) * (among[self._rows] - own)
         return e
 
@@ -268,7 +291,7 @@ class Traced:
         """
         return None
 
-    def unscaled_rows(self, x: Array, near: float) -> Unscaled | None:
+    def unscaled_rows(self, x: Array, near: float) -> Even | Peeled | None:
         """The exponentials as they are; None as in `unscaled`."""
         return None
 
@@ -469,6 +492,12 @@ class Eager(Traced):
         room[...] = 0
         return labels.put(room, at_label)
 
+    def scaled(self, e: Array, factor: Array, g: Array) -> Array:
+        """e factor + g, in place of `e`."""
+        e *= factor
+        e += g
+        return e
+
     def difference(self, x: Array, top: Array) -> Array:
         """x - top, ours to write to: in the room for the value, if there is one."""
         room, self._value = self._value, None
@@ -497,15 +526,54 @@ class Eager(Traced):
         others = self.sum(dropped)
         return (dropped, others, at_label) if self._in_range(others + at_label, at_label) else None
 
-    def unscaled_rows(self, x: Array, near: float) -> Unscaled | None:
+    def unscaled_rows(self, x: Array, near: float) -> Even | Peeled | None:
         if not self.looks or 0 in x.shape:
             return None
-        near = near if x.shape[1] > self._FEW else 0.0
-        top = self.xp.max(x, axis=1, keepdims=True)
-        unit = self.exp(top, near)
-        e = self.exp(x, near)
-        total = self.sum(e)
-        return Unscaled(self, x, e, total, top, unit) if self._in_range(total, unit) else None
+        xp = self.xp
+        rows: Any = None
+        best: Any = None
+        few = x.shape[1] <= self._FEW
+        e = self.exp(x, 0.0 if few else near)
+        if few:
+            # One will outweigh the rest in many rows: it is left out of the sum in all.
+            rows, best = (slice(None), 0), self._at(x, xp.argmax(x, axis=1))
+            top, unit = x[best][:, None], e[best][:, None]
+            e[best] = 0
+            rest = self.sum(e)
+            e[best] = unit[:, 0]
+            total = rest + unit
+        else:
+            total = self.sum(e)
+            if near and self._even(x, total):
+                return Even(self, x, e, total)
+            # Where none does, the difference of the sum and the largest has all but a bit of the digits.
+            top = xp.max(x, axis=1, keepdims=True)
+            unit = self.exp(top, near)
+            rest = total - unit
+            outweighed = rest < unit
+            if bool(xp.any(outweighed)):
+                outer, *inner = xp.nonzero(outweighed[:, 0])
+                largest = xp.argmax(x[outer, :, *inner], axis=1)
+                others = e[outer, :, *inner]
+                others[self.arange(largest.shape[0], largest), largest] = 0
+                rows, best = (outer, 0, *inner), (outer, largest, *inner)
+                rest[rows] = self.sum(others)[:, 0]
+        return Peeled(self, x, e, top, unit, rest, rows, best) if self._in_range(total, unit) else None
+
+    def _even(self, x: Array, total: Array) -> bool:
+        """Whether no class outweighs the rest of any row, and the logarithms of the sums are all that -log p takes.
+
+        No -log p is less than a fourth of them, so that half a unit in their last place is no more than two in its own.
+        """
+        xp = self.xp
+        least, most = float(xp.min(total)), float(xp.max(total))
+        # A nan is none of these.
+        if not (least >= 0.25 and most <= self._largest):
+            return False
+        lowest, highest = math.log(least), math.log(most)
+        # The smallest surprisal is no less than this.
+        nearest = lowest - float(xp.max(x))
+        return nearest >= math.log(2) and max(abs(lowest), abs(highest)) <= 4 * nearest
 
     def _in_range(self, total: Array, least: Array) -> bool:
         """Whether no sum is so small that a term that is no normal number could matter, nor anything too large."""

@@ -20,9 +20,22 @@ LABELS = np.random.default_rng(1).integers(0, SHAPE[1], SHAPE[0])
 BLOCK = 2 * 2**20  # the largest block of an eager library on a CPU
 
 
-def test_numpy_needs_blocks_alone() -> None:
-    # A block's exponentials, and a few numbers for each row.
-    assert memory.of_numpy(lambda: al.cross_entropy(LOGITS, LABELS)) < BLOCK
+@pytest.mark.parametrize("threads", [1, 2])
+def test_numpy_needs_blocks_alone(monkeypatch: pytest.MonkeyPatch, threads: int) -> None:
+    # A block's exponentials, and a few numbers for each row, on each thread.
+    monkeypatch.setenv("OMP_NUM_THREADS", str(threads))
+    assert memory.of_numpy(lambda: al.cross_entropy(LOGITS, LABELS)) < threads * BLOCK
+
+
+def test_numpy_copies_no_other_order_of_the_axes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    first = LOGITS.reshape(16, 1000, 32, 8)
+    swapped = np.ascontiguousarray(first.mT).mT
+    last = np.moveaxis(np.ascontiguousarray(np.moveaxis(first, 1, -1)), -1, 1)
+    labels = np.zeros((16, 32, 8), np.int64)
+    for x in (first, swapped, last):
+        most = memory.of_numpy(lambda x=x: al.cross_entropy(x, labels, axis=1))  # type: ignore[misc]
+        assert most < LOGITS.nbytes / 2
 
 
 def test_numpy_gradient_needs_the_gradient_and_blocks() -> None:
@@ -58,6 +71,22 @@ def test_torch_exponentials_are_computed_once() -> None:
     assert calls["aten::exp"] == -(-LOGITS.nbytes // BLOCK)
     # Nothing is looked for before them, and nothing is scaled after.
     assert "aten::amax" not in calls or calls["aten::amax"] <= 1  # that of the labels
+
+
+def test_torch_log_softmax_computes_the_exponentials_once() -> None:
+    torch = pytest.importorskip("torch")
+    x, t = torch.tensor(LOGITS, requires_grad=True), torch.tensor(LABELS)
+    with torch.profiler.profile() as seen:
+        torch.autograd.grad(al.nll_loss(al.log_softmax(x), t), x)
+    calls = {e.key: e.count for e in seen.key_averages()}
+    assert calls["aten::exp"] == -(-LOGITS.nbytes // BLOCK)
+
+
+def test_torch_copies_no_other_order_of_the_axes() -> None:
+    torch = pytest.importorskip("torch")
+    images = torch.tensor(LOGITS.reshape(4, 1000, 32, 32)).contiguous(memory_format=torch.channels_last)
+    t = torch.zeros((4, 32, 32), dtype=torch.int64)
+    assert memory.of_torch(lambda: al.cross_entropy(images, t, axis=1)) < 2 * BLOCK
 
 
 def test_no_one_hot_on_eager_libraries() -> None:

@@ -108,8 +108,8 @@ class Library:
     def mode(self, dtype: Any, *arrays: Array | None) -> Traced:
         return Traced(self.xp, dtype, self._doubles(*arrays))
 
-    def run(self, work: Work, arrays: Arrays) -> tuple[Array | None, ...]:
-        """`work` over the rows of canonical `arrays`."""
+    def run(self, work: Work, arrays: Arrays, *, placed: bool = False) -> tuple[Array | None, ...]:
+        """`work` over the rows of canonical `arrays`; `placed` says that it has room for what is large."""
         return whole(self.xp, work, arrays)
 
     def order(self, x: Array) -> tuple[int, ...] | None:
@@ -144,7 +144,7 @@ class Library:
         def work(x: Array, room: Array | None, *rows: Any) -> tuple[Array | None]:
             return (self.placed(self._value(mode, kernel(mode.into(value=room), x, *rows)), room),)
 
-        (value,) = self.run(work, (x, room, *others))
+        (value,) = self.run(work, (x, room, *others), placed=room is not None)
         return value if room is None else room
 
     def _mode_of(self, kernel: Any, arrays: Arrays, summed: bool) -> Traced:
@@ -176,7 +176,7 @@ class Library:
                 gradient = xp.astype(gradient, x.dtype)
             return self._value(mode, evaluated), self.placed(gradient, room)
 
-        value, gradient = self.run(work, (x, cotangent, room, *others))
+        value, gradient = self.run(work, (x, cotangent, room, *others), placed=room is not None)
         return value, gradient if room is None else room
 
     def gather(self, values: Array, labels: Array) -> Array:

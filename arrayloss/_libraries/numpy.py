@@ -21,6 +21,8 @@ from arrayloss._rows import Arrays, Block, Work, in_blocks
 
 # 2.5 times faster than whole arrays at 2048 x 32000 (measured with 1 MiB of L2 a core).
 _BLOCK_BYTES = 1024 * 1024
+# Where exponentials are written to their place, fewer are better: threads wait for each other between operations.
+_PLACED_BYTES = 2 * _BLOCK_BYTES
 # So that the blocks in use at once are no more than some MiB.
 _MOST_THREADS = 8
 # How many numbers are added one by one, in four times four sums: NumPy adds 128 in eight.
@@ -192,19 +194,19 @@ class NumPy(Library):
         return order if x.transpose(order).flags.c_contiguous else None
 
     def room(self, x: Array, dtype: Any) -> Array | None:
-        return np.empty(x.shape, dtype) if x.nbytes > _BLOCK_BYTES else None
+        return np.empty(x.shape, dtype) if x.nbytes > _PLACED_BYTES else None
 
     def summing(self, mode: Traced, arrays: Arrays) -> Traced:
         return summing(mode, arrays)
 
-    def run(self, work: Work, arrays: Arrays) -> tuple[Array | None, ...]:
-        return in_blocks(self.xp, work, arrays, _BLOCK_BYTES, _in_threads)
+    def run(self, work: Work, arrays: Arrays, *, placed: bool = False) -> tuple[Array | None, ...]:
+        return in_blocks(self.xp, work, arrays, _PLACED_BYTES if placed else _BLOCK_BYTES, _in_threads)
 
 
 def _threads() -> int:
     """As many as NumPy's own BLAS has: the cores that this process may use, or OMP_NUM_THREADS."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    asked = os.environ.get("OMP_NUM_THREADS", "")
+    asked = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0]
     return min(cores, max(1, int(asked)) if asked.isdecimal() else cores, _MOST_THREADS)
 
 

@@ -111,6 +111,9 @@ class _Eager(Eager):
     def turning(self, answers: torch.Tensor) -> torch.Tensor:
         return torch.rsub(self.real(answers), 1, alpha=2)
 
+    def scaled(self, e: torch.Tensor, factor: torch.Tensor, g: torch.Tensor) -> torch.Tensor:
+        return torch.addcmul(g, e, factor, out=e)
+
     def sides(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         return torch.relu(x), torch.relu(-x)
 
@@ -208,6 +211,29 @@ class _Prepaid(torch.autograd.Function):
         return None, None, None, gradient, *kept
 
 
+class _Prepared(torch.autograd.Function):
+    """A kernel of one plain tensor whose pull writes over its exponentials: they are kept, and become the gradient.
+
+    That is the memory that torch's own keep the result in. A second backward computes them again.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, kernel: Any, x: torch.Tensor) -> torch.Tensor:
+        ctx.kernel = kernel
+        ctx.save_for_backward(x)
+        value: torch.Tensor
+        value, ctx.pull = library.prepared(kernel, x)
+        return value
+
+    @staticmethod
+    def backward(ctx: Any, g: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        arrays = ctx.saved_tensors
+        pull, ctx.pull = ctx.pull, None
+        if pull is None or torch.is_grad_enabled():
+            return None, *_pulled(ctx.kernel, g, arrays, (True,))
+        return None, pull(g)
+
+
 class Torch(Library):
     def call(self, f: Callable[..., Any], arguments: tuple[Any, ...], options: dict[str, Any]) -> Any:
         # NumPy's operations take a third of the time of torch's, which is nearly all that a small call takes.
@@ -272,7 +298,7 @@ class Torch(Library):
             return _Traced(self.xp, dtype)
         return _Eager(self.xp, dtype, looks=self.looks(*arrays))
 
-    def run(self, work: Work, arrays: Arrays) -> tuple[Array | None, ...]:
+    def run(self, work: Work, arrays: Arrays, *, placed: bool = False) -> tuple[Array | None, ...]:
         if not _plain() or _taped(*arrays):
             return whole(self.xp, work, arrays)
         on_cpu = arrays[0].device.type == "cpu"
@@ -301,7 +327,30 @@ class Torch(Library):
         # Nothing to differentiate: no function either, which torch.compile calls with one argument too many then.
         if not _taped(*arrays) and not torch._C._are_functorch_transforms_active():
             return self.value(kernel, arrays, summed=summed)
+        x, *others = arrays
+        if not others and kernel.keeps_exponentials and self.looks(x) and x.dtype == kernel.dtype:
+            return _Prepared.apply(kernel, x)  # type: ignore[no-untyped-call]
         return _Apply.apply(kernel, *arrays)  # type: ignore[no-untyped-call]
+
+    def prepared(self, kernel: Any, x: Array) -> tuple[Array, Callable[[Array], Array]]:
+        """The kernel's value, and what pulls a cotangent back, once."""
+        mode = self.mode(kernel.dtype, x)
+        value, gradient = self.room(x, kernel.dtype), self.room(x, x.dtype)
+        pulls: list[Any] = []
+
+        def work(x: Array, value: Array | None, gradient: Array | None) -> tuple[Array | None]:
+            evaluated = kernel(mode.into(value=value, gradient=gradient), x)
+            pulls.append(evaluated.pulls[0])
+            return (self.placed(evaluated.value, value),)
+
+        def pull(g: Array) -> Array:
+            # The blocks are those of `x`.
+            left = iter(pulls)
+            (pulled,) = self.run(lambda g, room: (self.placed(next(left)(g), room),), (g, gradient))
+            return pulled if gradient is None else gradient
+
+        (made,) = self.run(work, (x, value, gradient))
+        return made if value is None else value, pull
 
     def apply_reduced(
         self, kernel: Any, arrays: Arrays, reduced: Callable[[Array], Array], cotangent: Callable[[], Array]

@@ -33,7 +33,7 @@ class _Several(Layout):
     def original(self, xp: Namespace, x: Array, shape: tuple[int, ...]) -> Array:
         if shape != self.shape:
             return super().original(xp, x, shape)
-        moved = xp.reshape(x, tuple(self.given[i] for i in self.order))
+        moved = xp.reshape(super().original(xp, x, shape), tuple(self.given[i] for i in self.order))
         return xp.permute_dims(moved, tuple(self.order.index(i) for i in range(len(self.order))))
 
 
@@ -80,7 +80,7 @@ def _stated(
     if order is None:
         return problem
     layout = problem.layout
-    return replace(problem, layout=_Several(layout.shape, layout.axis, tuple(shape), order))
+    return replace(problem, layout=_Several(layout.shape, layout.axis, tuple(shape), order, memory=layout.memory))
 
 
 @loss
