@@ -231,6 +231,11 @@ def test_who_follows_the_operations_sees_them() -> None:
     assert seen["exp.default"] == 1
     torch.testing.assert_close(followed, alone, rtol=1e-6, atol=0)
     assert torch.func.vmap(al.cross_entropy)(x[None], t[None]).shape == (1,)
+    forward_ad = torch.autograd.forward_ad
+    with forward_ad.dual_level():
+        dual = al.cross_entropy(forward_ad.make_dual(x, torch.ones_like(x)), t, reduction="none")
+        # All logits of a row moved by the same: no loss moves, but what moves it is known.
+        assert forward_ad.unpack_dual(dual).tangent is not None
 
 
 # ------------------------------------------------------------------------------------------- the benchmark itself

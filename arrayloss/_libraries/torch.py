@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from array_api_compat import torch as xp
+from torch.autograd import forward_ad
 
 from arrayloss._libraries.generic import Library, summing
 from arrayloss._modes import Array, Eager, IndexedLabels, Traced
@@ -36,11 +37,17 @@ def _taped(*arrays: Array | None) -> bool:
 
 
 def _followed() -> bool:
-    """Whether somebody follows the operations: a mode that intercepts them (make_fx, say), or torch.jit.trace.
+    """Whether somebody follows the operations: a mode that intercepts them, torch.jit.trace, or forward-mode autodiff.
 
-    Both are private: what torch's own `_disable_current_modes` and `torch.jit.is_tracing` ask.
+    All four are private: what torch's own `_disable_current_modes`, `torch.overrides`, `torch.jit.is_tracing` and
+    `torch.autograd.forward_ad` ask.
     """
-    return torch._C._len_torch_dispatch_stack() > 0 or torch._C._get_tracing_state() is not None
+    return (
+        torch._C._len_torch_dispatch_stack() > 0
+        or torch._C._len_torch_function_stack() > 0
+        or torch._C._get_tracing_state() is not None
+        or forward_ad._current_level >= 0
+    )
 
 
 def _small(x: Any) -> bool:
