@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from arrayloss.testing import FORMATS, HALF, Case, Due, Exact, Floats
+from arrayloss.testing import FORMATS, HALF, Case, Due, Exact, Floats, spacing
 from conformance.cases import ELEMENTWISE, PAIRED, TRANSFORMS
 
 HALF_ULP = 1.0
@@ -42,9 +42,24 @@ def due(case: Case, answer: Mapping[str, Exact]) -> dict[str, Due]:
     """What each quantity of a case is held to, from the exact numbers."""
     terms = _terms(case)
     return {
-        name: Due(numbers, dtype_of(case, name), base(case, name), allowance(case, name), terms)
+        name: Due(numbers, dtype_of(case, name), base(case, name), _allowance(case, name, numbers, terms), terms)
         for name, numbers in answer.items()
     }
+
+
+def _allowance(case: Case, quantity: str, numbers: Exact, terms: int) -> Floats:
+    """k; for a divergence, what rounding exponentials to multiples of the smallest subnormal number takes.
+
+    Each of them is multiplied by a log ratio, so that it shows in results that are small normal numbers (`measure` sees
+    to those that are none).
+    """
+    dtype = dtype_of(case, quantity)
+    if case.function not in PAIRED or dtype in HALF:
+        return allowance(case, quantity)
+    size = np.where(np.isfinite(numbers.scale), np.maximum(numbers.scale, np.abs(numbers.high)), 0)
+    form = FORMATS[dtype]
+    underflow = terms / 2 * 2.0**form.subnormal_exponent / spacing(size, dtype)
+    return np.where((size >= form.tiny) & (underflow > HALF_ULP / 2), np.ceil(underflow), 0)
 
 
 def _terms(case: Case) -> int:
@@ -88,7 +103,7 @@ def allowance(case: Case, quantity: str) -> Floats:
     x - max is rounded once, and exp magnifies that rounding by its size: k is half the distance of the element from the
     maximum of its row; for what a class costs (a loss, -log p), that of the largest other logit.
     For asymmetric_loss, what the answer 0 costs is a power of p - margin, which has the rounding of p and of the margin
-    at its own size, the 4 ULP of a sigmoid: 4 margin / (p - margin), times 1 + gamma. kl_divergence has no allowance.
+    at its own size, the 4 ULP of a sigmoid: 4 margin / (p - margin), times 1 + gamma. kl_divergence has no k.
     """
     if case.function == "asymmetric_loss" and dtype_of(case, quantity) not in HALF:
         return _k_margin(case, quantity)

@@ -346,7 +346,7 @@ def _probabilities(function: str, dtype: str, rng: np.random.Generator) -> Itera
 
 def _wide(function: str, dtype: str, rng: np.random.Generator) -> Iterator[Case]:
     """32,000 classes."""
-    if function in ELEMENTWISE or function == "nll_loss" or dtype in ("float64", "bfloat16"):
+    if function in ELEMENTWISE or function == "nll_loss":
         return
     rows = rng.normal(size=(4, 32_000)) * np.asarray([[0.1], [1], [4], [1]])
     labels = rng.integers(32_000, size=4)
@@ -360,7 +360,7 @@ def _reductions(function: str, dtype: str, rng: np.random.Generator) -> Iterator
     if function in TRANSFORMS:
         return
     for reduction in ("mean", "sum"):
-        base = _plain(function, dtype, rng, 3_000 if reduction == "mean" else 300)
+        base = _plain(function, dtype, rng, 3_000)  # of one shape, for what compiles
         yield replace(base, name=reduction, options={**base.options, "reduction": reduction})
 
 

@@ -14,6 +14,7 @@ import numpy as np
 from arrayloss.testing import FORMATS, Case, Floats, Implementation, rounded
 from conformance import runner
 from conformance.cases import ELEMENTWISE, FUNCTIONS, PAIRED, TRANSFORMS
+from conformance.cases import ROWS as STRESS_ROWS
 from conformance.runner import Result, Selection
 
 FAMILY = "hunted"
@@ -179,7 +180,7 @@ def _read() -> list[Find]:
 
 
 def kept(selection: Selection) -> Iterator[Case]:
-    """What was found, as cases: two rows each, so that the graphs compiled for many rows serve."""
+    """What was found, as cases of as many rows as the stress cases have: what is compiled for these serves."""
     if not selection.families or FAMILY in selection.families:
         for f in _read():
             if f.function in (selection.functions or FUNCTIONS) and f.dtype in (selection.dtypes or tuple(FORMATS)):
@@ -187,9 +188,9 @@ def kept(selection: Selection) -> Iterator[Case]:
 
 
 def _again(find: Find) -> Case:
-    x = np.asarray([find.logits, find.logits])
+    x = np.tile(find.logits, (STRESS_ROWS, 1))
     x = x[:, 0] if find.function in ELEMENTWISE else x
-    return _case(find.function, find.dtype, find.parameter, x, np.asarray([find.label, find.label]))
+    return _case(find.function, find.dtype, find.parameter, x, np.full(STRESS_ROWS, find.label))
 
 
 def _anew(implementation: Implementation) -> dict[tuple[str, str, float], Find]:

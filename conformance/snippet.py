@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from arrayloss.testing import Case, Exact, Floats, Implementation, Reduce
+from arrayloss.testing import Case, Exact, Floats, Implementation, Reduce, parameters
+from conformance.cases import ELEMENTWISE
 
 NUMBERS = 400
 """A case of more numbers than this isn't written out."""
@@ -28,10 +29,14 @@ def snippet(
 ) -> str | None:
     """A program that makes the call and prints the number at a position, and what is due there; `why` is its title.
 
-    None where the case is too large to be read, or where the function can't be imported by a name.
+    None where the case is too large to be read, or where the function can't be imported by a name, or reduces by itself
+    what are several samples.
     """
     function = _named(implementation, implementation.functions[case.function], case.function)
     if function is None or sum(values.size for values in case.arrays.values()) > NUMBERS:
+        return None
+    samples = case.arrays["logits"].shape[: 1 if case.function in ELEMENTWISE else -1]
+    if implementation.single and any(count > 1 for count in samples):
         return None
     library = _Library.of(backend)
     arrays = dict(case.arrays)
@@ -58,7 +63,8 @@ def snippet(
         lines.insert(len(arrays), f"{by}.requires_grad_()")
         pull = ", cotangent" if "cotangent" in arrays else ""
         call = f"torch.autograd.grad({call}, {by}{pull})[0]"
-    place = "".join(f"[{i}]" for i in at)
+    # What reduces by itself gives one number of the one sample.
+    place = "" if implementation.single and quantity.endswith("value") else "".join(f"[{i}]" for i in at)
     lines += [
         f"result = {call}",
         f'print("came back:", {library.listed("result")}{place})',
@@ -104,7 +110,11 @@ def _named(implementation: Implementation, thing: Any, name: str) -> str | None:
 def _arguments(implementation: Implementation, case: Case, library: _Library) -> str:
     given = [name for name in ("logits", "target") if name in case.arrays]
     given += [f"{name}={name}" for name in case.arrays if name not in ("logits", "target")]
+    # A function that hasn't an option does by itself what the case asks for.
+    takes = parameters(implementation.functions[case.function], 1 if case.target_kind == "none" else 2)
     for name, value in case.options.items():
+        if not takes.take(name):
+            continue
         if isinstance(value, Reduce):
             made = implementation.reduction(value)
             given.append(f"{name}={made!r}" if isinstance(made, str) else f"{name}=arrayloss.{value}")

@@ -30,6 +30,11 @@ def swapped(logits: Any, target: Any) -> Any:
     return binary_cross_entropy_with_logits(logits, 1 - np.asarray(target, dtype=np.float64))
 
 
+def swapped_mean(logits: Any, target: Any) -> Any:
+    """The same bug, and the mean."""
+    return np.mean(swapped(logits, target))
+
+
 def torch_cross_entropy(logits: Any, target: Any, *, ignore_index: int = 0, reduction: str = "sum") -> Any:
     """torch's, with defaults of its own."""
     import torch.nn.functional as F

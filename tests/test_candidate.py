@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
 import re
 
@@ -11,7 +13,7 @@ import pytest
 import arrayloss
 from arrayloss.testing import assert_conforms
 from conformance import candidates as listed
-from conformance import share
+from conformance import failures, share
 from conformance.__main__ import main
 from conformance.runner import Selection
 
@@ -181,3 +183,17 @@ def test_each_loss_of_keras_is_called_as_it_takes_its_arguments(path: str, as_: 
     right = getattr(arrayloss, as_)(logits, target, reduction="none")
     assert listed.name(path).startswith("keras.losses.")
     assert found.tolist() == pytest.approx(right.tolist(), rel=1e-5)
+
+
+@pytest.mark.parametrize("name", ["swapped", "swapped_mean"])
+def test_the_program_of_a_failure_passes_what_the_function_takes(name: str) -> None:
+    # Neither has a reduction, the case says "none", and one reduces all the same.
+    one = Selection(dtypes=("float32",), families=("margins",), backends=("numpy",))
+    work, chosen = share.candidate(f"candidates:{name}", BINARY, one, None)
+    results = [r for done, _ in share.run(share.tasks(work, chosen), workers=1) for r in done]
+    (failure,) = failures.gather(results, work.implementations())
+    assert failure.snippet
+    with contextlib.redirect_stdout(io.StringIO()) as printed:
+        exec(compile(failure.snippet, "snippet", "exec"), {})
+    came, due = re.findall(r"^(?:came back|exact): +(\S+)$", printed.getvalue(), re.MULTILINE)
+    assert (float(came), due) == (float(failure.got), failure.exact)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +15,8 @@ from arrayloss import _kernels
 from arrayloss._engine import Problem, categorical
 from arrayloss._gradients import loss
 from arrayloss._modes import Array, Traced
-from arrayloss.testing import FORMATS, Exact, Measurement, measure, spread
-from conformance import hunt, real, runner
+from arrayloss.testing import FORMATS, Case, Exact, Measurement, measure, spread
+from conformance import budget, hunt, real, runner
 from conformance.__main__ import main
 from conformance.backends import arrayloss as package
 from conformance.peers import better
@@ -183,6 +183,47 @@ def test_a_compiler_that_flushes_may_lose_terms_of_a_sum_of_subnormals() -> None
     for missing, flushed in ((1, 1), (3, 0)):
         got = np.asarray([(64 - missing) * TINY])
         assert measure(got, exact, "float32", 4.0, allowance, terms=2, flushes=True).flushed == flushed
+
+
+def test_terms_rounded_to_subnormals_are_forgiven_in_a_result_that_is_one() -> None:
+    def over(size: float, off: float, dtype: str = "float32") -> int:
+        got = np.asarray([size + off])
+        return measure(got, due(size), dtype, 4.0, np.zeros(()), terms=10).over
+
+    assert (over(TINY / 2, 9 * LEAST), over(TINY / 2, 10 * LEAST)) == (0, 1)
+    assert (over(TINY, 4 * LEAST), over(TINY, 5 * LEAST)) == (0, 1)
+    # Half types are made of float32, far from where that ends.
+    half = FORMATS["float16"]
+    assert over(half.tiny / 2, 5 * 2.0**half.subnormal_exponent, "float16") == 1
+
+
+@pytest.mark.parametrize(
+    ("function", "quantity", "options", "k"),
+    [
+        ("softmax", "value", {}, [0, 8, 10, 52]),
+        ("softmax", "d logits", {}, [0, 8, 10, 52]),
+        ("log_softmax", "value", {}, [8, 0, 0, 0]),
+        ("log_softmax", "d logits", {}, [0, 8, 10, 52]),
+        ("cross_entropy", "value", {"target": 0}, 8),
+        ("cross_entropy", "value", {"target": 1}, 0),
+        ("cross_entropy", "d logits", {"target": 0}, [0, 8, 10, 52]),
+        ("cross_entropy", "value", {"target": 0, "label_smoothing": 0.1}, 0),
+        ("softmax_focal_loss", "value", {"target": 0, "gamma": 0.5}, 12),
+        ("softmax_focal_loss", "d logits", {"target": 1, "gamma": 2.0}, [0, 24, 30, 156]),
+        ("nll_loss", "value", {"target": 0}, 0),
+    ],
+)
+def test_k_is_half_the_distance(function: str, quantity: str, options: dict[str, Any], k: list[float] | float) -> None:
+    arrays = {"logits": np.asarray([[20.0, 4.0, 0.0, -1e4]])}
+    if "target" in options:
+        arrays["target"] = np.asarray([float(options.pop("target"))])
+        options = {"reduction": "none", **options}
+    case = Case(function, "", "", "float32", arrays, options, "index")
+    found = np.ceil(np.broadcast_to(budget.allowance(case, quantity), (1, *np.shape(k)))[0])
+    end = 1 + options.get("gamma", 0.0)
+    np.testing.assert_allclose(found, k, atol=end - 1)  # 51.64 is the end of float32, times 1 + gamma
+    assert np.all(budget.allowance(case, quantity) <= 51.65 * end)
+    assert not np.any(budget.allowance(replace(case, dtype="float16"), quantity))
 
 
 def test_spread_is_the_farthest_apart_that_two_results_are() -> None:

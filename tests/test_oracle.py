@@ -233,10 +233,18 @@ def _natively(torch: Any, case: Case, a: dict[str, Any]) -> Any:
     if case.function in ("sigmoid", "log_sigmoid"):
         return torch.sigmoid(x) if case.function == "sigmoid" else f.logsigmoid(x)
     y, gamma, smoothing = a["target"], case.options.get("gamma"), case.options.get("label_smoothing", 0.0)
-    if case.function in BINARY:
+    if case.function in PAIRED:
+        weight = a["sample_weight"]
+        losses = f.kl_div(f.log_softmax(x, -1), f.log_softmax(y, -1), reduction="none", log_target=True).sum(-1)
+    elif case.function in BINARY:
         # torch differentiates by no weight of its own.
         weight, y = a["sample_weight"], (1 - smoothing) * y + smoothing / 2
-        if case.function == "binary_cross_entropy":
+        if case.function == "asymmetric_loss":
+            one, zero, margin = (case.options[name] for name in ("gamma_positive", "gamma_negative", "margin"))
+            p, raised = torch.sigmoid(x), (torch.sigmoid(x) - margin).clamp(min=0)
+            ones = a["pos_weight"] * y * (1 - p) ** one * f.logsigmoid(x)
+            losses = -(ones + (1 - y) * raised**zero * torch.log1p(-raised))
+        elif case.function == "binary_cross_entropy":
             losses = f.binary_cross_entropy(x, y, reduction="none")
         else:
             p, power, alpha = torch.sigmoid(x), gamma or 0.0, case.options.get("alpha")
@@ -249,23 +257,27 @@ def _natively(torch: Any, case: Case, a: dict[str, Any]) -> Any:
         q = ((1 - smoothing) * q + smoothing / x.shape[-1]) * a["class_weight"] * a.get("alpha", 1)
         log_p = x if case.function == "nll_loss" else f.log_softmax(x, -1)
         losses = -(q * (1 if gamma is None else (1 - f.softmax(x, -1)) ** gamma) * log_p).sum(-1)
+        if case.function == "poly_loss":
+            losses = losses + case.options["epsilon"] * (q * (1 - f.softmax(x, -1))).sum(-1)
     losses = a["sample_weight"] * losses
     how = case.options["reduction"]
     return losses if how == "none" else losses.sum() if how == "sum" else losses.sum() / weight.sum()
 
 
-# The others have no loss of their own in torch; mpmath has checked them above.
 @pytest.mark.parametrize("reduction", ["none", "mean", "sum"])
-@pytest.mark.parametrize("function", [f for f in FUNCTIONS if f not in ("poly_loss", "asymmetric_loss", *PAIRED)])
+@pytest.mark.parametrize("function", FUNCTIONS)
 def test_torch_agrees_in_float64(function: str, reduction: str) -> None:
     torch = pytest.importorskip("torch")
     rng = np.random.default_rng(3)
     problems = []
     if function in LOSSES:
         options: dict[str, Any] = {"reduction": reduction}
-        if function not in ("nll_loss", "binary_cross_entropy"):
+        if function not in ("nll_loss", "binary_cross_entropy", *PAIRED):
             options["label_smoothing"] = 0.125
         options |= {"gamma": 1.5} if "focal" in function else {}
+        options |= {"epsilon": -0.75} if function == "poly_loss" else {}
+        if function == "asymmetric_loss":
+            options |= {"gamma_positive": 0.5, "gamma_negative": 2.0, "margin": 0.05}
         options |= {"alpha": 0.25} if function == "sigmoid_focal_loss" else {}
         kinds: tuple[dict[str, Any], ...] = ({"kind": "index"}, {"kind": "float"}) if function in CATEGORICAL else ({},)
         problems = [_problem(function, rng, False, **options, **kind) for kind in kinds]

@@ -12,7 +12,7 @@ Nothing here calls an implementation of this package; no array library is import
 
 from arrayloss.testing._assertions import assert_conforms, assert_same, ulp_distance
 from arrayloss.testing._backends import Backend, Implementation, Loss, Numbers, as_numpy, backend, backends
-from arrayloss.testing._candidate import candidate, judged_as
+from arrayloss.testing._candidate import candidate, judged_as, parameters
 from arrayloss.testing._cases import PER_SAMPLE, Case, Reduce, Witness, case, fault, witness
 from arrayloss.testing._formats import FORMATS, HALF, Floats, Format, rounded, spacing
 from arrayloss.testing._measure import Due, Exact, Gap, Measurement, errors, measure, spread
@@ -47,6 +47,7 @@ __all__ = [
     "judged_as",
     "judged_functions",
     "measure",
+    "parameters",
     "rounded",
     "spacing",
     "spread",

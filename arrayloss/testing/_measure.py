@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from arrayloss.testing._formats import FORMATS, Floats, spacing
+from arrayloss.testing._formats import FORMATS, HALF, Floats, spacing
 
 
 @dataclass(frozen=True)
@@ -104,14 +104,14 @@ def measure(
     """Compare with the exact numbers.
 
     `base` is the budget in ULP, `allowance` what conditioning adds to it. A number is the sum of up to `terms`
-    exponentials, each of which has been rounded to a multiple of the smallest subnormal number, or, where the compiler
-    `flushes` these, may have become 0.
+    exponentials: where it is itself no normal number, each of these has been rounded to a multiple of the smallest
+    subnormal number; where the compiler `flushes` them, they may have become 0. Half types are computed in float32.
     """
     if got.shape != exact.high.shape:
         raise ValueError(f"shape {got.shape} came back, {exact.high.shape} was due")
-    form = FORMATS[dtype]
-    underflow = terms / 2 * 2.0**form.subnormal_exponent / spacing(_size(exact), dtype)
-    allowance = np.broadcast_to(allowance, got.shape) + underflow
+    form, least = FORMATS[dtype], FORMATS["float32" if dtype in HALF else dtype]
+    underflow = terms / 2 * 2.0**least.subnormal_exponent / spacing(_size(exact), dtype)
+    allowance = np.broadcast_to(allowance, got.shape) + np.where(_size(exact) < least.tiny, underflow, 0)
     error = errors(got, exact, dtype)
     size = np.abs(exact.high)
     defined = np.isfinite(exact.high)
@@ -123,8 +123,7 @@ def measure(
     missing = ~defined & ~((got == exact.high) | (np.isnan(got) & np.isnan(exact.high)))
     over = finite & (error > base + allowance)
     zero = over & (got == 0)
-    # Terms are computed in float32 at the least.
-    gone = terms * min(form.tiny, FORMATS["float32"].tiny)
+    gone = terms * least.tiny
     flushed = (zero & (size < form.tiny)) | (flushes & over & (error * spacing(_size(exact), dtype) <= gone))
     lost = zero & ~flushed
     counted = finite & ~flushed
