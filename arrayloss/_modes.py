@@ -92,15 +92,12 @@ class Against:
         """Numbers, fewer if there are many, that have the sum of the surprisals."""
         xp, products = self._mode.xp, self._e
         odd = []
-        # (1 + a) (1 + b) is 1 + (a + b + a b): all terms are positive, and nothing is lost, however small they are.
         for _ in range(2 if products.shape[0] > self._MANY else 0):
             half, rest = divmod(products.shape[0], 2)
             a, b = products[:half], products[half : 2 * half]
             if rest:
                 odd.append(products[2 * half :])
-            products = a * b
-            products += a
-            products += b
+            products = self._mode.joint(a, b)
         if odd:
             products = xp.concat([products, *odd])
         return xp.log1p(products) if products is self._e or bool(xp.max(products) < float("inf")) else self.surprisal
@@ -121,15 +118,14 @@ class Against:
     def rarity(self) -> tuple[Array, Array]:
         """-log of the chance of the other answer, its larger part without an error."""
         xp = self._mode.xp
-        above, below = self._mode.sides(self._x * self._sign)
+        above, below = self._mode.sides(self._mode.turned(self._x, self._sign))
         return below, xp.log1p(xp.exp(-(above + below)))
 
     def pull(self, g: Array) -> Array:
         """That of the log of the answer's chance, in place of the odds."""
-        miss = self._miss()
-        miss *= self._sign
-        miss *= -g
-        return miss
+        turned = self._mode.turn(self._miss(), self._sign)
+        turned *= -g
+        return turned
 
 
 class Traced:
@@ -461,17 +457,33 @@ class Eager(Traced):
     def inverse(self, x: Array) -> Array:
         return 1 / x
 
-    def turning(self, answers: Array) -> Array:
-        """1 - 2 answers."""
+    def joint(self, a: Array, b: Array) -> Array:
+        """(1 + a) (1 + b) - 1, of positive terms."""
+        c = a * b
+        c += a
+        c += b
+        return c
+
+    def sign(self, answers: Array) -> Array:
+        """What `turned` and `turn` take for 1 - 2 answers."""
         sign = self.real(answers) * -2
         sign += 1
         return sign
 
+    def turned(self, x: Array, sign: Array) -> Array:
+        """`x` times 1 - 2 answers; what is infinite may become nan."""
+        return x * sign
+
+    def turn(self, x: Array, sign: Array) -> Array:
+        """`turned`, in place."""
+        x *= sign
+        return x
+
     def against(self, x: Array, answers: Array, near: float) -> Against | None:
         if not self.looks or 0 in x.shape:
             return None
-        sign = self.turning(answers)
-        denied = x * sign
+        sign = self.sign(answers)
+        denied = self.turned(x, sign)
         # A nan is not below, either.
         if not bool(self.xp.max(denied) < self._most):
             return None
