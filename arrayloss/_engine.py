@@ -384,6 +384,10 @@ def binary(
             if bool(xp.any(wrong)):
                 allowed = "a binary target must be in [0, 1]" if soft else "a binary target must be 0 or 1"
                 _refuse(xp, wrong, layout.canonical(xp, target), layout, "label", allowed)
+        elif weight is None:
+            # Each sample is still of weight 1: there are no weights to store, nor to sum.
+            y = y if soft else _as(xp, y, compute)
+            y = xp.where(wrong, xp.full_like(y, float("nan")), y)
         else:
             weight = _poison(xp, wrong, weight, compute)
     samples = Samples(library, math.prod(layout.samples), valid, weight)

@@ -415,7 +415,7 @@ def _sigmoid(
     xp = mode.xp
     # x = above - below, one of which is 0; a nan is in one of them, and in `e`.
     above, below = mode.sides(x)
-    e = mode.exp(-(above + below), near)
+    e = mode.exp(mode.under(x, above, below), near)
 
     def both() -> tuple[Array, Array]:
         up, down = mode.raised(x, e)
@@ -501,6 +501,10 @@ class LabelLoss:
     keeps_classes: ClassVar[bool] = False
 
     @property
+    def elementwise(self) -> bool:
+        return isinstance(self.link, BinaryLink)
+
+    @property
     def _costs(self) -> tuple[Cost, ...]:
         return (self.cost,) if self.cost_of_zero is None else (self.cost, self.cost_of_zero)
 
@@ -558,6 +562,7 @@ class RowLoss:
     cost: Cost
     dtype: Any
     keeps_classes: ClassVar[bool] = False
+    elementwise: ClassVar[bool] = False
 
     def __call__(self, mode: Traced, x: Array, coefficient: Array | None, target: Array) -> Evaluated:
         xp = mode.xp
@@ -590,6 +595,7 @@ class BinaryLoss:
     costs: tuple[Cost, Cost]
     dtype: Any
     keeps_classes: ClassVar[bool] = False
+    elementwise: ClassVar[bool] = True
 
     def __call__(self, mode: Traced, x: Array, coefficient: Array | None, one: Array, zero: Array) -> Evaluated:
         cost_one, cost_zero = self.costs
@@ -677,6 +683,7 @@ class Answered:
     loss: LabelLoss
     weights: AnswerWeights
     keeps_classes: ClassVar[bool] = False
+    elementwise: ClassVar[bool] = True
 
     @property
     def dtype(self) -> Any:
@@ -707,6 +714,10 @@ class Assembled:
     keeps_classes: ClassVar[bool] = False
 
     @property
+    def elementwise(self) -> bool:
+        return self.loss.elementwise
+
+    @property
     def dtype(self) -> Any:
         return self.loss.dtype
 
@@ -728,6 +739,10 @@ class Diagonal:
     loss: LabelLoss | RowLoss | BinaryLoss | Answered | Assembled
     least: float | None
     keeps_classes: ClassVar[bool] = True
+
+    @property
+    def elementwise(self) -> bool:
+        return self.loss.elementwise
 
     @property
     def dtype(self) -> Any:
@@ -813,6 +828,7 @@ class Divergence:
 
     dtype: Any
     keeps_classes: ClassVar[bool] = False
+    elementwise: ClassVar[bool] = False
 
     def __call__(self, mode: Traced, x: Array, coefficient: Array | None, target: Array) -> Evaluated:
         xp = mode.xp
@@ -869,6 +885,7 @@ class Softmax:
 
     dtype: Any
     keeps_classes: ClassVar[bool] = True
+    elementwise: ClassVar[bool] = False
     left_out: ClassVar[float] = 0.0
 
     def __call__(self, mode: Traced, x: Array) -> Evaluated:
@@ -884,6 +901,7 @@ class LogSoftmax:
 
     dtype: Any
     keeps_classes: ClassVar[bool] = True
+    elementwise: ClassVar[bool] = False
     left_out: ClassVar[float] = -float("inf")
 
     def __call__(self, mode: Traced, x: Array) -> Evaluated:
@@ -897,6 +915,7 @@ class LogSumExp:
 
     dtype: Any
     keeps_classes: ClassVar[bool] = False
+    elementwise: ClassVar[bool] = False
 
     def __call__(self, mode: Traced, x: Array) -> Evaluated:
         xp = mode.xp
@@ -915,6 +934,7 @@ class Sigmoid:
 
     dtype: Any
     keeps_classes: ClassVar[bool] = True
+    elementwise: ClassVar[bool] = True
 
     def __call__(self, mode: Traced, x: Array) -> Evaluated:
         xp = mode.xp
@@ -922,7 +942,7 @@ class Sigmoid:
         _, odds = _sigmoid(mode, x, 0.0)
         # p (1 - p), with one rounding less.
         above, below = mode.sides(x)
-        e = xp.exp(-(above + below))
+        e = xp.exp(mode.under(x, above, below))
         slope = e / ((1 + e) * (1 + e))
         return Evaluated(mode.real(odds()[0]), (lambda g: mode.real(g * slope),))
 
@@ -933,6 +953,7 @@ class LogSigmoid:
 
     dtype: Any
     keeps_classes: ClassVar[bool] = True
+    elementwise: ClassVar[bool] = True
 
     def __call__(self, mode: Traced, x: Array) -> Evaluated:
         (_, below, short), odds = _sigmoid(mode, mode.real(x), CrossEntropy.near)

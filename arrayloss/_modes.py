@@ -284,6 +284,11 @@ class Traced:
         positive, zero = x >= 0, xp.zeros_like(x)
         return xp.where(positive, x, zero), xp.where(positive, zero, -x)
 
+    def under(self, x: Array, above: Array, below: Array) -> Array:
+        """-|x|, with the derivative of its sides."""
+        # Of x alone: XLA's CPU compiler would store the sides.
+        return self.xp.where(x >= 0, -x, x)
+
     def raised(self, x: Array, e: Array) -> tuple[Array, Array]:
         """exp(min(x, 0)) and exp(min(-x, 0)), of `e = exp(-|x|)`."""
         xp = self.xp
@@ -495,6 +500,9 @@ class Eager(Traced):
     def sides(self, x: Array) -> tuple[Array, Array]:
         zero = self.xp.zeros_like(x)
         return self.xp.maximum(x, zero), self.xp.maximum(-x, zero)
+
+    def under(self, x: Array, above: Array, below: Array) -> Array:
+        return -(above + below)
 
     def raised(self, x: Array, e: Array) -> tuple[Array, Array]:
         sign = self.xp.sign(x)

@@ -80,7 +80,9 @@ class _Eager(Eager):
         return torch.reciprocal(x)
 
     def joint(self, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-        return (a + b).addcmul_(a, b)
+        c = a + b
+        c.addcmul_(a, b)
+        return c
 
     # x - 2 x y, one operation for what takes two; without an error where x is finite.
 
