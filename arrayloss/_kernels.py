@@ -125,6 +125,11 @@ class Focal(Cost):
         return mode.times(self._factor(mode, at), at.surprisal)
 
     def slope(self, mode: Traced, at: Chance) -> Array:
+        if self.gamma in (1, 2):
+            # The quotient multiplied out, which for a power below 1 would not do: its derivative at 0 is infinite.
+            p, miss = at.odds()
+            bent = miss + self.gamma * mode.times(p, at.surprisal)
+            return bent if self.gamma == 1 else miss * bent
         return self._factor(mode, at) * (1 + self.gamma * self._ratio(mode, at))
 
     def curvature(self, mode: Traced, at: Chance) -> Array:

@@ -521,6 +521,8 @@ class Eager(Traced):
         if not self.looks:
             return super().times(weight, x)
         product = weight * x
+        if math.prod(weight.shape) == 1 and bool(weight):
+            return product
         # A maximum is nan where anything is.
         if 0 in product.shape or not bool(self.xp.isnan(self.xp.max(product))):
             return product

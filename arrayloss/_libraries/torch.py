@@ -87,7 +87,8 @@ class _Eager(Eager):
     # x - 2 x y, one operation for what takes two; without an error where x is finite.
 
     def sign(self, answers: torch.Tensor) -> torch.Tensor:
-        return self.real(answers)
+        real: torch.Tensor = self.real(answers)
+        return real
 
     def turned(self, x: torch.Tensor, sign: torch.Tensor) -> torch.Tensor:
         return torch.addcmul(x, x, sign, value=-2)
