@@ -76,8 +76,10 @@ class _Eager(Eager):
     def labels(self, x: torch.Tensor, labels: torch.Tensor) -> _Labels:
         return _Labels(labels)
 
-    def inverse(self, x: torch.Tensor) -> torch.Tensor:
-        return torch.reciprocal(x)
+    def parted(self, e: torch.Tensor) -> torch.Tensor:
+        total = e + 1
+        e /= total
+        return total.reciprocal_()
 
     def joint(self, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
         c = a + b
