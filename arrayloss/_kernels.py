@@ -409,8 +409,9 @@ def _sigmoid_label(mode: Traced, x: Array, target: Array, near: float) -> tuple[
 
 
 def _sigmoid_total(mode: Traced, x: Array, target: Array, near: float) -> tuple[Array, Pull] | None:
-    against = mode.against(x, target, near)
-    return None if against is None else (against.surprisals, against.pull)
+    against = mode.against(x, target, near, known=False)
+    total = None if against is None else against.surprisals()
+    return None if against is None or total is None else (total, against.pull)
 
 
 def _sigmoid(

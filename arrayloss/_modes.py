@@ -75,7 +75,7 @@ class Against:
     # Numbers from which it pays to multiply rather than to take all of the logarithms, and up to which a temporary of
     # their size stays in a cache. (Large ones are given back to the system, and take longer to have again than to use.)
     _MANY = 1 << 12
-    _CACHED = 1 << 18
+    _CACHED = 1 << 19
 
     def __init__(self, mode: Eager, x: Array, sign: Array, e: Array) -> None:
         self._mode = mode
@@ -89,9 +89,8 @@ class Against:
     def surprisal(self) -> Array:
         return self._mode.xp.log1p(self._e)
 
-    @property
-    def surprisals(self) -> Array:
-        """Numbers, fewer if there are many, that have the sum of the surprisals."""
+    def surprisals(self) -> Array | None:
+        """Numbers, fewer if there are many, that have the sum of the surprisals; None where odds are out of range."""
         xp, products = self._mode.xp, self._e
         odd = []
         for _ in range(2 if products.shape[0] > self._MANY else 0):
@@ -102,7 +101,11 @@ class Against:
             products = self._mode.joint(a, b)
         if odd:
             products = xp.concat([products, *odd])
-        return xp.log1p(products) if products is self._e or bool(xp.max(products) < float("inf")) else self.surprisal
+        for some in (products, self._e):
+            # A nan is not below, either.
+            if 0 in some.shape or bool(xp.max(some) < float("inf")):
+                return xp.log1p(some)
+        return None
 
     def _miss(self) -> Array:
         if not self._parted:
@@ -275,8 +278,8 @@ class Traced:
     # -----------------------------------------------------------------------------------------------------------
     # Numbers on their own
 
-    def against(self, x: Array, answers: Array, near: float) -> Against | None:
-        """The odds against the answers; None where they might be out of range, or that can't be known.
+    def against(self, x: Array, answers: Array, near: float, *, known: bool = True) -> Against | None:
+        """The odds against the answers; None where they are out of range, if that is to be `known`, or can't be.
 
         Nor would they do for a tape: the derivative of e / (1 + e) by its parts is a difference of numbers near 1.
         """
@@ -363,8 +366,6 @@ class Eager(Traced):
         self._rough = rough and self.wide is not None
         # Ratios of numbers from 1 / largest to largest are in range as well.
         self._largest = float(xp.finfo(dtype).max) ** 0.5 / 4
-        # Their exponentials are in range.
-        self._most = math.floor(math.log(xp.finfo(dtype).max))
 
     def summing(self) -> Eager:
         """This mode, for a kernel of whose values only the sum is asked for."""
@@ -491,15 +492,15 @@ class Eager(Traced):
         x *= sign
         return x
 
-    def against(self, x: Array, answers: Array, near: float) -> Against | None:
-        if not self.looks or 0 in x.shape:
+    def against(self, x: Array, answers: Array, near: float, *, known: bool = True) -> Against | None:
+        if not self.looks:
             return None
         sign = self.sign(answers)
-        denied = self.turned(x, sign)
+        e = self.turned(x, sign)
+        e = self.exp(e, near) if self._rough and not near else self.xp.exp(e, out=e)
         # A nan is not below, either.
-        if not bool(self.xp.max(denied) < self._most):
+        if known and not (0 in e.shape or bool(self.xp.max(e) < float("inf"))):
             return None
-        e = self.exp(denied, near) if self._rough and not near else self.xp.exp(denied, out=denied)
         return Against(self, x, sign, e)
 
     # Selections by a condition are slow where the branch can't be foretold (1.6 ns an element on NumPy, 2 on torch,
@@ -546,6 +547,8 @@ class Eager(Traced):
         return super().blend(weight, x, other, y)
 
     def still(self, cotangent: Array, gradient: Array) -> Array:
+        if self.looks and math.prod(cotangent.shape) == 1 and bool(cotangent):
+            return gradient
         if self.looks and 0 not in cotangent.shape and bool(self.xp.min(self.xp.abs(cotangent)) > 0):
             return gradient
         return super().still(cotangent, gradient)

@@ -18,7 +18,7 @@ _CPU_BLOCK_BYTES = 2 * 1024 * 1024
 _CPU_NUMBERS_BYTES = 4 * 1024 * 1024
 _DEVICE_BLOCK_BYTES = 256 * 1024 * 1024
 # Elements from which a sum in float64 is folded first.
-_FOLDED = 1 << 16
+_FOLDED = 1 << 19
 
 
 def _plain() -> bool:
