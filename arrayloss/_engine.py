@@ -120,7 +120,7 @@ def _asked(
     memory: tuple[int, ...] | None,
     given: Any,
     elementwise: bool,
-    axis: int | None,
+    axis: int,
     label_smoothing: float,
     ignore_index: int | None,
     reduction: str | Reduction,
@@ -393,7 +393,7 @@ def binary(
         None,
         logits.dtype,
         True,
-        None,
+        0,
         label_smoothing,
         ignore_index,
         reduction,
@@ -453,6 +453,10 @@ def binary(
             if bool(xp.any(wrong)):
                 allowed = "a binary target must be in [0, 1]" if soft else "a binary target must be 0 or 1"
                 _refuse(xp, wrong, layout.canonical(xp, target), layout, "label", allowed)
+        elif weight is None:
+            # Each sample is still of weight 1: there are no weights to store, nor to sum.
+            y = y if soft else _as(xp, y, compute)
+            y = xp.where(wrong, xp.full_like(y, float("nan")), y)
         else:
             weight = _poison(xp, wrong, weight, compute)
     samples = Samples(library, math.prod(each), valid, weight)

@@ -132,6 +132,11 @@ class Focal(Cost):
         return mode.times(self._factor(mode, at), at.surprisal)
 
     def slope(self, mode: Traced, at: Chance) -> Array:
+        if self.gamma in (1, 2):
+            # The quotient multiplied out, which for a power below 1 would not do: its derivative at 0 is infinite.
+            p, miss = at.odds()
+            bent = miss + self.gamma * mode.times(p, at.surprisal)
+            return bent if self.gamma == 1 else miss * bent
         return self._factor(mode, at) * (1 + self.gamma * self._ratio(mode, at))
 
     def curvature(self, mode: Traced, at: Chance) -> Array:
@@ -414,8 +419,9 @@ def _sigmoid_label(mode: Traced, x: Array, target: Array, near: float) -> tuple[
 
 
 def _sigmoid_total(mode: Traced, x: Array, target: Array, near: float) -> tuple[Array, Pull] | None:
-    against = mode.against(x, target, near)
-    return None if against is None else (against.surprisals, against.pull)
+    against = mode.against(x, target, near, known=False)
+    total = None if against is None else against.surprisals()
+    return None if against is None or total is None else (total, against.pull)
 
 
 def _sigmoid(
@@ -425,7 +431,7 @@ def _sigmoid(
     xp = mode.xp
     # x = above - below, one of which is 0; a nan is in one of them, and in `e`.
     above, below = mode.sides(x)
-    e = mode.exp(-(above + below), near)
+    e = mode.exp(mode.under(x, above, below), near)
 
     def both() -> tuple[Array, Array]:
         up, down = mode.raised(x, e)
@@ -514,6 +520,10 @@ class LabelLoss:
     keeps_classes: ClassVar[bool] = False
 
     @property
+    def elementwise(self) -> bool:
+        return isinstance(self.link, BinaryLink)
+
+    @property
     def _costs(self) -> tuple[Cost, ...]:
         return (self.cost,) if self.cost_of_zero is None else (self.cost, self.cost_of_zero)
 
@@ -571,6 +581,7 @@ class RowLoss:
     cost: Cost
     dtype: Any
     keeps_classes: ClassVar[bool] = False
+    elementwise: ClassVar[bool] = False
 
     def __call__(self, mode: Traced, x: Array, coefficient: Array | None, target: Array) -> Evaluated:
         xp = mode.xp
@@ -603,6 +614,7 @@ class BinaryLoss:
     costs: tuple[Cost, Cost]
     dtype: Any
     keeps_classes: ClassVar[bool] = False
+    elementwise: ClassVar[bool] = True
 
     def __call__(self, mode: Traced, x: Array, coefficient: Array | None, one: Array, zero: Array) -> Evaluated:
         cost_one, cost_zero = self.costs
@@ -690,6 +702,7 @@ class Answered:
     loss: LabelLoss
     weights: AnswerWeights
     keeps_classes: ClassVar[bool] = False
+    elementwise: ClassVar[bool] = True
 
     @property
     def dtype(self) -> Any:
@@ -720,6 +733,10 @@ class Assembled:
     keeps_classes: ClassVar[bool] = False
 
     @property
+    def elementwise(self) -> bool:
+        return self.loss.elementwise
+
+    @property
     def dtype(self) -> Any:
         return self.loss.dtype
 
@@ -741,6 +758,10 @@ class Diagonal:
     loss: LabelLoss | RowLoss | BinaryLoss | Answered | Assembled
     least: float | None
     keeps_classes: ClassVar[bool] = True
+
+    @property
+    def elementwise(self) -> bool:
+        return self.loss.elementwise
 
     @property
     def dtype(self) -> Any:
@@ -826,6 +847,7 @@ class Divergence:
 
     dtype: Any
     keeps_classes: ClassVar[bool] = False
+    elementwise: ClassVar[bool] = False
 
     def __call__(self, mode: Traced, x: Array, coefficient: Array | None, target: Array) -> Evaluated:
         xp = mode.xp
@@ -884,6 +906,7 @@ class Softmax:
     dtype: Any
     keeps_classes: ClassVar[bool] = True
     keeps_exponentials: ClassVar[bool] = False
+    elementwise: ClassVar[bool] = False
     left_out: ClassVar[float] = 0.0
 
     def __call__(self, mode: Traced, x: Array) -> Evaluated:
@@ -900,6 +923,7 @@ class LogSoftmax:
     dtype: Any
     keeps_classes: ClassVar[bool] = True
     keeps_exponentials: ClassVar[bool] = True
+    elementwise: ClassVar[bool] = False
     left_out: ClassVar[float] = -float("inf")
 
     def __call__(self, mode: Traced, x: Array) -> Evaluated:
@@ -914,6 +938,7 @@ class LogSumExp:
     dtype: Any
     keeps_classes: ClassVar[bool] = False
     keeps_exponentials: ClassVar[bool] = False
+    elementwise: ClassVar[bool] = False
 
     def __call__(self, mode: Traced, x: Array) -> Evaluated:
         xp = mode.xp
@@ -933,6 +958,7 @@ class Sigmoid:
     dtype: Any
     keeps_classes: ClassVar[bool] = True
     keeps_exponentials: ClassVar[bool] = False
+    elementwise: ClassVar[bool] = True
 
     def __call__(self, mode: Traced, x: Array) -> Evaluated:
         xp = mode.xp
@@ -940,7 +966,7 @@ class Sigmoid:
         _, odds = _sigmoid(mode, x, 0.0)
         # p (1 - p), with one rounding less.
         above, below = mode.sides(x)
-        e = xp.exp(-(above + below))
+        e = xp.exp(mode.under(x, above, below))
         slope = e / ((1 + e) * (1 + e))
         return Evaluated(mode.real(odds()[0]), (lambda g: mode.real(g * slope),))
 
@@ -952,6 +978,7 @@ class LogSigmoid:
     dtype: Any
     keeps_classes: ClassVar[bool] = True
     keeps_exponentials: ClassVar[bool] = False
+    elementwise: ClassVar[bool] = True
 
     def __call__(self, mode: Traced, x: Array) -> Evaluated:
         (_, below, short), odds = _sigmoid(mode, mode.real(x), CrossEntropy.near)

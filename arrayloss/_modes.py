@@ -149,64 +149,67 @@ class Against:
     One exponential for both signs: log1p(e) is the surprisal, e / (1 + e) the chance of the other answer.
     """
 
-    # Numbers from which it pays to multiply rather than to take all of the logarithms.
+    # Numbers from which it pays to multiply rather than to take all of the logarithms, and up to which a temporary of
+    # their size stays in a cache. (Large ones are given back to the system, and take longer to have again than to use.)
     _MANY = 1 << 12
+    _CACHED = 1 << 19
 
     def __init__(self, mode: Eager, x: Array, sign: Array, e: Array) -> None:
         self._mode = mode
         self._x = x
         self._sign = sign
         self._e = e
-        self._total: Array | None = None
         self._chance: Array | None = None
+        self._parted = False
 
     @property
     def surprisal(self) -> Array:
         return self._mode.xp.log1p(self._e)
 
-    @property
-    def surprisals(self) -> Array:
-        """Numbers, fewer if there are many, that have the sum of the surprisals."""
+    def surprisals(self) -> Array | None:
+        """Numbers, fewer if there are many, that have the sum of the surprisals; None where odds are out of range."""
         xp, products = self._mode.xp, self._e
         odd = []
-        # (1 + a) (1 + b) is 1 + (a + b + a b): all terms are positive, and nothing is lost, however small they are.
         for _ in range(2 if products.shape[0] > self._MANY else 0):
             half, rest = divmod(products.shape[0], 2)
             a, b = products[:half], products[half : 2 * half]
             if rest:
                 odd.append(products[2 * half :])
-            products = a * b
-            products += a
-            products += b
+            products = self._mode.joint(a, b)
         if odd:
             products = xp.concat([products, *odd])
-        return xp.log1p(products) if products is self._e or bool(xp.max(products) < float("inf")) else self.surprisal
+        for some in (products, self._e):
+            # A nan is not below, either.
+            if 0 in some.shape or bool(xp.max(some) < float("inf")):
+                return xp.log1p(some)
+        return None
 
     def _miss(self) -> Array:
-        if self._total is None:
-            self._total = self._e + 1
-            self._e /= self._total
+        if not self._parted:
+            for i in range(0, self._e.shape[0], self._CACHED):
+                some = self._e[i : i + self._CACHED]
+                some /= some + 1
+            self._parted = True
         return self._e
 
     def odds(self) -> tuple[Array, Array]:
-        miss = self._miss()
         if self._chance is None:
-            assert self._total is not None  # `_miss` made it
-            self._chance = self._mode.inverse(self._total)
-        return self._chance, miss
+            assert not self._parted  # the pull comes last
+            self._chance = self._mode.parted(self._e)
+            self._parted = True
+        return self._chance, self._e
 
     def rarity(self) -> tuple[Array, Array]:
         """-log of the chance of the other answer, its larger part without an error."""
         xp = self._mode.xp
-        above, below = self._mode.sides(self._x * self._sign)
+        above, below = self._mode.sides(self._mode.turned(self._x, self._sign))
         return below, xp.log1p(xp.exp(-(above + below)))
 
     def pull(self, g: Array) -> Array:
         """That of the log of the answer's chance, in place of the odds."""
-        miss = self._miss()
-        miss *= self._sign
-        miss *= -g
-        return miss
+        turned = self._mode.turn(self._miss(), self._sign)
+        turned *= -g
+        return turned
 
 
 class Traced:
@@ -365,8 +368,8 @@ class Traced:
     # -----------------------------------------------------------------------------------------------------------
     # Numbers on their own
 
-    def against(self, x: Array, answers: Array, near: float) -> Against | None:
-        """The odds against the answers; None where they might be out of range, or that can't be known.
+    def against(self, x: Array, answers: Array, near: float, *, known: bool = True) -> Against | None:
+        """The odds against the answers; None where they are out of range, if that is to be `known`, or can't be.
 
         Nor would they do for a tape: the derivative of e / (1 + e) by its parts is a difference of numbers near 1.
         """
@@ -377,6 +380,11 @@ class Traced:
         xp = self.xp
         positive, zero = x >= 0, xp.zeros_like(x)
         return xp.where(positive, x, zero), xp.where(positive, zero, -x)
+
+    def under(self, x: Array, above: Array, below: Array) -> Array:
+        """-|x|, with the derivative of its sides."""
+        # Of x alone: XLA's CPU compiler would store the sides.
+        return self.xp.where(x >= 0, -x, x)
 
     def raised(self, x: Array, e: Array) -> tuple[Array, Array]:
         """exp(min(x, 0)) and exp(min(-x, 0)), of `e = exp(-|x|)`."""
@@ -450,8 +458,6 @@ class Eager(Traced):
         self._rough = rough and self.wide is not None
         # Ratios of numbers from 1 / largest to largest are in range as well.
         self._largest = float(xp.finfo(dtype).max) ** 0.5 / 4
-        # Their exponentials are in range.
-        self._most = math.floor(math.log(xp.finfo(dtype).max))
         self._value: Array | None = None
         self._gradient: Array | None = None
 
@@ -631,24 +637,44 @@ class Eager(Traced):
         e *= 1 / total
         return e, factor
 
-    def inverse(self, x: Array) -> Array:
-        return 1 / x
+    def parted(self, e: Array) -> Array:
+        """1 / (1 + e), and e / (1 + e) in place of e."""
+        total = e + 1
+        e /= total
+        return 1 / total
 
-    def turning(self, answers: Array) -> Array:
-        """1 - 2 answers."""
+    def joint(self, a: Array, b: Array) -> Array:
+        """(1 + a) (1 + b) - 1, of positive terms."""
+        c = a * b
+        c += a
+        c += b
+        return c
+
+    def sign(self, answers: Array) -> Array:
+        """What `turned` and `turn` take for 1 - 2 answers."""
         sign = self.real(answers) * -2
         sign += 1
         return sign
 
-    def against(self, x: Array, answers: Array, near: float) -> Against | None:
-        if not self.looks or 0 in x.shape:
+    def turned(self, x: Array, sign: Array) -> Array:
+        """`x` times 1 - 2 answers; what is infinite may become nan."""
+        return x * sign
+
+    def turn(self, x: Array, sign: Array) -> Array:
+        """`turned`, in place."""
+        x *= sign
+        return x
+
+    def against(self, x: Array, answers: Array, near: float, *, known: bool = True) -> Against | None:
+        if not self.looks:
             return None
-        sign = self.turning(answers)
-        denied = x * sign
+        sign = self.sign(answers)
+        e = self.turned(x, sign)
+        e = self.exp(e, near) if self._rough and not near else self.xp.exp(e, out=e)
         # A nan is not below, either.
-        if not self.most(denied) < self._most:
+        if known and not (0 in e.shape or self.most(e) < float("inf")):
             return None
-        return Against(self, x, sign, self.exp(denied, near))
+        return Against(self, x, sign, e)
 
     # Selections by a condition are slow where the branch can't be foretold (1.6 ns an element on NumPy, 2 on torch,
     # against 0.05 for a product), so there are none here.
@@ -656,6 +682,9 @@ class Eager(Traced):
     def sides(self, x: Array) -> tuple[Array, Array]:
         zero = self.xp.zeros_like(x)
         return self.xp.maximum(x, zero), self.xp.maximum(-x, zero)
+
+    def under(self, x: Array, above: Array, below: Array) -> Array:
+        return -(above + below)
 
     def raised(self, x: Array, e: Array) -> tuple[Array, Array]:
         sign = self.xp.sign(x)
@@ -674,6 +703,8 @@ class Eager(Traced):
         if not self.looks:
             return super().times(weight, x)
         product = weight * x
+        if math.prod(weight.shape) == 1 and bool(weight):
+            return product
         # A maximum is nan where anything is.
         if 0 in product.shape or not math.isnan(self.most(product)):
             return product
@@ -689,6 +720,8 @@ class Eager(Traced):
         return super().blend(weight, x, other, y)
 
     def still(self, cotangent: Array, gradient: Array) -> Array:
+        if self.looks and math.prod(cotangent.shape) == 1 and bool(cotangent):
+            return gradient
         if self.looks and 0 not in cotangent.shape and self.least(self.xp.abs(cotangent)) > 0:
             return gradient
         return super().still(cotangent, gradient)

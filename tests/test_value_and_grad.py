@@ -53,6 +53,24 @@ def test_the_value_is_the_plain_functions(backend: Any, name: str) -> None:
     assert backend.device_of(gradient) == backend.device_of(x)
 
 
+@pytest.mark.parametrize("scale", [1, 30, 1e4])
+@pytest.mark.parametrize("n", [20_003, 300_001])
+@pytest.mark.parametrize("name", ["binary_cross_entropy_with_logits", "sigmoid_focal_loss"])
+def test_a_sum_of_many_is_that_of_their_losses(backend: Any, name: str, n: int, scale: float) -> None:
+    """Where there are many, eager libraries sum within a block, and take the logarithms of products of odds."""
+    loss = getattr(arrayloss, name)
+    rng = np.random.default_rng(12)
+    x = (scale * rng.standard_normal(n)).astype(np.float32)
+    x[::1000] = -np.inf
+    x, y = (backend.asarray(a) for a in (x, (rng.random(n) > 0.5).astype(np.float32) * (x > -np.inf)))
+    losses = backend.to_numpy(loss(x, y, reduction="none")).astype(np.float64)
+    value, gradient = value_and_grad(loss)(x, y, reduction="sum")
+    np.testing.assert_allclose(backend.to_numpy(value), losses.sum(), rtol=1e-5)
+    np.testing.assert_allclose(backend.to_numpy(loss(x, y, reduction="sum")), losses.sum(), rtol=1e-5)
+    _, each = value_and_grad(loss)(x, y, reduction="none", cotangent=backend.asarray(np.ones(n, np.float32)))
+    np.testing.assert_allclose(backend.to_numpy(gradient), backend.to_numpy(each), rtol=1e-6)
+
+
 @pytest.mark.parametrize("name", INPUTS)
 def test_grad_is_the_second_half(backend: Any, name: str) -> None:
     loss = getattr(arrayloss, name)

@@ -45,6 +45,8 @@ def _jvp(kernel: Any, primals: Any, tangents: Any) -> tuple[Array, Array]:
             pull = evaluated.pulls[i]
             if evaluated.push is not None:
                 tangent += evaluated.push(v)
+            elif pull is not None and kernel.elementwise:
+                tangent += pull(jnp.ones_like(value)) * v
             elif pull is not None:
                 # One number a row: its derivative is a row, what 1 is pulled back to.
                 tangent += jnp.sum(pull(jnp.ones_like(value)) * v, axis=1, keepdims=True)
@@ -80,7 +82,21 @@ class Jax(Library):
         return _Traced(self.xp, dtype)
 
     def apply(self, kernel: Any, arrays: Arrays, *, summed: bool = False) -> Array:
-        return _apply(kernel, arrays)
+        if not kernel.elementwise:
+            return _apply(kernel, arrays)
+        return jnp.reshape(_apply(kernel, _in_a_row(arrays)), arrays[0].shape)
+
+    def gradient(self, kernel: Any, arrays: Arrays, cotangent: Array, *, summed: bool = False) -> tuple[Array, Array]:
+        if not kernel.elementwise:
+            return super().gradient(kernel, arrays, cotangent)
+        cotangent, *arrays_ = _in_a_row((cotangent, *arrays))
+        value, gradient = super().gradient(kernel, tuple(arrays_), cotangent)
+        return jnp.reshape(value, arrays[0].shape), jnp.reshape(gradient, arrays[0].shape)
+
+
+def _in_a_row(arrays: Arrays) -> Arrays:
+    """(n, 1) as (1, n): XLA's CPU compiler makes vector code of the last axis alone."""
+    return tuple(None if a is None else jnp.reshape(a, (1, a.shape[0])) for a in arrays)
 
 
 library = Jax(jnp)

@@ -59,8 +59,8 @@ def _column_sums(x: Array) -> Array:
 
 
 # 1 us each, and the same for every call.
-_isdtype = lru_cache(maxsize=128)(xp.isdtype)
-_result_type = lru_cache(maxsize=128)(xp.result_type)
+_isdtype = lru_cache(maxsize=128)(np.isdtype)
+_result_type = lru_cache(maxsize=128)(np.result_type)
 
 
 class _Labels:
