@@ -190,6 +190,25 @@ def test_binary_target_out_of_range(F: Any, tensor: Any) -> None:
         al_torch.binary_cross_entropy_with_logits(x, y)
 
 
+def test_loss_under_autocast(F: Any, tensor: Any) -> None:
+    import torch
+
+    z, t = torch.tensor([[3.0, 0.0]], dtype=torch.bfloat16), torch.tensor([1])
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert F.cross_entropy(z, t).dtype == torch.float32
+        assert al_torch.cross_entropy(z, t).dtype == torch.bfloat16
+        assert al.cross_entropy(z, t, dtype=torch.float32).dtype == torch.float32
+
+
+def test_learned_gamma(optax: Any) -> None:
+    import jax.numpy as jnp
+
+    x, y = np.zeros(1, np.float32), np.ones(1, np.float32)
+    close(optax.sigmoid_focal_loss(x, y, gamma=jnp.asarray(2.0))[0], 0.173287)
+    with pytest.raises(TypeError, match="gamma must be a Python number"):
+        al_optax.sigmoid_focal_loss(x, y, gamma=jnp.asarray(2.0))
+
+
 def test_label_that_is_masked_out(optax: Any) -> None:
     x, t, where = np.asarray([[0.0, 2.0]]), np.asarray([1]), np.asarray([[True, False]])
     close(optax.softmax_cross_entropy_with_integer_labels(x, t, where=where)[0], -2.0)
