@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import arrayloss as al
-from arrayloss import Mean
+from arrayloss import Hardest, Mean
 from arrayloss.compat import keras as al_keras
 from arrayloss.compat import optax as al_optax
 from arrayloss.compat import torch as al_torch
@@ -172,6 +172,17 @@ def test_zero_times_infinity(F: Any, tensor: Any, optax: Any) -> None:
     assert np.isnan(float(optax.softmax_cross_entropy(x, q)[0]))
     for loss in (al_torch.cross_entropy, al_optax.softmax_cross_entropy, al.cross_entropy):
         close(loss(x, q).sum(), 0.0)
+
+
+def test_hard_examples(F: Any, tensor: Any) -> None:
+    x = np.asarray([[3.0, 2.0, 1.0, 0.0], [-1.0, -2.0, -3.0, -4.0]])
+    losses = F.binary_cross_entropy_with_logits(tensor(x), tensor(0 * x), reduction="none")
+    close(losses.topk(k=int(4 * 0.5), dim=1).values.mean(), 1.403926)
+    close(losses.flatten().topk(k=int(8 * 0.5)).values.mean(), 1.795481)
+    hardest = Hardest(fraction=0.5)
+    close(al.binary_cross_entropy_with_logits(x, 0 * x, reduction=hardest), 1.795481)
+    rows = [al.binary_cross_entropy_with_logits(r, 0 * r, reduction=hardest) for r in x]
+    close(np.mean(rows), 1.403926)
 
 
 def test_lost_digits(F: Any, tensor: Any, keras: Any) -> None:
