@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from functools import update_wrapper, wraps
 from typing import Any, ParamSpec, Protocol, TypeVar
@@ -25,6 +26,9 @@ def loss(stated: Callable[P, _engine.Problem[A]]) -> Callable[P, A]:
 
     # Not `__wrapped__`, which many a function of another library has too.
     vars(value)["problem"] = stated
+    # What `help` shows is the array that comes back.
+    value.__annotations__ = {**stated.__annotations__, "return": "A"}
+    vars(value)["__signature__"] = inspect.signature(stated).replace(return_annotation="A")
     return value
 
 

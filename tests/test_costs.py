@@ -265,6 +265,7 @@ def test_both_sides_of_a_row_compute_the_same() -> None:
 
 
 def test_the_command(capsys: pytest.CaptureFixture[str], tmp_path: Any) -> None:
+    pytest.importorskip("scipy", reason="scipy, the row's peer, is not installed")
     file = tmp_path / "figures.json"
     assert main(["numpy small cross_entropy", "cupy", "--seconds", "0.05", "--json", str(file)]) == 0
     said = capsys.readouterr().out

@@ -1,5 +1,6 @@
 """Every block of Python in the pages runs, in order and in one namespace a page; what it prints is what is written."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,16 @@ def name(page: Document) -> str:
 
 @pytest.mark.parametrize("page", PAGES, ids=name)
 def test_page(page: Document, subtests: pytest.Subtests) -> None:
+    for library in ("torch", "jax", "dask", "matplotlib"):
+        if re.search(rf"^(>>> )?(import|from) .*\b{library}\b|docs import figures", page.text, re.MULTILINE):
+            pytest.importorskip(library, reason=f"{library}, which the page shows, is not installed")
     for block in page.examples():
         with subtests.test(line=block.line):
             block.evaluate()
+
+
+def test_the_tests_that_the_porting_guide_names_are_there() -> None:
+    named = set(re.findall(r"`(test_\w+)`", (ROOT / "docs/porting.md").read_text(encoding="utf-8")))
+    written = {n for file in (ROOT / "tests").rglob("*.py") for n in re.findall(r"def (test_\w+)", file.read_text())}
+    assert named
+    assert named <= written

@@ -1,5 +1,6 @@
 """value_and_grad and grad: the closed form on every library, and autodiff's answer where there is one."""
 
+import inspect
 from typing import Any
 
 import numpy as np
@@ -8,6 +9,7 @@ import reference
 
 import arrayloss
 from arrayloss import Hardest, Mean, Sum, cross_entropy, grad, value_and_grad
+from arrayloss.compat import torch
 
 RNG = np.random.default_rng(11)
 LOGITS = RNG.normal(size=(5, 3)).round(3)
@@ -26,6 +28,12 @@ INPUTS = {
     "asymmetric_loss": (LOGITS, SOFT),
 }
 CATEGORICAL = ["nll_loss", "cross_entropy", "softmax_focal_loss", "poly_loss", "kl_divergence"]
+
+
+def test_what_help_says_of_a_loss() -> None:
+    """An array comes back, whatever it is made of inside."""
+    for loss in (cross_entropy, torch.cross_entropy):
+        assert inspect.signature(loss).return_annotation == "A"
 
 
 @pytest.mark.autodiff

@@ -28,11 +28,10 @@ def _namespace(y_true: Any, y_pred: Any, epsilon: float) -> Any:
 
 
 def _smooth(xp: Any, y_true: Any, y_pred: Any, label_smoothing: float, classes: int) -> Any:
-    """The target, of the shape and dtype of the predictions."""
+    """The target, which must be of the shape of the predictions; of their dtype where there is anything to smooth."""
     _problems.check_target("y_pred", y_pred, "y_true", y_true)
     s = _checks.fraction("label_smoothing", label_smoothing)
-    y = xp.astype(y_true, y_pred.dtype)
-    return y * (1.0 - s) + s / classes if s else y
+    return xp.astype(y_true, y_pred.dtype) * (1.0 - s) + s / classes if s else y_true
 
 
 @loss
@@ -75,8 +74,7 @@ def binary_crossentropy(
     [8.059048]
     """
     xp = _namespace(y_true, y_pred, epsilon)
-    _problems.check_target("y_pred", y_pred, "y_true", y_true)
-    y = _smooth(xp, y_true, y_pred, label_smoothing, 2) if label_smoothing else y_true
+    y = _smooth(xp, y_true, y_pred, label_smoothing, 2)
     if from_logits:
         problem = problem_of(arrayloss.binary_cross_entropy_with_logits)(y_pred, y, reduction="none")
     else:
@@ -129,7 +127,7 @@ def categorical_crossentropy(
     """
     xp = _namespace(y_true, y_pred, epsilon)
     p: Any = y_pred
-    y = _smooth(xp, y_true, p, label_smoothing, p.shape[_checks.class_axis(axis, p.ndim)])
+    y = xp.astype(_smooth(xp, y_true, p, label_smoothing, p.shape[_checks.class_axis(axis, p.ndim)]), p.dtype)
     if from_logits:
         return problem_of(arrayloss.cross_entropy)(y_pred, y, axis=axis, reduction="none")
     problem = problem_of(arrayloss.nll_loss)(y_pred, y, axis=axis, reduction="none")
@@ -181,7 +179,7 @@ def sparse_categorical_crossentropy(
     """
     xp = _namespace(y_true, y_pred, epsilon)
     p: Any = y_pred
-    if y_true.ndim == p.ndim and y_true.shape[axis] == 1:
+    if y_true.ndim == p.ndim and y_true.shape[_checks.class_axis(axis, p.ndim)] == 1:
         y_true = xp.squeeze(y_true, axis=axis)
     if not xp.isdtype(y_true.dtype, "integral"):
         y_true = xp.astype(y_true, xp.int32)
@@ -248,7 +246,7 @@ def binary_focal_crossentropy(
     xp = _namespace(y_true, y_pred, epsilon)
     p: Any = y_pred
     share = alpha if apply_class_balancing else None
-    y = _smooth(xp, y_true, p, label_smoothing, 2) if label_smoothing else y_true
+    y = _smooth(xp, y_true, p, label_smoothing, 2)
     clipped = None if from_logits else _problems.ClippedAnswers(epsilon)
     return _problems.averaged(_problems.focal(y_pred, y, share, gamma, ("y_pred", "y_true"), clipped=clipped), axis)
 
@@ -305,7 +303,7 @@ def categorical_focal_crossentropy(
     xp = _namespace(y_true, y_pred, epsilon)
     p: Any = y_pred
     classes = p.shape[_checks.class_axis(axis, p.ndim)]
-    y = _smooth(xp, y_true, p, label_smoothing, classes)
+    y = xp.astype(_smooth(xp, y_true, p, label_smoothing, classes), p.dtype)
     if isinstance(alpha, (int, float)):
         y, weight = alpha * y, None
     else:

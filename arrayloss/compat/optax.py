@@ -95,7 +95,7 @@ def softmax_cross_entropy(logits: A, labels: Any, axis: Axis = -1, where: Any = 
         Probabilities, or one-hot rows of any dtype.
     axis : int, tuple of int or None
         The class axis, or several that are one together; None for all.
-    where : array of bool, of the shape of `logits`, or of the losses, optional
+    where : array of bool, broadcastable to `logits` and of as many dimensions, or of the shape of the losses, optional
         Which classes take part in each sample (one of none costs 0), or which samples.
 
     Returns
@@ -157,7 +157,7 @@ def softmax_cross_entropy_with_integer_labels(
         With several class axes, the index into them as one.
     axis : int or tuple of int
         The class axis, or several that are one together.
-    where : array of bool, of the shape of `logits`, or of `labels`, optional
+    where : array of bool, broadcastable to `logits` and of as many dimensions, or of the shape of `labels`, optional
         Which classes take part in each sample (one of none costs 0), or which samples.
 
     Returns
@@ -258,8 +258,9 @@ def poly_loss_cross_entropy(
         What 1 - p counts beside -log p.
     axis : int, tuple of int or None
         The class axis, or several that are one together; None for all.
-    where : array of bool, of the shape of `logits`, or of the losses, optional
-        Which classes take part in each sample (one of none costs 0), or which samples.
+    where : array of bool, broadcastable to `logits` and of as many dimensions, or of the shape of the losses, optional
+        Which classes take part in each sample (one of none costs 0), or which samples (Optax 0.2.8 broadcasts the
+        latter against the classes).
 
     Returns
     -------

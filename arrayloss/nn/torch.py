@@ -2,7 +2,8 @@
 
 Those that `torch.nn` has too are subclasses of its own: the same arguments in the same order, the same buffers and
 state_dict, and the class axis 1. Only the computation is `arrayloss.compat.torch`'s. Beside "none", "mean" and "sum",
-`reduction` may be one of `arrayloss`'s, such as `Hardest(fraction=0.5)`.
+`reduction` may be one of `arrayloss`'s, such as `Hardest(fraction=0.5)`. Under `torch.autocast` the loss is float32, as
+torch's own is.
 """
 
 from __future__ import annotations
@@ -32,6 +33,14 @@ def _told(module: torch.nn.Module, *names: str) -> str:
     return ", ".join(f"{k}={tuple(v.shape) if isinstance(v, Tensor) else repr(v)}" for k, v in values if v is not None)
 
 
+def _promoted(input: Tensor) -> Tensor:
+    """In float32 where autocast would have it so: a loss in float16 does not survive the scale of a GradScaler.
+
+    https://docs.pytorch.org/docs/stable/amp.html#cuda-ops-that-can-autocast-to-float32
+    """
+    return input.float() if input.dtype.itemsize == 2 and torch.is_autocast_enabled(input.device.type) else input
+
+
 class CrossEntropyLoss(torch.nn.CrossEntropyLoss):
     """`torch.nn.CrossEntropyLoss`, with every digit.
 
@@ -47,7 +56,7 @@ class CrossEntropyLoss(torch.nn.CrossEntropyLoss):
 
     def forward(self, input: Tensor, target: Tensor) -> Tensor:
         return F.cross_entropy(
-            input,
+            _promoted(input),
             target,
             self.weight,
             ignore_index=self.ignore_index,
@@ -73,7 +82,9 @@ class NLLLoss(torch.nn.NLLLoss):
     """
 
     def forward(self, input: Tensor, target: Tensor) -> Tensor:
-        return F.nll_loss(input, target, self.weight, ignore_index=self.ignore_index, reduction=self.reduction)
+        return F.nll_loss(
+            _promoted(input), target, self.weight, ignore_index=self.ignore_index, reduction=self.reduction
+        )
 
     def extra_repr(self) -> str:
         return _told(self, "weight", "ignore_index", "reduction")
@@ -93,7 +104,7 @@ class BCELoss(torch.nn.BCELoss):
     """
 
     def forward(self, input: Tensor, target: Tensor) -> Tensor:
-        return F.binary_cross_entropy(input, target, self.weight, reduction=self.reduction)
+        return F.binary_cross_entropy(_promoted(input), target, self.weight, reduction=self.reduction)
 
     def extra_repr(self) -> str:
         return _told(self, "weight", "reduction")
@@ -114,7 +125,7 @@ class BCEWithLogitsLoss(torch.nn.BCEWithLogitsLoss):
 
     def forward(self, input: Tensor, target: Tensor) -> Tensor:
         return F.binary_cross_entropy_with_logits(
-            input, target, self.weight, reduction=self.reduction, pos_weight=self.pos_weight
+            _promoted(input), target, self.weight, reduction=self.reduction, pos_weight=self.pos_weight
         )
 
     def extra_repr(self) -> str:
@@ -170,7 +181,7 @@ class SoftmaxFocalLoss(torch.nn.Module):
 
     def forward(self, input: Tensor, target: Tensor) -> Tensor:
         return arrayloss.softmax_focal_loss(
-            input,
+            _promoted(input),
             target,
             gamma=self.gamma,
             alpha=self.alpha,
@@ -232,7 +243,7 @@ class SigmoidFocalLoss(torch.nn.Module):
 
     def forward(self, input: Tensor, target: Tensor) -> Tensor:
         return arrayloss.sigmoid_focal_loss(
-            input,
+            _promoted(input),
             target,
             gamma=self.gamma,
             alpha=self.alpha,

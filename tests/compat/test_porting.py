@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import arrayloss as al
-from arrayloss import Mean
+from arrayloss import Hardest, Mean
 from arrayloss.compat import keras as al_keras
 from arrayloss.compat import optax as al_optax
 from arrayloss.compat import torch as al_torch
@@ -174,6 +174,17 @@ def test_zero_times_infinity(F: Any, tensor: Any, optax: Any) -> None:
         close(loss(x, q).sum(), 0.0)
 
 
+def test_hard_examples(F: Any, tensor: Any) -> None:
+    x = np.asarray([[3.0, 2.0, 1.0, 0.0], [-1.0, -2.0, -3.0, -4.0]])
+    losses = F.binary_cross_entropy_with_logits(tensor(x), tensor(0 * x), reduction="none")
+    close(losses.topk(k=int(4 * 0.5), dim=1).values.mean(), 1.403926)
+    close(losses.flatten().topk(k=int(8 * 0.5)).values.mean(), 1.795481)
+    hardest = Hardest(fraction=0.5)
+    close(al.binary_cross_entropy_with_logits(x, 0 * x, reduction=hardest), 1.795481)
+    rows = [al.binary_cross_entropy_with_logits(r, 0 * r, reduction=hardest) for r in x]
+    close(np.mean(rows), 1.403926)
+
+
 def test_lost_digits(F: Any, tensor: Any, keras: Any) -> None:
     x, t = np.asarray([[0.0, 20.0]], np.float32), np.asarray([1])
     assert float(F.cross_entropy(tensor(x), tensor(t))) == 0
@@ -188,6 +199,25 @@ def test_binary_target_out_of_range(F: Any, tensor: Any) -> None:
     close(F.binary_cross_entropy_with_logits(tensor(x), tensor(y)), -0.686738)
     with pytest.raises(ValueError, match=r"\[0, 1\]"):
         al_torch.binary_cross_entropy_with_logits(x, y)
+
+
+def test_loss_under_autocast(F: Any, tensor: Any) -> None:
+    import torch
+
+    z, t = torch.tensor([[3.0, 0.0]], dtype=torch.bfloat16), torch.tensor([1])
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert F.cross_entropy(z, t).dtype == torch.float32
+        assert al_torch.cross_entropy(z, t).dtype == torch.bfloat16
+        assert al.cross_entropy(z, t, dtype=torch.float32).dtype == torch.float32
+
+
+def test_learned_gamma(optax: Any) -> None:
+    import jax.numpy as jnp
+
+    x, y = np.zeros(1, np.float32), np.ones(1, np.float32)
+    close(optax.sigmoid_focal_loss(x, y, gamma=jnp.asarray(2.0))[0], 0.173287)
+    with pytest.raises(TypeError, match="gamma must be a Python number"):
+        al_optax.sigmoid_focal_loss(x, y, gamma=jnp.asarray(2.0))
 
 
 def test_label_that_is_masked_out(optax: Any) -> None:

@@ -145,6 +145,28 @@ def test_compiled(name: str) -> None:
     torch.testing.assert_close(torch.compile(module, fullgraph=True, backend="aot_eager")(x, y), module(x, y))
 
 
+@pytest.mark.parametrize("name", ["CrossEntropyLoss", "BCEWithLogitsLoss", "SoftmaxFocalLoss", "SigmoidFocalLoss"])
+def test_under_autocast_the_loss_is_float32(name: str) -> None:
+    module, linear = getattr(nn, name)(), torch.nn.Linear(4, 3)
+    target = torch.tensor([0, 2, 1, 1, 0]) if name in ("CrossEntropyLoss", "SoftmaxFocalLoss") else torch.rand(5, 3)
+    x = torch.randn(5, 4)
+
+    def step(x: Any) -> Any:
+        z = linear(x)
+        return z, module(z, target)
+
+    for call in (step, torch.compile(step, fullgraph=True, backend="aot_eager")):
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            z, loss = call(x)
+            if hasattr(torch.nn, name):
+                torch.testing.assert_close(loss, getattr(torch.nn, name)()(z, target))
+        assert (z.dtype, loss.dtype) == (torch.bfloat16, torch.float32)
+        torch.testing.assert_close(loss, module(z.float(), target))
+        (gradient,) = torch.autograd.grad(loss, linear.weight)
+        assert gradient.dtype == torch.float32
+    assert module(z, target).dtype == torch.bfloat16
+
+
 class Classifier(torch.nn.Module):
     """A model that holds its loss, as people write them."""
 
