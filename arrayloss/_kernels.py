@@ -489,6 +489,11 @@ class LabelLoss:
     dtype: Any
     keeps_classes: ClassVar[bool] = False
 
+    @property
+    def linear(self) -> bool:
+        """Whether the gradient doesn't depend on the input."""
+        return self.link is given_log and isinstance(self.cost, CrossEntropy)
+
     def __call__(self, mode: Traced, x: Array, coefficient: Array | None, target: Array) -> Evaluated:
         assert self.link.label is not None  # or the engine takes another kernel
         at, pull = self.link.label(mode, _prepared(mode, x, self.cost), target, self.cost.near)

@@ -9,11 +9,14 @@ from typing import Any
 import torch
 from array_api_compat import torch as xp
 
+from arrayloss._kernels import LabelLoss
 from arrayloss._libraries.generic import Library
 from arrayloss._modes import Array, Eager, IndexedLabels, Traced
 from arrayloss._rows import Arrays, Work, in_blocks, whole
 
 _CPU_BLOCK_BYTES = 2 * 1024 * 1024
+# Where the exponentials are written to their place: an operation on two threads takes 10 us before it starts.
+_CPU_PLACED_BYTES = 2 * _CPU_BLOCK_BYTES
 _DEVICE_BLOCK_BYTES = 256 * 1024 * 1024
 # Elements from which a sum in float64 is folded first.
 _FOLDED = 1 << 16
@@ -137,7 +140,7 @@ def _pulled(kernel: Any, g: torch.Tensor, arrays: Arrays, needed: tuple[bool, ..
         return tuple(reversed(gradients))
 
     x, *others = arrays
-    gradient, *rest = library.run(work, (x, g, room, *others))
+    gradient, *rest = library.run(work, (x, g, room, *others), placed=room is not None)
     return gradient if room is None else room, *rest
 
 
@@ -157,8 +160,15 @@ class _Prepaid(torch.autograd.Function):
         *arrays: torch.Tensor | None,
     ) -> torch.Tensor:
         ctx.kernel = kernel
-        ctx.save_for_backward(cotangent, *arrays)
-        losses, ctx.gradient = library.gradient(kernel, arrays, cotangent)
+        x, *others = arrays
+        if isinstance(kernel, LabelLoss) and kernel.linear:
+            # The gradient asks nothing of the input but its shape: neither is kept.
+            losses, ctx.gradient = library.value(kernel, arrays), None
+            assert x is not None
+            x = x.new_zeros(()).expand(x.shape)
+        else:
+            losses, ctx.gradient = library.gradient(kernel, arrays, cotangent)
+        ctx.save_for_backward(cotangent, x, *others)
         return reduced(losses)
 
     @staticmethod
@@ -239,7 +249,8 @@ class Torch(Library):
         if not _plain() or _taped(*arrays):
             return whole(self.xp, work, arrays)
         on_cpu = arrays[0].device.type == "cpu"
-        return in_blocks(self.xp, work, arrays, _CPU_BLOCK_BYTES if on_cpu else _DEVICE_BLOCK_BYTES)
+        on_cpu_bytes = _CPU_PLACED_BYTES if placed else _CPU_BLOCK_BYTES
+        return in_blocks(self.xp, work, arrays, on_cpu_bytes if on_cpu else _DEVICE_BLOCK_BYTES)
 
     def order(self, x: torch.Tensor) -> tuple[int, ...] | None:
         if torch.compiler.is_compiling() or not _plain() or x.is_contiguous():
@@ -248,7 +259,7 @@ class Torch(Library):
         return order if x.permute(order).is_contiguous() else None
 
     def room(self, x: Array, dtype: Any) -> Array | None:
-        if not _plain() or _taped(x) or x.device.type != "cpu" or x.nbytes <= _CPU_BLOCK_BYTES:
+        if not _plain() or _taped(x) or x.device.type != "cpu" or x.nbytes <= _CPU_PLACED_BYTES:
             return None
         return torch.empty(x.shape, dtype=dtype)
 
@@ -280,10 +291,14 @@ class Torch(Library):
         def pull(g: Array) -> Array:
             # The blocks are those of `x`.
             left = iter(pulls)
-            (pulled,) = self.run(lambda g, room: (self.placed(next(left)(g), room),), (g, gradient))
-            return pulled if gradient is None else gradient
 
-        (made,) = self.run(work, (x, value, gradient))
+            def work(g: Array, gradient: Array | None) -> tuple[Array | None]:
+                return (self.placed(next(left)(g), gradient),)
+
+            (made,) = self.run(work, (g, gradient), placed=gradient is not None)
+            return made if gradient is None else gradient
+
+        (made,) = self.run(work, (x, value, gradient), placed=value is not None)
         return made if value is None else value, pull
 
     def apply_reduced(
