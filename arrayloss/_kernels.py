@@ -527,6 +527,11 @@ class LabelLoss:
     def _costs(self) -> tuple[Cost, ...]:
         return (self.cost,) if self.cost_of_zero is None else (self.cost, self.cost_of_zero)
 
+    @property
+    def linear(self) -> bool:
+        """Whether the gradient doesn't depend on the input."""
+        return self.link is given_log and self.cost.plain
+
     def __call__(self, mode: Traced, x: Array, coefficient: Array | None, target: Array) -> Evaluated:
         near = min(cost.near for cost in self._costs)
         x = _prepared(mode, x, *self._costs)

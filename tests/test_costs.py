@@ -19,6 +19,7 @@ SHAPE = (2048, 2000)
 LOGITS = np.random.default_rng(0).standard_normal(SHAPE, dtype=np.float32)
 LABELS = np.random.default_rng(1).integers(0, SHAPE[1], SHAPE[0])
 BLOCK = 2 * 2**20  # the largest block of an eager library on a CPU
+PLACED = 4 * 2**20  # where it is written to its place, and takes no memory of its own
 
 
 @pytest.mark.parametrize("threads", [1, 2])
@@ -69,7 +70,7 @@ def test_torch_exponentials_are_computed_once() -> None:
     with torch.profiler.profile() as seen:
         torch.autograd.grad(al.cross_entropy(x, t), x)
     calls = {e.key: e.count for e in seen.key_averages()}
-    assert calls["aten::exp"] == -(-LOGITS.nbytes // BLOCK)
+    assert calls["aten::exp"] == -(-LOGITS.nbytes // PLACED)
     # Nothing is looked for before them, and nothing is scaled after.
     assert "aten::amax" not in calls or calls["aten::amax"] <= 1  # that of the labels
 
@@ -80,7 +81,15 @@ def test_torch_log_softmax_computes_the_exponentials_once() -> None:
     with torch.profiler.profile() as seen:
         torch.autograd.grad(al.nll_loss(al.log_softmax(x), t), x)
     calls = {e.key: e.count for e in seen.key_averages()}
-    assert calls["aten::exp"] == -(-LOGITS.nbytes // BLOCK)
+    assert calls["aten::exp"] == -(-LOGITS.nbytes // PLACED)
+
+
+def test_torch_nll_loss_keeps_the_labels_alone() -> None:
+    torch = pytest.importorskip("torch")
+    x, t = torch.tensor(LOGITS, requires_grad=True), torch.tensor(LABELS)
+    # The exponentials, which become the gradient, and the logarithms, in whose place nll_loss makes its own.
+    most = memory.of_torch(lambda: torch.autograd.grad(al.nll_loss(al.log_softmax(x), t), x))
+    assert most < 2 * LOGITS.nbytes + 2 * BLOCK
 
 
 def test_torch_copies_no_other_order_of_the_axes() -> None:

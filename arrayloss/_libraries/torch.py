@@ -12,13 +12,15 @@ import torch
 from array_api_compat import torch as xp
 from torch.autograd import forward_ad
 
+from arrayloss._kernels import LabelLoss
 from arrayloss._libraries.generic import Library, summing
 from arrayloss._modes import Array, Eager, IndexedLabels, Traced
 from arrayloss._rows import Arrays, Work, in_blocks, whole
 
 _CPU_BLOCK_BYTES = 2 * 1024 * 1024
-# Of rows of one number: fewer operations, each of which takes some us to start, for the same work.
-_CPU_NUMBERS_BYTES = 4 * 1024 * 1024
+# Where the exponentials are written to their place, and of rows of one number: an operation on two threads takes 10 us
+# before it starts.
+_CPU_LARGE_BYTES = 2 * _CPU_BLOCK_BYTES
 _DEVICE_BLOCK_BYTES = 256 * 1024 * 1024
 # Elements up to which NumPy is lent a call: it is about twice as quick, from 300 to 30,000 elements.
 _SMALL = 1 << 14
@@ -197,7 +199,7 @@ def _pulled(kernel: Any, g: torch.Tensor, arrays: Arrays, needed: tuple[bool, ..
         return tuple(reversed(gradients))
 
     x, *others = arrays
-    gradient, *rest = library.run(work, (x, g, room, *others))
+    gradient, *rest = library.run(work, (x, g, room, *others), placed=room is not None)
     return gradient if room is None else room, *rest
 
 
@@ -217,8 +219,15 @@ class _Prepaid(torch.autograd.Function):
         *arrays: torch.Tensor | None,
     ) -> torch.Tensor:
         ctx.kernel = kernel
-        ctx.save_for_backward(cotangent, *arrays)
-        losses, ctx.gradient = library.gradient(kernel, arrays, cotangent, summed=True)
+        x, *others = arrays
+        if isinstance(kernel, LabelLoss) and kernel.linear:
+            # The gradient asks nothing of the input but its shape: neither is kept.
+            losses, ctx.gradient = library.value(kernel, arrays), None
+            assert x is not None
+            x = x.new_zeros(()).expand(x.shape)
+        else:
+            losses, ctx.gradient = library.gradient(kernel, arrays, cotangent, summed=True)
+        ctx.save_for_backward(cotangent, x, *others)
         return reduced(losses)
 
     @staticmethod
@@ -330,7 +339,7 @@ class Torch(Library):
         x = arrays[0]
         size = _DEVICE_BLOCK_BYTES
         if x.device.type == "cpu":
-            size = _CPU_BLOCK_BYTES if x.shape[1] > 1 else _CPU_NUMBERS_BYTES
+            size = _CPU_LARGE_BYTES if placed or x.shape[1] == 1 else _CPU_BLOCK_BYTES
         return in_blocks(self.xp, work, arrays, size)
 
     def order(self, x: torch.Tensor) -> tuple[int, ...] | None:
@@ -340,7 +349,7 @@ class Torch(Library):
         return order if x.permute(order).is_contiguous() else None
 
     def room(self, x: Array, dtype: Any) -> Array | None:
-        if not _plain() or _taped(x) or x.device.type != "cpu" or x.nbytes <= _CPU_BLOCK_BYTES:
+        if not _plain() or _taped(x) or x.device.type != "cpu" or x.nbytes <= _CPU_PLACED_BYTES:
             return None
         return torch.empty(x.shape, dtype=dtype)
 
@@ -375,10 +384,14 @@ class Torch(Library):
         def pull(g: Array) -> Array:
             # The blocks are those of `x`.
             left = iter(pulls)
-            (pulled,) = self.run(lambda g, room: (self.placed(next(left)(g), room),), (g, gradient))
-            return pulled if gradient is None else gradient
 
-        (made,) = self.run(work, (x, value, gradient))
+            def work(g: Array, gradient: Array | None) -> tuple[Array | None]:
+                return (self.placed(next(left)(g), gradient),)
+
+            (made,) = self.run(work, (g, gradient), placed=gradient is not None)
+            return made if gradient is None else gradient
+
+        (made,) = self.run(work, (x, value, gradient), placed=value is not None)
         return made if value is None else value, pull
 
     def apply_reduced(
