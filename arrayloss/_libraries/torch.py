@@ -10,7 +10,7 @@ import torch
 from array_api_compat import torch as xp
 
 from arrayloss._libraries.generic import Library
-from arrayloss._modes import Array, Eager, IndexedLabels, Traced
+from arrayloss._modes import Array, ComparedLabels, Eager, IndexedLabels, Traced
 from arrayloss._rows import Arrays, Work, in_blocks, whole
 
 _CPU_BLOCK_BYTES = 2 * 1024 * 1024
@@ -31,27 +31,43 @@ def _taped(*arrays: Array | None) -> bool:
     return torch.is_grad_enabled() and any(a is not None and a.requires_grad for a in arrays)
 
 
-class _Selected:
-    """The label by a comparison, which torch's compiler makes vector code of (XLA's does not)."""
-
-    def __init__(self, classes: int, labels: torch.Tensor) -> None:
-        self._labels = labels
-        self._hit = torch.arange(classes, device=labels.device) == labels
-
-    def take(self, x: torch.Tensor) -> torch.Tensor:
-        # array-api-compat's take_along_axis fixes the batch size of a program with dynamic shapes.
-        return x.gather(1, self._labels)
-
-    def drop(self, e: torch.Tensor) -> torch.Tensor:
-        return torch.where(self._hit, 0.0, e)
-
-    def spread(self, e: torch.Tensor, others: torch.Tensor, at_label: torch.Tensor) -> torch.Tensor:
-        return torch.where(self._hit, at_label, e * others)
-
-
 class _Traced(Traced):
-    def labels(self, x: torch.Tensor, labels: torch.Tensor) -> _Selected:
-        return _Selected(x.shape[1], labels)
+    def take(self, x: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        # array-api-compat's take_along_axis fixes the batch size of a program with dynamic shapes.
+        return x.gather(1, labels)
+
+
+class _Compiled(_Traced):
+    """For torch.compile, whose C++ reads what a reduction or a foreign operation wrote, and computes all else anew.
+
+    A number of a row is computed for every 16 of its elements, and the backward computes those of the forward again.
+    """
+
+    def labels(self, x: torch.Tensor, labels: torch.Tensor) -> ComparedLabels:
+        # Int32, of which twice as many fit a vector. An arange is put together element by element, for every vector
+        # anew; a cummax, on a CPU, is not the compiler's work, and is read.
+        positions = torch.arange(x.shape[1], dtype=torch.int32, device=labels.device)
+        return ComparedLabels(self, positions.cummax(0).values if labels.device.type == "cpu" else positions, labels)
+
+    def highest(self, x: torch.Tensor) -> torch.Tensor:
+        # A whole number, which `base` has next to nothing to do with.
+        return torch.amax(torch.floor(x), 1, keepdim=True)
+
+    def base(self, highest: torch.Tensor) -> torch.Tensor:
+        return highest - self._depth
+
+    def exp_below(
+        self, x: torch.Tensor, d: torch.Tensor, top: torch.Tensor, near: float, base: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        if base is None:
+            return super().exp_below(x, d, top, near)
+        # The base may be +inf; +inf itself has the exponential 1 then.
+        d = x - base
+        e = torch.exp(d) * (1 + self.known(x - (d + base)))
+        return torch.where(x == float("inf"), 1.0, e)
+
+    def log_ratio(self, others: torch.Tensor, e: torch.Tensor, x: torch.Tensor, base: torch.Tensor) -> torch.Tensor:
+        return super().log_ratio(others, e, x, self.at_most(base))
 
 
 class _Labels(IndexedLabels):
@@ -199,6 +215,8 @@ class Torch(Library):
         return not _plain() or _taped(*arrays)
 
     def mode(self, dtype: Any, *arrays: Array | None) -> Traced:
+        if torch.compiler.is_compiling():
+            return _Compiled(self.xp, dtype)
         if not _plain() or _taped(*arrays):
             return _Traced(self.xp, dtype)
         return _Eager(self.xp, dtype, looks=self.looks(*arrays))
