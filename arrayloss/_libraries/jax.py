@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from functools import partial
 from typing import Any
 
@@ -14,11 +15,10 @@ from arrayloss._libraries.generic import Library
 from arrayloss._modes import Array, Traced
 from arrayloss._rows import Arrays, whole
 
-
-# XLA's CPU compiler has two ways with a sum of exponentials. What YNNPACK can do, which is arithmetic but no selection, it
-# does in one go, at the price of a pass over the cache for every operation; of anything else it makes vector code, whose
-# result it writes to memory before the sum. That is the faster, up to the size from which glibc's malloc takes fresh
-# pages every time (DEFAULT_MMAP_THRESHOLD_MAX): at 2048 x 32000 it takes 3 times as long (jaxlib 0.10.2).
+# XLA's CPU compiler has two ways with a sum of exponentials. What YNNPACK can do, which is arithmetic but no selection,
+# it does in one go, at the price of a pass over the cache for every operation. Of anything else it makes vector code,
+# whose result it writes to memory before the sum: the faster way, up to the size from which glibc's malloc takes fresh
+# pages every time (DEFAULT_MMAP_THRESHOLD_MAX), and 3 times slower at 2048 x 32000 (jaxlib 0.10.2).
 _WRITTEN_BYTES = 32 * 1024 * 1024
 
 
@@ -29,17 +29,16 @@ def _is_large(x: Array) -> bool:
 class _MaskedLabels:
     """One label a row, by arithmetic: how far every class is from it, times more than any exponential is."""
 
-    _SCALE = 2.0**40
-
     def __init__(self, mode: Traced, classes: int, labels: Array) -> None:
         self._labels = labels
-        if classes <= 2 / jnp.finfo(mode.dtype).eps:
+        scale = 2.0 ** math.ceil(1.5 * (mode.depth + 1))
+        if classes <= 2 / mode.xp.finfo(mode.dtype).eps:
             # In floating point as long as it counts that far: XLA's CPU compiler takes 3 times as long for integers.
-            labels = labels.astype(mode.dtype) * self._SCALE
-            self._distance = jnp.abs(jnp.arange(classes, dtype=mode.dtype)[None, :] * self._SCALE - labels)
+            labels = labels.astype(mode.dtype) * scale
+            self._distance = jnp.abs(jnp.arange(classes, dtype=mode.dtype)[None, :] * scale - labels)
         else:
             positions = jnp.arange(classes, dtype=labels.dtype)[None, :]
-            self._distance = jnp.abs(positions - labels).astype(mode.dtype) * self._SCALE
+            self._distance = jnp.abs(positions - labels).astype(mode.dtype) * scale
 
     def take(self, x: Array) -> Array:
         return jnp.take_along_axis(x, self._labels, axis=1)
@@ -56,15 +55,8 @@ class _Traced(Traced):
     def labels(self, x: Array, labels: Array) -> Any:
         return _MaskedLabels(self, x.shape[1], labels) if _is_large(x) else super().labels(x, labels)
 
-    def below(self, x: Array, top: Array) -> Array:
-        if not _is_large(x):
-            return super().below(x, top)
-        # No -inf either, but far enough down for exp to be 0. Nothing is clipped to a constant, which takes 5 times as
-        # long.
-        return jnp.minimum(jnp.maximum(x, top - jnp.maximum(jnp.abs(top) / 2, jnp.full_like(top, 1000.0))), top)
-
-    def known(self, error: Array) -> Array:
-        return error if _is_large(error) else super().known(error)
+    def selects(self, x: Array, base: Array | None) -> bool:
+        return base is not None and not _is_large(x)
 
     def arange(self, n: int, like: Array) -> Array:
         # Uncommitted, so that it goes where it is used; a tracer has no device.

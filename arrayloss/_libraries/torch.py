@@ -53,20 +53,18 @@ class _Compiled(_Traced):
         # A whole number, which `base` has next to nothing to do with.
         return torch.amax(torch.floor(x), 1, keepdim=True)
 
-    def base(self, highest: torch.Tensor) -> torch.Tensor:
-        return highest - self._depth
+    def base(self, highest: Array) -> Array:
+        return highest - self.depth
 
-    def exp_below(
-        self, x: torch.Tensor, d: torch.Tensor, top: torch.Tensor, near: float, base: torch.Tensor | None = None
-    ) -> torch.Tensor:
+    def exp_below(self, x: Array, d: Array, top: Array, near: float, base: Array | None = None) -> Array:
         if base is None:
             return super().exp_below(x, d, top, near)
         # The base may be +inf; +inf itself has the exponential 1 then.
         d = x - base
-        e = torch.exp(d) * (1 + self.known(x - (d + base)))
+        e = torch.exp(d) * (1 + self.finite(x - (d + base), d))
         return torch.where(x == float("inf"), 1.0, e)
 
-    def log_ratio(self, others: torch.Tensor, e: torch.Tensor, x: torch.Tensor, base: torch.Tensor) -> torch.Tensor:
+    def log_ratio(self, others: Array, e: Array, x: Array, base: Array) -> Array:
         return super().log_ratio(others, e, x, self.at_most(base))
 
 
