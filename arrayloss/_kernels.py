@@ -242,10 +242,10 @@ class Shifted(Cost):
 class Peak:
     """The maximum of each row, and the distances from it; +inf is settled here: probability 1, or nan if two."""
 
-    def __init__(self, mode: Traced, x: Array, near: float) -> None:
+    def __init__(self, mode: Traced, x: Array, near: float, maximum: Array | None = None) -> None:
         self.mode = mode
         self.near = near
-        self.maximum = mode.xp.max(x, axis=1, keepdims=True)
+        self.maximum = mode.xp.max(x, axis=1, keepdims=True) if maximum is None else maximum
         self.bounded = mode.bounded(self.maximum)
         self.top = self.maximum if self.bounded else mode.at_most(self.maximum)
 
@@ -287,16 +287,16 @@ def _softmax_label(mode: Traced, x: Array, target: Array, near: float) -> tuple[
         total = others + e
         h = xp.log1p(others / e)
     else:
-        peak = Peak(mode, x, near)
+        peak = Peak(mode, x, near, mode.highest(x))
         x_label = labels.take(x)
         d = peak.distance(x_label)
-        base = mode.base(peak.top)
+        base = mode.base(peak.maximum)
         dropped = labels.drop(peak.exp(x, peak.distance(x), base))
         e = peak.exp(x_label, d, base)
         others = mode.sum(dropped)
         others = peak.only(others, others + e)
         total = others + e
-        if base is peak.top:
+        if base is None:
             # log(others + e) = log1p(others - (1 - e)): `others` alone where the label is the maximum, and at least 1
             # where it is not, so that nothing cancels in either case.
             h = peak.surprisal(others - (1 - e), d)

@@ -16,22 +16,13 @@ Array = Any
 Namespace = Any
 
 
-class MaskedLabels:
-    """One label a row, as a mask: 0 at the label and 1 elsewhere.
+class ComparedLabels:
+    """One label a row, by a comparison of `positions`, the numbers of the classes, with it."""
 
-    The mask is arithmetic (`e * mask`, not `where`): XLA's CPU compiler turns a selection inside a reduction into
-    a scalar loop, 3 to 4 times slower than the product at 2048 x 32000.
-    """
-
-    def __init__(self, mode: Traced, classes: int, labels: Array) -> None:
+    def __init__(self, mode: Traced, positions: Array, labels: Array) -> None:
         self._mode = mode
         self._labels = labels
-        xp = mode.xp
-        if classes <= 2 / xp.finfo(mode.dtype).eps:
-            # In floating point as long as it counts that far: XLA's CPU compiler takes 3 times as long for integers.
-            labels = xp.astype(labels, mode.dtype)
-        distance = mode.real(xp.abs(mode.arange(classes, labels)[None, :] - labels))
-        self._others = xp.minimum(distance, xp.ones_like(distance[:, :1]))
+        self._hit = positions[None, :] == mode.xp.astype(labels, positions.dtype)
 
     def take(self, x: Array) -> Array:
         """The label's element of each row, (rows, 1)."""
@@ -39,11 +30,11 @@ class MaskedLabels:
 
     def drop(self, e: Array) -> Array:
         """`e` with 0 at the label."""
-        return e * self._others
+        return self._mode.xp.where(self._hit, self._mode.xp.zeros_like(e), e)
 
     def spread(self, e: Array, others: Array, at_label: Array) -> Array:
         """`e * others`, with `at_label` at the label; `e` is what `drop` returned."""
-        return e * others + (1 - self._others) * at_label
+        return self._mode.xp.where(self._hit, at_label, e * others)
 
 
 class IndexedLabels:
@@ -223,7 +214,7 @@ class Traced:
         self.xp = xp
         self.dtype = dtype
         self.wide = None if wide == dtype else wide
-        self._depth = math.floor(-math.log(xp.finfo(dtype).smallest_normal) / 4)
+        self.depth = math.floor(-math.log(xp.finfo(dtype).smallest_normal) / 4)
 
     def into(self, *, value: Array | None = None, gradient: Array | None = None) -> Traced:
         """This mode, with the room that a kernel's value or gradient of full size may be written into."""
@@ -278,7 +269,7 @@ class Traced:
         return self.xp.take_along_axis(x, labels, axis=1)
 
     def labels(self, x: Array, labels: Array) -> Any:
-        return MaskedLabels(self, x.shape[1], labels)
+        return ComparedLabels(self, self.arange(x.shape[1], labels), labels)
 
     # -----------------------------------------------------------------------------------------------------------
     # Rows of exponentials
@@ -313,9 +304,14 @@ class Traced:
         `e + e * error` flushes to zero on XLA for small e. Where no d is beyond -`near`, the caller can do without.
         """
         xp = self.xp
-        # No infinity on the way, but far enough down for exp to be 0: a row with a +inf has its own scale. Nothing is
-        # clipped to a constant, which XLA's CPU compiler takes 5 times as long for.
-        x = xp.minimum(xp.maximum(x, top - xp.maximum(xp.abs(top) / 2, xp.full_like(top, 1000.0))), top)
+        selects = self.selects(x, base)
+        if selects:
+            # +inf, alone above `top`, has a scale of its own.
+            x = xp.where(x > top, top, x)
+        else:
+            # No -inf either, but far enough down for exp to be 0. Nothing is clipped to a constant, which XLA's CPU
+            # compiler takes 5 times as long for.
+            x = xp.minimum(xp.maximum(x, top - xp.maximum(xp.abs(top) / 2, xp.full_like(top, 1000.0))), top)
         if not near and self.wide is not None and x.dtype == self.dtype:
             wide = xp.astype(x, self.wide) - xp.astype(top if base is None else base, self.wide)
             return xp.astype(xp.exp(wide), self.dtype)
@@ -323,31 +319,42 @@ class Traced:
             # 2Sum (Knuth, TAOCP 2, section 4.2.2).
             d = x - top
             back = d - x
-            return xp.exp(d) * (1 + ((x - (d - back)) - (top + back)))
-        # Fast2Sum (Dekker 1971), which asks for |base| >= |x|; or else that d + base has no error. If |base| < |x| it
-        # has none: both are multiples of the spacing of d, as the base is whole, and the sum is at most 2^24 of it.
-        d = x - base
-        return xp.exp(d) * (1 + (x - (d + base)))
+            error = (x - (d - back)) - (top + back)
+        else:
+            # Fast2Sum (Dekker 1971), which asks for |base| >= |x|; or else that d + base has no error. If |base| < |x|
+            # it has none: both are multiples of the spacing of d, as the base is whole, and the sum is at most 2^24 of
+            # it.
+            d = x - base
+            error = x - (d + base)
+        return xp.exp(d) * (1 + (self.finite(error, d) if selects else error))
 
-    def base(self, top: Array) -> Array:
-        """A whole number below `top`, so that exponentials relative to it are normal: compilers flush others to 0.
+    def selects(self, x: Array, base: Array | None) -> bool:
+        """Whether infinities are better told by a selection than kept out by arithmetic."""
+        return True
+
+    def finite(self, error: Array, d: Array) -> Array:
+        """The error of a difference `d`, or 0 where that is infinite, as is its error, but its exponential 0."""
+        return self.xp.where(d >= -self.xp.finfo(self.dtype).max, error, self.xp.zeros_like(error))
+
+    def highest(self, x: Array) -> Array:
+        """The maximum of each row, (rows, 1), or a number in its place that is infinite, or nan, where it is."""
+        return self.xp.max(x, axis=1, keepdims=True)
+
+    def base(self, highest: Array) -> Array | None:
+        """A whole number below `highest`, so that exponentials relative to it are normal: compilers flush others to 0.
 
         A quarter of the exponents there are is enough for that, and leaves their squares, which second derivatives
-        divide by, in range.
+        divide by, in range. None where no compiler is: the maximum itself.
         """
-        return self.xp.floor(top) - self._depth
+        return self.xp.floor(self.at_most(highest)) - self.depth
 
     def log_ratio(self, others: Array, e: Array, x: Array, base: Array) -> Array:
         """log((others + e) / e), of sums relative to `base` and `e = exp(x - base)`."""
         xp = self.xp
-        one = xp.ones_like(e)
-        # From where `e` may be too small to divide by, the distance is all but all of it.
-        near = x - base > -2 * self._depth
-        return xp.where(
-            near,
-            xp.log1p(others / xp.where(near, e, one)),
-            xp.log(xp.where(near, one, others)) - xp.where(near, xp.zeros_like(x), x - base),
-        )
+        # From where `e` may be too small to divide by, the distance is all but all of it; one logarithm does for both.
+        near = x - base > -2 * self.depth
+        ratio = xp.where(near, others / xp.where(near, e, xp.ones_like(e)), others - 1)
+        return xp.log1p(ratio) - xp.where(near, xp.zeros_like(x), x - base)
 
     def peel(self, d: Array, e: Array) -> Array:
         """The sum of each row of `e = exp(d)` but for one maximum (d = 0), and with its derivative.
@@ -616,8 +623,8 @@ class Eager(Traced):
         e -= error
         return e
 
-    def base(self, top: Array) -> Array:
-        return top
+    def base(self, highest: Array) -> None:
+        return None
 
     def expm1(self, x: Array) -> Array:
         return self.xp.expm1(x)

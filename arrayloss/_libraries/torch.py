@@ -14,7 +14,7 @@ from torch.autograd import forward_ad
 
 from arrayloss._kernels import LabelLoss
 from arrayloss._libraries.generic import Library, summing
-from arrayloss._modes import Array, Eager, IndexedLabels, Traced
+from arrayloss._modes import Array, ComparedLabels, Eager, IndexedLabels, Traced
 from arrayloss._rows import Arrays, Work, in_blocks, whole
 
 _CPU_BLOCK_BYTES = 2 * 1024 * 1024
@@ -70,27 +70,41 @@ def _returned(x: Any) -> torch.Tensor:
     return torch.from_numpy(np.asarray(x))
 
 
-class _Selected:
-    """The label by a comparison, which torch's compiler makes vector code of (XLA's does not)."""
-
-    def __init__(self, classes: int, labels: torch.Tensor) -> None:
-        self._labels = labels
-        self._hit = torch.arange(classes, device=labels.device) == labels
-
-    def take(self, x: torch.Tensor) -> torch.Tensor:
-        # array-api-compat's take_along_axis fixes the batch size of a program with dynamic shapes.
-        return x.gather(1, self._labels)
-
-    def drop(self, e: torch.Tensor) -> torch.Tensor:
-        return torch.where(self._hit, 0.0, e)
-
-    def spread(self, e: torch.Tensor, others: torch.Tensor, at_label: torch.Tensor) -> torch.Tensor:
-        return torch.where(self._hit, at_label, e * others)
-
-
 class _Traced(Traced):
-    def labels(self, x: torch.Tensor, labels: torch.Tensor) -> _Selected:
-        return _Selected(x.shape[1], labels)
+    def take(self, x: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        # array-api-compat's take_along_axis fixes the batch size of a program with dynamic shapes.
+        return x.gather(1, labels)
+
+
+class _Compiled(_Traced):
+    """For torch.compile, whose C++ reads what a reduction or a foreign operation wrote, and computes all else anew.
+
+    A number of a row is computed for every 16 of its elements, and the backward computes those of the forward again.
+    """
+
+    def labels(self, x: torch.Tensor, labels: torch.Tensor) -> ComparedLabels:
+        # Int32, of which twice as many fit a vector. An arange is put together element by element, for every vector
+        # anew; a cummax, on a CPU, is not the compiler's work, and is read.
+        positions = torch.arange(x.shape[1], dtype=torch.int32, device=labels.device)
+        return ComparedLabels(self, positions.cummax(0).values if labels.device.type == "cpu" else positions, labels)
+
+    def highest(self, x: torch.Tensor) -> torch.Tensor:
+        # A whole number, which `base` has next to nothing to do with.
+        return torch.amax(torch.floor(x), 1, keepdim=True)
+
+    def base(self, highest: Array) -> Array:
+        return highest - self.depth
+
+    def exp_below(self, x: Array, d: Array, top: Array, near: float, base: Array | None = None) -> Array:
+        if base is None:
+            return super().exp_below(x, d, top, near)
+        # The base may be +inf; +inf itself has the exponential 1 then.
+        d = x - base
+        e = torch.exp(d) * (1 + self.finite(x - (d + base), d))
+        return torch.where(x == float("inf"), 1.0, e)
+
+    def log_ratio(self, others: Array, e: Array, x: Array, base: Array) -> Array:
+        return super().log_ratio(others, e, x, self.at_most(base))
 
 
 class _Labels(IndexedLabels):
@@ -319,7 +333,7 @@ class Torch(Library):
         # Not comparisons, which take 6 times as long. Negative outside of [0, 1], and 0 at its ends alone, however
         # small y is.
         inside = labels = True
-        for some in torch.split(y, _CPU_NUMBERS_BYTES // 4):
+        for some in torch.split(y, _CPU_LARGE_BYTES // 4):
             lowest, highest = torch.aminmax(torch.addcmul(some, some, some, value=-1))
             inside = inside and bool(lowest >= 0)
             labels = labels and bool(highest == 0)
@@ -329,6 +343,8 @@ class Torch(Library):
         return not _plain() or _taped(*arrays)
 
     def mode(self, dtype: Any, *arrays: Array | None) -> Traced:
+        if torch.compiler.is_compiling():
+            return _Compiled(self.xp, dtype)
         if not _plain() or _taped(*arrays):
             return _Traced(self.xp, dtype)
         return _Eager(self.xp, dtype, looks=self.looks(*arrays))
@@ -349,7 +365,7 @@ class Torch(Library):
         return order if x.permute(order).is_contiguous() else None
 
     def room(self, x: Array, dtype: Any) -> Array | None:
-        if not _plain() or _taped(x) or x.device.type != "cpu" or x.nbytes <= _CPU_PLACED_BYTES:
+        if not _plain() or _taped(x) or x.device.type != "cpu" or x.nbytes <= _CPU_LARGE_BYTES:
             return None
         return torch.empty(x.shape, dtype=dtype)
 
