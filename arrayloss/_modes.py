@@ -9,6 +9,7 @@ on a CPU, looks at the numbers to skip work that they do not need.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from copy import copy
 from typing import Any
 
@@ -356,21 +357,26 @@ class Traced:
         ratio = xp.where(near, others / xp.where(near, e, xp.ones_like(e)), others - 1)
         return xp.log1p(ratio) - xp.where(near, xp.zeros_like(x), x - base)
 
-    def peel(self, d: Array, e: Array) -> Array:
-        """The sum of each row of `e = exp(d)` but for one maximum (d = 0), and with its derivative.
+    def peel(self, d: Array, e: Array, unit: Array | float) -> tuple[Array, Callable[[], Array]]:
+        """The sum of each row of `e` but for one maximum (d = 0), whose exponential is `unit`; and unit - e.
 
-        The maxima are subtracted rather than left out, so that plain autodiff sees their derivative as well, and
-        found with arithmetic rather than a comparison (see `MaskedLabels`); `floor` has derivative 0.
+        The maxima are found with arithmetic rather than a comparison, which may not be reduced in one go; `floor` has
+        derivative 0.
         """
         xp = self.xp
         near = 0.5 / xp.finfo(self.dtype).smallest_normal
         below = xp.floor(xp.abs(d) * near)
-        tops = 1 - xp.minimum(below, xp.ones_like(below[:, :1]))
-        return xp.sum(e - tops, axis=1, keepdims=True) + (xp.sum(tops, axis=1, keepdims=True) - 1)
+        below = xp.minimum(below, xp.ones_like(below[:, :1]))
+        ties = self.sum(1 - below) - 1
+        # At the maximum, an exponential of another loop may differ from `unit` in its last place.
+        return self.sum(e * below) + ties * unit, lambda: (unit - e) * below
 
     def shares(self, e: Array, total: Array, factor: Array) -> tuple[Array, Array]:
-        """Two factors of `e factor / total`, the second (rows, 1): one step at a time, where `total` is small."""
-        return e * (1 / total), factor
+        """Two factors of `e factor / total`, the second (rows, 1), of which none is less than it has to be."""
+        xp = self.xp
+        one = xp.ones_like(total)
+        large = xp.abs(factor) > 1
+        return e * (xp.where(large, factor, one) / total), xp.where(large, one, factor)
 
     # -----------------------------------------------------------------------------------------------------------
     # Numbers on their own
@@ -629,12 +635,12 @@ class Eager(Traced):
     def expm1(self, x: Array) -> Array:
         return self.xp.expm1(x)
 
-    def peel(self, d: Array, e: Array) -> Array:
+    def peel(self, d: Array, e: Array, unit: Array | float) -> tuple[Array, Callable[[], Array]]:
         at = self._at(d, self.xp.argmax(d, axis=1))
         e[at] = 0
         rest = self.sum(e)
-        e[at] = 1
-        return rest
+        e[at] = unit
+        return rest, lambda: unit - e
 
     def shares(self, e: Array, total: Array, factor: Array) -> tuple[Array, Array]:
         xp = self.xp
