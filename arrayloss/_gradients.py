@@ -8,7 +8,6 @@ from functools import update_wrapper, wraps
 from typing import Any, ParamSpec, Protocol, TypeVar
 
 from arrayloss import _engine
-from arrayloss._libraries import library_of
 
 P = ParamSpec("P")
 A = TypeVar("A")
@@ -17,12 +16,9 @@ A = TypeVar("A")
 def loss(stated: Callable[P, _engine.Problem[A]]) -> Callable[P, A]:
     """A public loss of the function that states its problem; `value_and_grad` has it stated once more."""
 
-    def evaluated(*args: P.args, **kwargs: P.kwargs) -> A:
-        return _engine.evaluate(stated(*args, **kwargs))
-
     @wraps(stated)
     def value(*args: P.args, **kwargs: P.kwargs) -> A:
-        return _called(evaluated, args, kwargs)  # type: ignore[no-any-return]
+        return _engine.evaluate(stated(*args, **kwargs))
 
     # Not `__wrapped__`, which many a function of another library has too.
     vars(value)["problem"] = stated
@@ -32,10 +28,13 @@ def loss(stated: Callable[P, _engine.Problem[A]]) -> Callable[P, A]:
     return value
 
 
-def _called(f: Callable[..., Any], arguments: tuple[Any, ...], options: dict[str, Any]) -> Any:
-    """`f` of the arguments, as their library calls it."""
-    library = library_of(arguments[0]) if arguments else None
-    return f(*arguments, **options) if library is None else library.call(f, arguments, options)
+def _named(made: Callable[..., Any], loss: Callable[..., Any]) -> None:
+    """Let what is `made` of a loss say that it takes what the loss does, and a cotangent."""
+    # Not `wraps`, which a type checker sees no type variable through.
+    update_wrapper(made, loss)
+    stated = inspect.signature(loss)
+    cotangent = inspect.Parameter("cotangent", inspect.Parameter.KEYWORD_ONLY, default=None)
+    vars(made)["__signature__"] = inspect.Signature([*stated.parameters.values(), cotangent])
 
 
 class ValueAndGrad(Protocol):
@@ -95,14 +94,10 @@ def value_and_grad(loss: Callable[..., Any], /) -> ValueAndGrad:
     """
     stated = problem_of(loss, "value_and_grad")
 
-    def evaluated(*arguments: Any, cotangent: Any = None, **options: Any) -> tuple[Any, Any]:
+    def both(*arguments: Any, cotangent: Any = None, **options: Any) -> tuple[Any, Any]:
         return _engine.evaluate_with_gradient(stated(*arguments, **options), cotangent)
 
-    def both(*arguments: Any, **options: Any) -> tuple[Any, Any]:
-        return _called(evaluated, arguments, options)  # type: ignore[no-any-return]
-
-    # Not `wraps`, which a type checker sees no type variable through.
-    update_wrapper(both, loss)
+    _named(both, loss)
     return both
 
 
@@ -136,5 +131,5 @@ def grad(loss: Callable[..., Any], /) -> Grad:
     def gradient(*arguments: Any, cotangent: Any = None, **options: Any) -> Any:
         return both(*arguments, cotangent=cotangent, **options)[1]
 
-    update_wrapper(gradient, loss)
+    _named(gradient, loss)
     return gradient

@@ -41,7 +41,7 @@ def test_a_derivative_by_class_weights_has_no_sample() -> None:
     one = case(np.zeros((2, 8)), [1, 2], class_weight=np.arange(8.0))
     exact = np.zeros(8)
     due = testing.Due(testing.Exact(exact, exact, exact), "float32", 8.0, np.zeros(8), 8)
-    seen = testing.witness(one, due, 7, exact)
+    seen = testing.witness(one, due, "d class_weight", 7, exact)
     assert seen.position == (7,)
     assert [len(seen.inputs[name]) for name in ("logits", "target", "class_weight")] == [12, 2, 8]
 

@@ -36,10 +36,6 @@ class Library:
         """Whether `x` is an array of this library."""
         return hasattr(x, "__array_namespace__") and Library(x.__array_namespace__()).name == self.name
 
-    def call(self, f: Callable[..., Any], arguments: tuple[Any, ...], options: dict[str, Any]) -> Any:
-        """`f` of arguments, the first of which is one of this library's arrays."""
-        return f(*arguments, **options)
-
     def quiet(self) -> AbstractContextManager[Any]:
         """Within it, nan and inf are made without a warning."""
         # Many a library's arrays are NumPy's underneath.

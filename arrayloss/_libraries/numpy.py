@@ -224,11 +224,11 @@ def _in_threads(task: Callable[[Block], None], blocks: list[Block]) -> None:
                 try:
                     block = left.popleft()
                 except IndexError:
-                    return
+                    break
                 task(block)
-        except BaseException:
+        finally:
+            # Nothing is left, or an exception is under way.
             left.clear()
-            raise
 
     others = min(_threads(), len(blocks)) - 1 if threading.current_thread() is threading.main_thread() else 0
     if others <= 0:

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from types import NoneType
 from typing import Any
 
-import numpy as np
 import torch
 from array_api_compat import torch as xp
-from torch.autograd import forward_ad
 
 from arrayloss._kernels import LabelLoss
 from arrayloss._libraries.generic import Library, summing
@@ -22,8 +19,6 @@ _CPU_BLOCK_BYTES = 2 * 1024 * 1024
 # before it starts.
 _CPU_LARGE_BYTES = 2 * _CPU_BLOCK_BYTES
 _DEVICE_BLOCK_BYTES = 256 * 1024 * 1024
-# Elements up to which NumPy is lent a call: it is about twice as quick, from 300 to 30,000 elements.
-_SMALL = 1 << 14
 # Elements from which a sum in float64 is folded first.
 _FOLDED = 1 << 19
 
@@ -38,36 +33,6 @@ def _plain() -> bool:
 
 def _taped(*arrays: Array | None) -> bool:
     return torch.is_grad_enabled() and any(a is not None and a.requires_grad for a in arrays)
-
-
-def _followed() -> bool:
-    """Whether somebody follows the operations: a mode that intercepts them, torch.jit.trace, or forward-mode autodiff.
-
-    All four are private: what torch's own `_disable_current_modes`, `torch.overrides`, `torch.jit.is_tracing` and
-    `torch.autograd.forward_ad` ask.
-    """
-    return (
-        torch._C._len_torch_dispatch_stack() > 0
-        or torch._C._len_torch_function_stack() > 0
-        or torch._C._get_tracing_state() is not None
-        or forward_ad._current_level >= 0
-    )
-
-
-def _small(x: Any) -> bool:
-    """Whether the argument `x` is a small tensor with nothing to it but its numbers, or no array at all."""
-    if type(x) is torch.Tensor:
-        return x.is_cpu and not x.requires_grad and x.numel() <= _SMALL
-    return type(x) in (NoneType, bool, int, float, str)
-
-
-def _lent(x: Any) -> Any:
-    """The argument `x` as NumPy's; they share the memory."""
-    return x.numpy() if isinstance(x, torch.Tensor) else x
-
-
-def _returned(x: Any) -> torch.Tensor:
-    return torch.from_numpy(np.asarray(x))
 
 
 class _Traced(Traced):
@@ -284,17 +249,6 @@ class _Prepared(torch.autograd.Function):
 
 
 class Torch(Library):
-    def call(self, f: Callable[..., Any], arguments: tuple[Any, ...], options: dict[str, Any]) -> Any:
-        # NumPy's operations take a third of the time of torch's, which is nearly all that a small call takes.
-        if _plain() and all(map(_small, arguments)) and all(map(_small, options.values())) and not _followed():
-            try:
-                result = f(*map(_lent, arguments), **{k: _lent(v) for k, v in options.items()})
-            except (TypeError, ValueError, RuntimeError):
-                pass  # Torch says what is wrong in its own terms, or takes what NumPy has no dtype for.
-            else:
-                return tuple(map(_returned, result)) if isinstance(result, tuple) else _returned(result)
-        return f(*arguments, **options)
-
     def quiet(self) -> AbstractContextManager[Any]:
         return nullcontext()
 

@@ -116,6 +116,7 @@ class _Averaged:
 
     loss: Any
     keeps_classes: ClassVar[bool] = False
+    elementwise: ClassVar[bool] = False
 
     @property
     def dtype(self) -> Any:
@@ -155,6 +156,7 @@ class _Blended:
     gamma: float
     dtype: Any
     keeps_classes: ClassVar[bool] = False
+    elementwise: ClassVar[bool] = True
 
     def __call__(self, mode: Traced, x: Array, coefficient: Array | None, one: Array, zero: Array) -> Evaluated:
         xp = mode.xp
