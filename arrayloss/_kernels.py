@@ -309,44 +309,33 @@ def _softmax_label(mode: Traced, x: Array, target: Array, near: float) -> tuple[
     return Chance(h, _once(lambda: (e / total, others / total))), pull
 
 
-class Parts(NamedTuple):
-    """Of a row: -log p, log p, (p, 1 - p), sum(p v) of a `v`; and the pull of log p, which may write over all of it."""
-
-    surprisal: Callable[[], Array]
-    log: Callable[[], Array]
-    odds: Callable[[], tuple[Array, Array]]
-    mean: Callable[[Array], Array]
-    pull: Pull
-
-
-def _softmax_parts(mode: Traced, x: Array, near: float) -> Parts:
+def _softmax_parts(
+    mode: Traced, x: Array, near: float
+) -> tuple[Callable[[], Array], Callable[[], Array], Callable[[], tuple[Array, Array]], Pull]:
+    """-log p, log p, (p, 1 - p) and the pull of log p, which may write over what the others read."""
     parts = mode.unscaled_rows(x, near)
     if parts is not None:
-        return Parts(parts.surprisal, parts.log, parts.odds, lambda v: mode.sum(parts.odds()[0] * v), parts.pull)
+        return parts.surprisal, parts.log, parts.odds, parts.pull
     peak = Peak(mode, x, near)
     d = peak.distance(x)
-    base = mode.base(mode.highest(x))
-    e = peak.exp(x, d, base)
-    # The exponential of the maximum.
-    unit = 1.0 if base is None else peak.exp(peak.maximum, peak.distance(peak.maximum), base)
-    rest, gap = mode.peel(d, e, unit)
-    rest = peak.only(rest, rest + unit)
-    h = peak.surprisal(rest / unit, d)
-    total = rest + unit
+    e = peak.exp(x, d)
+    rest = mode.peel(d, e)
+    rest = peak.only(rest, rest + 1)
+    h = peak.surprisal(rest, d)
+    total = rest + 1
 
     def pull(g: Array) -> Array:
         # g - p sum(g), with the element's own part of the sum taken as -g (1 - p).
         p, miss = odds()
         return g * miss - p * (mode.sum(g) - g)
 
-    odds = _once(lambda: (e / total, (rest + gap()) / total))
-    # Of the exponentials, which are normal numbers where p may be none.
-    return Parts(lambda: h, lambda: -h, odds, lambda v: mode.sum(e * v) / total, pull)
+    odds = _once(lambda: (e / total, (rest + (1 - e)) / total))
+    return lambda: h, lambda: -h, odds, pull
 
 
 def _softmax_rows(mode: Traced, x: Array, near: float) -> tuple[Chance, Pull]:
-    parts = _softmax_parts(mode, x, near)
-    return Chance(parts.surprisal(), _once(parts.odds)), parts.pull
+    surprisal, _, odds, pull = _softmax_parts(mode, x, near)
+    return Chance(surprisal(), _once(odds)), pull
 
 
 def _log_label(mode: Traced, x: Array, target: Array, near: float) -> tuple[Chance, Pull]:
@@ -892,7 +881,7 @@ class Divergence:
 
         def pull_target(g: Array) -> Array:
             ratio = xp.where((q == 0) & ~xp.isnan(delta), nothing, delta)
-            return mode.still(g, g * q * _centred(mode, q, ratio, lambda v: mode.sum(q * v)))
+            return mode.still(g, g * q * _centred(mode, q, ratio))
 
         return _weighed(mode, coefficient, value, pull_x, pull_target)
 
@@ -906,13 +895,13 @@ class Divergence:
 # Functions. Inputs: x.
 
 
-def _centred(mode: Traced, p: Array, v: Array, mean: Callable[[Array], Array]) -> Array:
-    """v - mean(v), about the class with p > 1/2 where there is one, so that nothing cancels against 1."""
+def _centred(mode: Traced, p: Array, v: Array) -> Array:
+    """v - sum(p v), about the class with p > 1/2 where there is one, so that nothing cancels against 1."""
     xp = mode.xp
     most = p > 0.5
     zero = xp.zeros_like(v)
     about = xp.where(most, zero, v - mode.sum(xp.where(most, v, zero)))
-    return about - mean(about)
+    return about - mode.sum(p * about)
 
 
 @dataclass(frozen=True)
@@ -926,10 +915,10 @@ class Softmax:
     left_out: ClassVar[float] = 0.0
 
     def __call__(self, mode: Traced, x: Array) -> Evaluated:
-        parts = _softmax_parts(mode, mode.real(x), CrossEntropy.near)
-        p, _ = parts.odds()
+        at, pull = _softmax_rows(mode, mode.real(x), CrossEntropy.near)
+        p, _ = at.odds()
         # The Jacobian is symmetric.
-        return Evaluated(p, (lambda g: parts.pull(g * p),), lambda v: p * _centred(mode, p, v, parts.mean))
+        return Evaluated(p, (lambda g: pull(g * p),), lambda v: p * _centred(mode, p, v))
 
 
 @dataclass(frozen=True)
@@ -943,8 +932,8 @@ class LogSoftmax:
     left_out: ClassVar[float] = -float("inf")
 
     def __call__(self, mode: Traced, x: Array) -> Evaluated:
-        parts = _softmax_parts(mode, mode.real(x), CrossEntropy.near)
-        return Evaluated(parts.log, (parts.pull,), lambda v: _centred(mode, parts.odds()[0], v, parts.mean))
+        _, log, odds, pull = _softmax_parts(mode, mode.real(x), CrossEntropy.near)
+        return Evaluated(log, (pull,), lambda v: _centred(mode, odds()[0], v))
 
 
 @dataclass(frozen=True)

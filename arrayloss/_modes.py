@@ -9,7 +9,6 @@ on a CPU, looks at the numbers to skip work that they do not need.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from copy import copy
 from typing import Any
 
@@ -357,19 +356,17 @@ class Traced:
         ratio = xp.where(near, others / xp.where(near, e, xp.ones_like(e)), others - 1)
         return xp.log1p(ratio) - xp.where(near, xp.zeros_like(x), x - base)
 
-    def peel(self, d: Array, e: Array, unit: Array | float) -> tuple[Array, Callable[[], Array]]:
-        """The sum of each row of `e` but for one maximum (d = 0), whose exponential is `unit`; and unit - e.
+    def peel(self, d: Array, e: Array) -> Array:
+        """The sum of each row of `e = exp(d)` but for one maximum (d = 0), and with its derivative.
 
-        The maxima are found with arithmetic rather than a comparison, which may not be reduced in one go; `floor` has
-        derivative 0.
+        The maxima are subtracted rather than left out, so that plain autodiff sees their derivative as well, and
+        found with arithmetic rather than a comparison (which may not be reduced in one go); `floor` has derivative 0.
         """
         xp = self.xp
         near = 0.5 / xp.finfo(self.dtype).smallest_normal
         below = xp.floor(xp.abs(d) * near)
-        below = xp.minimum(below, xp.ones_like(below[:, :1]))
-        ties = self.sum(1 - below) - 1
-        # At the maximum, an exponential of another loop may differ from `unit` in its last place.
-        return self.sum(e * below) + ties * unit, lambda: (unit - e) * below
+        tops = 1 - xp.minimum(below, xp.ones_like(below[:, :1]))
+        return xp.sum(e - tops, axis=1, keepdims=True) + (xp.sum(tops, axis=1, keepdims=True) - 1)
 
     def shares(self, e: Array, total: Array, factor: Array) -> tuple[Array, Array]:
         """Two factors of `e factor / total`, the second (rows, 1), of which none is less than it has to be."""
@@ -635,12 +632,12 @@ class Eager(Traced):
     def expm1(self, x: Array) -> Array:
         return self.xp.expm1(x)
 
-    def peel(self, d: Array, e: Array, unit: Array | float) -> tuple[Array, Callable[[], Array]]:
+    def peel(self, d: Array, e: Array) -> Array:
         at = self._at(d, self.xp.argmax(d, axis=1))
         e[at] = 0
         rest = self.sum(e)
-        e[at] = unit
-        return rest, lambda: unit - e
+        e[at] = 1
+        return rest
 
     def shares(self, e: Array, total: Array, factor: Array) -> tuple[Array, Array]:
         xp = self.xp

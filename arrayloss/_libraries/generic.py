@@ -20,6 +20,23 @@ def summing(mode: Traced, arrays: Arrays) -> Traced:
     return mode.summing() if isinstance(mode, Eager) and x.ndim == 2 and x.shape[0] >= _MANY else mode
 
 
+class _Folding(Traced):
+    """For a namespace whose sums may add one number after the other: rows are folded three times first."""
+
+    def sum(self, x: Array) -> Array:
+        single: Array | None = None
+        for _ in range(3):
+            half, odd = divmod(x.shape[1], 2)
+            if not half:
+                break
+            if odd:
+                last = x[:, 2 * half :, ...]
+                single = last if single is None else single + last
+            x = x[:, :half, ...] + x[:, half : 2 * half, ...]
+        total = super().sum(x)
+        return total if single is None else total + single
+
+
 class Library:
     """How to run kernels on one library's arrays; the defaults suit any."""
 
@@ -102,7 +119,7 @@ class Library:
         return False
 
     def mode(self, dtype: Any, *arrays: Array | None) -> Traced:
-        return Traced(self.xp, dtype, self._doubles(*arrays))
+        return _Folding(self.xp, dtype, self._doubles(*arrays))
 
     def run(self, work: Work, arrays: Arrays, *, placed: bool = False) -> tuple[Array | None, ...]:
         """`work` over the rows of canonical `arrays`; `placed` says that it has room for what is large."""
