@@ -32,9 +32,11 @@ def _named(made: Callable[..., Any], loss: Callable[..., Any]) -> None:
     """Let what is `made` of a loss say that it takes what the loss does, and a cotangent."""
     # Not `wraps`, which a type checker sees no type variable through.
     update_wrapper(made, loss)
-    stated = inspect.signature(loss)
-    cotangent = inspect.Parameter("cotangent", inspect.Parameter.KEYWORD_ONLY, default=None)
-    vars(made)["__signature__"] = inspect.Signature([*stated.parameters.values(), cotangent])
+    taken = list(inspect.signature(loss).parameters.values())
+    # What takes any option takes them last.
+    end = len(taken) - (taken[-1].kind is inspect.Parameter.VAR_KEYWORD)
+    taken.insert(end, inspect.Parameter("cotangent", inspect.Parameter.KEYWORD_ONLY, default=None))
+    vars(made)["__signature__"] = inspect.Signature(taken)
 
 
 class ValueAndGrad(Protocol):

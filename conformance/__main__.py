@@ -151,7 +151,7 @@ def _backend(name: str) -> str:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m conformance", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="at most a minute: no torch.compile, no wide cases")
+    parser.add_argument("--quick", action="store_true", help="some minutes: no torch.compile, no wide cases")
     parser.add_argument("--function", action="append", default=[], choices=FUNCTIONS)
     parser.add_argument("--backend", action="append", default=[], type=_backend, metavar="NAME", help=BACKEND)
     parser.add_argument("--mode", action="append", default=[], choices=MODES)
