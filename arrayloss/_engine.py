@@ -240,11 +240,9 @@ def categorical(
     why = "there is one number for each class"
     if class_weight is not None:
         _checks.same_shape("class_weight", class_weight.shape, (classes,), shape, why)
-    if alpha is not None:
-        _checks.same_shape("alpha", alpha.shape, (classes,), shape, why)
-    if class_weight is not None:
         class_weight = _as(xp, class_weight, compute)
     if alpha is not None:
+        _checks.same_shape("alpha", alpha.shape, (classes,), shape, why)
         alpha = _as(xp, alpha, compute)
         if library.looks(alpha):
             _checks.within("alpha", library, alpha)

@@ -360,7 +360,7 @@ class Traced:
         """The sum of each row of `e = exp(d)` but for one maximum (d = 0), and with its derivative.
 
         The maxima are subtracted rather than left out, so that plain autodiff sees their derivative as well, and
-        found with arithmetic rather than a comparison (which may not be reduced in one go); `floor` has derivative 0.
+        found with arithmetic, which XLA sums in one go, rather than a comparison; `floor` has derivative 0.
         """
         xp = self.xp
         near = 0.5 / xp.finfo(self.dtype).smallest_normal
