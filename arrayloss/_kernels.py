@@ -18,7 +18,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
-from arrayloss._modes import Array, Traced
+from arrayloss._modes import Array, Even, Peeled, Traced
 
 Pull = Callable[[Array], Array]
 
@@ -254,7 +254,7 @@ class Peak:
         return (x if self.bounded else self.mode.at_most(x)) - self.top
 
     def exp(self, x: Array, distance: Array, base: Array | None = None) -> Array:
-        """exp(x - base); base: the maximum."""
+        """exp(x - base); without a base, exp(x - maximum) in the mode's unit."""
         return self.mode.exp_below(x, distance, self.top, self.near, base)
 
     def surprisal(self, rest: Array, distance: Array) -> Array:
@@ -309,33 +309,80 @@ def _softmax_label(mode: Traced, x: Array, target: Array, near: float) -> tuple[
     return Chance(h, _once(lambda: (e / total, others / total))), pull
 
 
-def _softmax_parts(
-    mode: Traced, x: Array, near: float
-) -> tuple[Callable[[], Array], Callable[[], Array], Callable[[], tuple[Array, Array]], Pull]:
-    """-log p, log p, (p, 1 - p) and the pull of log p, which may write over what the others read."""
+class Relative:
+    """Rows of exponentials relative to their maxima, in the mode's unit: what `Even` and `Peeled` are for a tracer."""
+
+    def __init__(self, mode: Traced, x: Array, near: float) -> None:
+        peak = Peak(mode, x, near)
+        d = peak.distance(x)
+        self._mode = mode
+        self._e = peak.exp(x, d)
+        rest = mode.peel(x, peak.maximum, d, self._e)
+        self._rest = peak.only(rest, rest / mode.unit + 1)
+        self._total = self._rest + mode.unit
+        self._h = peak.surprisal(self._rest / mode.unit, d)
+
+    def surprisal(self) -> Array:
+        """-log p."""
+        return self._h
+
+    def log(self) -> Array:
+        return -self._h
+
+    def odds(self) -> tuple[Array, Array]:
+        """p and 1 - p."""
+        return self._e / self._total, (self._rest + (self._mode.unit - self._e)) / self._total
+
+    def pull(self, g: Array) -> Array:
+        """g - p sum(g), with the element's own part of the sum taken as -g (1 - p)."""
+        p, miss = self.odds()
+        return g * miss - p * (self._mode.sum(g) - g)
+
+    def units(self) -> Array:
+        """p, in the mode's unit."""
+        return self._e * (self._mode.unit / self._total)
+
+    def push(self, v: Array) -> Array:
+        """v - sum(p v), of log p; forward, and turned round to reverse, as `pull` has it."""
+        mode = self._mode
+        xp, zero = mode.xp, mode.xp.zeros_like(v)
+        p, miss = self.odds()
+        most, large, small = self._others()
+        # About the class with p > 1/2, where there is one: nothing is subtracted from 1.
+        about = mode.sum(xp.where(most, p * v, zero))
+        return xp.where(most, v * miss, v - about) - (mode.sum(large * v) + mode.sum(small * v) * (1 / mode.unit))
+
+    def push_shares(self, v: Array) -> Array:
+        """p (v - sum(p v)), of p; the matrix is symmetric, and so are the steps."""
+        mode = self._mode
+        xp, zero = mode.xp, mode.xp.zeros_like(v)
+        p, miss = self.odds()
+        most, large, small = self._others()
+        # Each is added up, forward or turned round, before it is brought back from the unit.
+        of_large, of_small = large * v, small * v
+        others = mode.sum(of_large) + mode.sum(of_small) * (1 / mode.unit)
+        about = mode.sum(xp.where(most, p * v, zero)) + others
+        centred = (of_large - large * about) + (of_small * (1 / mode.unit) - small * (about * (1 / mode.unit)))
+        return xp.where(most, p * (v * miss - others), centred)
+
+    def _others(self) -> tuple[Array, Array, Array]:
+        """Where p > 1/2; p of the other classes; and, where it is small, in the mode's unit: its sum may be normal."""
+        xp = self._mode.xp
+        p, scaled = self._e / self._total, self.units()
+        zero = xp.zeros_like(p)
+        most, small = p > 0.5, scaled < 1
+        return most, xp.where(most | small, zero, p), xp.where(small, scaled, zero)
+
+
+def _softmax_parts(mode: Traced, x: Array, near: float) -> Even | Peeled | Relative:
+    """The softmax of rows; its pull, of log p, may write over what the other methods read."""
     parts = mode.unscaled_rows(x, near)
-    if parts is not None:
-        return parts.surprisal, parts.log, parts.odds, parts.pull
-    peak = Peak(mode, x, near)
-    d = peak.distance(x)
-    e = peak.exp(x, d)
-    rest = mode.peel(d, e)
-    rest = peak.only(rest, rest + 1)
-    h = peak.surprisal(rest, d)
-    total = rest + 1
-
-    def pull(g: Array) -> Array:
-        # g - p sum(g), with the element's own part of the sum taken as -g (1 - p).
-        p, miss = odds()
-        return g * miss - p * (mode.sum(g) - g)
-
-    odds = _once(lambda: (e / total, (rest + (1 - e)) / total))
-    return lambda: h, lambda: -h, odds, pull
+    return Relative(mode, x, near) if parts is None else parts
 
 
 def _softmax_rows(mode: Traced, x: Array, near: float) -> tuple[Chance, Pull]:
-    surprisal, _, odds, pull = _softmax_parts(mode, x, near)
-    return Chance(surprisal(), _once(odds)), pull
+    parts = _softmax_parts(mode, x, near)
+    return Chance(parts.surprisal(), _once(parts.odds)), parts.pull
 
 
 def _log_label(mode: Traced, x: Array, target: Array, near: float) -> tuple[Chance, Pull]:
@@ -797,8 +844,10 @@ def _difference(a: Array, b: Array) -> tuple[Array, Array]:
     return d, (a - (d - back)) - (b + back)
 
 
-def _log_ratio(mode: Traced, x: Array, target: Array, at_x: Chance, at_target: Chance) -> Array:
-    """log(q / p), of the chances p of the logits x and q of the logits target.
+def _log_ratio(
+    mode: Traced, x: Array, target: Array, at_x: Chance, at_target: Chance, p_units: Array, q_units: Array
+) -> Array:
+    """log(q / p), of the chances p of the logits x and q of the logits target, which come in the mode's unit as well.
 
     It is target - x but for a constant of the row. Relative to one class, one whose q is next to its p, these are
     differences of inputs, right to the last bit; the constant follows from sum(q exp(-log(q / p))) = sum(p) = 1, with
@@ -838,12 +887,20 @@ def _log_ratio(mode: Traced, x: Array, target: Array, at_x: Chance, at_target: C
     def levelled(ratio: Array, scale: Array | float) -> Array:
         # q exp(-ratio) - q; far below, q may have underflowed, and p, times the scale that is left, has the product.
         close = plain & (ratio > -1)
-        off = xp.where(close, q * mode.expm1(-xp.where(close, ratio, nothing)), p * scale - q)
-        return ratio + xp.log1p(mode.sum(off))
+        closely = q_units * mode.expm1(-xp.where(close, ratio, nothing))
+        off = xp.where(close, closely, p_units * scale - q_units)
+        return ratio + xp.log1p(mode.sum(off) * (1 / mode.unit))
 
     # Once more for the rounding of a constant that is large beside the ratios.
     ratio = levelled(levelled((d + start) + error, xp.exp(known - start)), 1.0)
     return xp.where(plain, ratio, xp.where(at_target.surprisal == float("inf"), nowhere, gap))
+
+
+def _in_units(mode: Traced, x: Array) -> tuple[Chance, Array]:
+    """The chances of the softmax of `x`, and its p in the mode's unit."""
+    parts = _softmax_parts(mode, x, 0.0)
+    odds = _once(parts.odds)
+    return Chance(parts.surprisal(), odds), parts.units() if isinstance(parts, Relative) else odds()[0]
 
 
 @dataclass(frozen=True)
@@ -858,10 +915,10 @@ class Divergence:
         xp = mode.xp
         x, target = mode.real(x), mode.real(target)
         # The exponentials right to the last bit: the classes' terms have no common error to be excused with.
-        at_x, _ = _softmax_rows(mode, x, 0.0)
-        at_target, _ = _softmax_rows(mode, target, 0.0)
+        at_x, p_units = _in_units(mode, x)
+        at_target, q_units = _in_units(mode, target)
         (p, _), (q, _) = at_x.odds(), at_target.odds()
-        delta = _log_ratio(mode, x, target, at_x, at_target)
+        delta = _log_ratio(mode, x, target, at_x, at_target, p_units, q_units)
         more = delta >= 0
         above, below = mode.sides(delta)
         fall = mode.expm1(-(above + below))
@@ -869,19 +926,23 @@ class Divergence:
         # whichever is the larger.
         like = delta >= -2
         nothing = xp.zeros_like(delta)
-        tail = xp.where(like | (q == 0), nothing, delta)
-        each = xp.where(like, q * mode.excess(xp.where(like, delta, nothing)), q * tail - p * fall)
+        tail = xp.where(like | (q_units == 0), nothing, delta)
+        near = q_units * mode.excess(xp.where(like, delta, nothing))
+        each = xp.where(like, near, q_units * tail - p_units * fall)
         infinite = delta == float("inf")
         each = xp.where(infinite, delta, each)
-        value = mode.sum(each)
+        value = mode.sum(each) * (1 / mode.unit)
 
         def pull_x(g: Array) -> Array:
             # p - q
             return mode.still(g, g * xp.where(more, q * fall, -p * fall))
 
         def pull_target(g: Array) -> Array:
-            ratio = xp.where((q == 0) & ~xp.isnan(delta), nothing, delta)
-            return mode.still(g, g * q * _centred(mode, q, ratio))
+            ratio = xp.where((q_units == 0) & ~xp.isnan(delta), nothing, delta)
+            # q (ratio - sum(q ratio)), about the class with q > 1/2 where there is one: nothing cancels against 1.
+            most = q > 0.5
+            about = xp.where(most, nothing, ratio - mode.sum(xp.where(most, ratio, nothing)))
+            return mode.still(g, g * q * (about - mode.sum(q_units * about) * (1 / mode.unit)))
 
         return _weighed(mode, coefficient, value, pull_x, pull_target)
 
@@ -895,15 +956,6 @@ class Divergence:
 # Functions. Inputs: x.
 
 
-def _centred(mode: Traced, p: Array, v: Array) -> Array:
-    """v - sum(p v), about the class with p > 1/2 where there is one, so that nothing cancels against 1."""
-    xp = mode.xp
-    most = p > 0.5
-    zero = xp.zeros_like(v)
-    about = xp.where(most, zero, v - mode.sum(xp.where(most, v, zero)))
-    return about - mode.sum(p * about)
-
-
 @dataclass(frozen=True)
 class Softmax:
     """exp(x) / sum exp(x)."""
@@ -915,10 +967,11 @@ class Softmax:
     left_out: ClassVar[float] = 0.0
 
     def __call__(self, mode: Traced, x: Array) -> Evaluated:
-        at, pull = _softmax_rows(mode, mode.real(x), CrossEntropy.near)
-        p, _ = at.odds()
+        parts = _softmax_parts(mode, mode.real(x), CrossEntropy.near)
+        p, _ = parts.odds()
+        push = parts.push_shares if isinstance(parts, Relative) else None
         # The Jacobian is symmetric.
-        return Evaluated(p, (lambda g: pull(g * p),), lambda v: p * _centred(mode, p, v))
+        return Evaluated(p, (lambda g: parts.pull(g * p),), push)
 
 
 @dataclass(frozen=True)
@@ -932,8 +985,8 @@ class LogSoftmax:
     left_out: ClassVar[float] = -float("inf")
 
     def __call__(self, mode: Traced, x: Array) -> Evaluated:
-        _, log, odds, pull = _softmax_parts(mode, mode.real(x), CrossEntropy.near)
-        return Evaluated(log, (pull,), lambda v: _centred(mode, odds()[0], v))
+        parts = _softmax_parts(mode, mode.real(x), CrossEntropy.near)
+        return Evaluated(parts.log, (parts.pull,), parts.push if isinstance(parts, Relative) else None)
 
 
 @dataclass(frozen=True)

@@ -209,12 +209,17 @@ class Traced:
     looks = False
     sums = False
     """Whether of a kernel's values only the sum is asked for: it may return others that have the same."""
+    unit: float
+    """What exponentials relative to the maximum are multiplied by, so that what adds up to a normal number is normal:
+    compilers flush all else to 0. Their squares, which second derivatives divide by, are in range too."""
 
     def __init__(self, xp: Namespace, dtype: Any, wide: Any = None) -> None:
         self.xp = xp
         self.dtype = dtype
         self.wide = None if wide == dtype else wide
-        self.depth = math.floor(-math.log(xp.finfo(dtype).smallest_normal) / 4)
+        smallest = xp.finfo(dtype).smallest_normal
+        self.depth = math.floor(-math.log(smallest) / 4)
+        self.unit = 2.0 ** math.floor(-math.log2(smallest) / 3)
 
     def into(self, *, value: Array | None = None, gradient: Array | None = None) -> Traced:
         """This mode, with the room that a kernel's value or gradient of full size may be written into."""
@@ -298,10 +303,11 @@ class Traced:
         return self.xp.minimum(x, self.xp.full_like(x[:, :1], self.xp.finfo(x.dtype).max))
 
     def exp_below(self, x: Array, d: Array, top: Array, near: float, base: Array | None = None) -> Array:
-        """exp(x - base), where `d` is x - top as rounded: the rounding, which exp magnifies by its size, is made good.
+        """exp(x - base), or exp(x - top) `unit` without a base; `d` is x - top as rounded, and so is x - base.
 
-        The error of the difference is exact, and exp(d + error) is exp(d) (1 + error): as a product, since
-        `e + e * error` flushes to zero on XLA for small e. Where no d is beyond -`near`, the caller can do without.
+        That rounding, which exp magnifies by its size, is made good. The error of the difference is exact, and
+        exp(d + error) is exp(d) (1 + error): as a product, since `e + e * error` flushes to zero on XLA for small e.
+        Where no d is beyond -`near`, the caller can do without.
         """
         xp = self.xp
         selects = self.selects(x, base)
@@ -314,19 +320,28 @@ class Traced:
             x = xp.minimum(xp.maximum(x, top - xp.maximum(xp.abs(top) / 2, xp.full_like(top, 1000.0))), top)
         if not near and self.wide is not None and x.dtype == self.dtype:
             wide = xp.astype(x, self.wide) - xp.astype(top if base is None else base, self.wide)
-            return xp.astype(xp.exp(wide), self.dtype)
-        if base is None:
-            # 2Sum (Knuth, TAOCP 2, section 4.2.2).
-            d = x - top
-            back = d - x
-            error = (x - (d - back)) - (top + back)
-        else:
+            return xp.astype(xp.exp(wide) * (self.unit if base is None else 1.0), self.dtype)
+        if base is not None:
             # Fast2Sum (Dekker 1971), which asks for |base| >= |x|; or else that d + base has no error. If |base| < |x|
             # it has none: both are multiples of the spacing of d, as the base is whole, and the sum is at most 2^24 of
             # it.
             d = x - base
             error = x - (d + base)
-        return xp.exp(d) * (1 + (self.finite(error, d) if selects else error))
+            return xp.exp(d) * (1 + (self.finite(error, d) if selects else error))
+        # 2Sum (Knuth, TAOCP 2, section 4.2.2).
+        d = x - top
+        back = d - x
+        error = (x - (d - back)) - (top + back)
+        if self.unit == 1:
+            return xp.exp(d) * (1 + self.finite(error, d))
+        # The unit comes in after the exponential near the top, so that ties have it exactly, and before it, all but a
+        # rest, further down, where the exponential alone would be no normal number.
+        whole = math.floor(math.log(self.unit))
+        far = d < -whole - 1
+        raised = xp.where(far, d + whole, d)
+        error = self.finite(xp.where(far, error + (whole - (raised - d)), error), d)
+        one = xp.ones_like(d)
+        return xp.exp(raised) * (1 + error) * xp.where(far, one * (self.unit / math.exp(whole)), one * self.unit)
 
     def selects(self, x: Array, base: Array | None) -> bool:
         """Whether infinities are better told by a selection than kept out by arithmetic."""
@@ -356,17 +371,16 @@ class Traced:
         ratio = xp.where(near, others / xp.where(near, e, xp.ones_like(e)), others - 1)
         return xp.log1p(ratio) - xp.where(near, xp.zeros_like(x), x - base)
 
-    def peel(self, d: Array, e: Array) -> Array:
-        """The sum of each row of `e = exp(d)` but for one maximum (d = 0), and with its derivative.
+    def peel(self, x: Array, maximum: Array, d: Array, e: Array) -> Array:
+        """The sum of each row of `e = exp(d) unit` but for one maximum (d = 0), and with its derivative.
 
-        The maxima are subtracted rather than left out, so that plain autodiff sees their derivative as well, and
-        found with arithmetic, which XLA sums in one go, rather than a comparison; `floor` has derivative 0.
+        The maxima are subtracted rather than left out, so that plain autodiff sees their derivative as well.
         """
         xp = self.xp
-        near = 0.5 / xp.finfo(self.dtype).smallest_normal
-        below = xp.floor(xp.abs(d) * near)
-        tops = 1 - xp.minimum(below, xp.ones_like(below[:, :1]))
-        return xp.sum(e - tops, axis=1, keepdims=True) + (xp.sum(tops, axis=1, keepdims=True) - 1)
+        total = xp.sum(e, axis=1, keepdims=True)
+        rest = xp.sum(xp.where(d < 0, e, e - self.unit), axis=1, keepdims=True)
+        # Two units or more, and no digit is lost in taking off one of them.
+        return xp.where(total - rest > 1.5 * self.unit, total - self.unit, rest)
 
     def shares(self, e: Array, total: Array, factor: Array) -> tuple[Array, Array]:
         """Two factors of `e factor / total`, the second (rows, 1), of which none is less than it has to be."""
@@ -465,6 +479,7 @@ class Eager(Traced):
     def __init__(self, xp: Namespace, dtype: Any, *, looks: bool, rough: bool = False) -> None:
         super().__init__(xp, dtype, xp.float64 if looks else None)
         self.looks = looks
+        self.unit = 1.0
         self._rough = rough and self.wide is not None
         # Ratios of numbers from 1 / largest to largest are in range as well.
         self._largest = float(xp.finfo(dtype).max) ** 0.5 / 4
@@ -632,7 +647,7 @@ class Eager(Traced):
     def expm1(self, x: Array) -> Array:
         return self.xp.expm1(x)
 
-    def peel(self, d: Array, e: Array) -> Array:
+    def peel(self, x: Array, maximum: Array, d: Array, e: Array) -> Array:
         at = self._at(d, self.xp.argmax(d, axis=1))
         e[at] = 0
         rest = self.sum(e)

@@ -40,9 +40,11 @@ POLY_BELOW_0 = 12.0
 
 def due(case: Case, answer: Mapping[str, Exact]) -> dict[str, Due]:
     """What each quantity of a case is held to, from the exact numbers."""
-    terms = _terms(case)
+    terms, factor = _terms(case), _factor(case)
     return {
-        name: Due(numbers, dtype_of(case, name), base(case, name), _allowance(case, name, numbers, terms), terms)
+        name: Due(
+            numbers, dtype_of(case, name), base(case, name), _allowance(case, name, numbers, terms), terms, factor
+        )
         for name, numbers in answer.items()
     }
 
@@ -63,20 +65,27 @@ def _allowance(case: Case, quantity: str, numbers: Exact, terms: int) -> Floats:
 
 
 def _terms(case: Case) -> int:
-    """How many exponentials are added up in one number."""
+    """How many exponentials are added up in one number, each as often as it counts."""
     terms = 1 if case.function in ELEMENTWISE else case.arrays["logits"].shape[case.axis]
-    if case.dtype == "float16":  # made of float32, far from where these end
-        return terms
     return terms * math.ceil(_factor(case))
 
 
 def _factor(case: Case) -> float:
     """What an exponential is multiplied by, at the most: what a compiler flushed may have been a normal number's."""
+    if case.dtype == "float16":  # made of float32, far from where these end
+        return 1.0
     if case.function in PAIRED:
         return -FORMATS[case.dtype].subnormal_exponent  # a log ratio
     if case.function == "asymmetric_loss":
         return 1 / (float(case.options.get("margin", 0.05)) or 1)
     return max(1.0, 1 + float(case.options.get("epsilon", 2.0))) if case.function == "poly_loss" else 1.0
+
+
+def _seed(case: Case, quantity: str) -> float:
+    """What a derivative is multiplied by, at the most: that of the value alone may have been flushed."""
+    if quantity == "value" or case.cotangent is None or case.dtype == "float16":
+        return 1.0
+    return max(1.0, float(np.max(np.abs(case.cotangent), initial=0)))
 
 
 def base(case: Case, quantity: str) -> float:

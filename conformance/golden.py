@@ -144,6 +144,8 @@ def _due(due: Due) -> dict[str, Any]:
         "exact": " ".join(_hex(v) for v in high),
         "decimal": " ".join(_decimal(h, e) for h, e in zip(high, low, strict=True)),
     }
+    if due.magnified != 1:
+        entry["magnified"] = due.magnified
     k = np.broadcast_to(due.allowance, exact.high.shape).ravel()
     if np.any(k):
         entry["k"] = " ".join(repr(float(v)).removesuffix(".0") for v in k)

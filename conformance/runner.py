@@ -266,7 +266,9 @@ def compare(
         drawn = case.family in curves.FAMILIES and plain in curves.QUANTITIES
         record = Result(name, case.function, backend, mode, case.dtype, quantity, case.family, case.label, "ok")
         try:
-            found = measure(got, due.exact, due.dtype, due.budget, due.allowance, due.terms, flushes)
+            found = measure(
+                got, due.exact, due.dtype, due.budget, due.allowance, due.terms, due.magnified, flushes=flushes
+            )
         except ValueError as error:
             yield replace(record, status="FAIL", reason=str(error), budget=due.budget, asked=case)
             continue

@@ -175,14 +175,22 @@ def test_what_is_due_is_no_fault(got: float, exact: float) -> None:
     assert found.lost + found.flushed + found.spurious + found.missing + found.over == 0
 
 
-def test_a_compiler_that_flushes_may_lose_terms_of_a_sum_of_subnormals() -> None:
+def test_a_compiler_that_flushes_may_lose_terms_of_a_subnormal_number_alone() -> None:
     assert measured(TINY / 2, due(TINY * 0.75), flushes=True).flushed == 1
     assert measured(TINY / 2, due(TINY * 0.75)).over == 1
-    # A sum of normal size counts too, as long as what it misses is no more than its terms could have lost.
-    exact, allowance = due(64 * TINY), np.zeros(())
-    for missing, flushed in ((1, 1), (3, 0)):
-        got = np.asarray([(64 - missing) * TINY])
-        assert measure(got, exact, "float32", 4.0, allowance, terms=2, flushes=True).flushed == flushed
+    # Of a normal number none, unless the formula multiplies what was flushed, and no more than that.
+    for got, exact, magnified, flushed in (
+        (0.0, TINY * 1.5, 1, 0),
+        (0.0, TINY * 1.5, 2, 1),
+        (0.0, TINY * 2.5, 2, 0),
+        (63 * TINY, 64 * TINY, 2, 0),
+        (63 * TINY, 64 * TINY, 100, 1),
+        (61 * TINY, 64 * TINY, 100, 0),
+    ):
+        found = measure(np.asarray([got]), due(exact), "float32", 4.0, np.zeros(()), 2, magnified, flushes=True)
+        assert found.flushed == flushed
+        assert found.over == 1 - flushed
+        assert found.lost == (got == 0 and not flushed)
 
 
 def test_terms_rounded_to_subnormals_are_forgiven_in_a_result_that_is_one() -> None:

@@ -523,6 +523,31 @@ def test_a_small_loss_is_not_lost(backend: Any, margin: float) -> None:
         )
 
 
+def test_a_sum_of_flushed_terms_is_not_lost(backend: Any) -> None:
+    """Each of three (or 999) exponentials is no normal number, and a compiler makes it 0; their sum is one."""
+    for classes, margin in ((4, 88.0), (1000, 92.0)):
+        row = np.zeros((1, classes))
+        row[0, 1] = margin
+        rest = (classes - 1) * math.exp(-margin)
+        target = np.zeros((1, classes))
+        target[0, 1] = 1.0
+        x, t = backend.asarray(row, "float32"), backend.asarray(target, "float32")
+        found = {
+            "log_softmax": -backend.to_numpy(backend.jit(arrayloss.log_softmax)(x))[0, 1],
+            "cross_entropy": backend.to_numpy(backend.jit(cross_entropy)(x, t)),
+            "its gradient": -backend.to_numpy(backend.jit(lambda x, t: value_and_grad(cross_entropy)(x, t)[1])(x, t))[
+                0, 1
+            ],
+        }
+        if backend.differentiates and not backend.skips_eager_autodiff:
+            for name, seed, sign in (("log_softmax", target, 1), ("softmax", target, 1), ("softmax", 1 - target, -1)):
+                cotangent = backend.asarray(seed, "float32")
+                _, gradient = backend.pullback(getattr(arrayloss, name), x, cotangent=cotangent)
+                found[f"d {name}, {sign}"] = sign * backend.to_numpy(gradient)[0, 1]
+        for what, number in found.items():
+            np.testing.assert_allclose(number, rest, rtol=1e-5, atol=0, err_msg=f"{what}, {classes} classes")
+
+
 def test_large_logits_do_not_overflow(backend: Any) -> None:
     logits = np.array([[1e4, 0.0, -1e4], [3e38, 0.0, 1.0], [-3e38, 0.0, 0.0]])
     value = np.array([1e4, 0.0, 3e38])

@@ -56,7 +56,7 @@ class _Traced(Traced):
         return _MaskedLabels(self, x.shape[1], labels) if _is_large(x) else super().labels(x, labels)
 
     def selects(self, x: Array, base: Array | None) -> bool:
-        return base is not None and not _is_large(x)
+        return base is None or not _is_large(x)
 
     def arange(self, n: int, like: Array) -> Array:
         # Uncommitted, so that it goes where it is used; a tracer has no device.

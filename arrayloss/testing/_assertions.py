@@ -170,7 +170,9 @@ def _failures(judged: Implementation, given: Case, one: Backend, budget: float |
         due = given.due[quantity.removeprefix("closed ").removeprefix("auto ")]
         allowed = due.budget if budget is None else budget
         try:
-            found = measure(got, due.exact, due.dtype, allowed, due.allowance, due.terms, flushes)
+            found = measure(
+                got, due.exact, due.dtype, allowed, due.allowance, due.terms, due.magnified, flushes=flushes
+            )
         except ValueError as error:
             yield _Failure(given, np.inf, f"{heading}: {quantity}: {error}")
             continue

@@ -39,6 +39,8 @@ class Due:
         What conditioning adds to that, for each number (k in the contract); broadcasts to the numbers.
     terms
         How many exponentials are added up in one number.
+    magnified
+        What one of them is multiplied by, at the most.
     """
 
     exact: Exact
@@ -46,6 +48,7 @@ class Due:
     budget: float
     allowance: Floats
     terms: int
+    magnified: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -68,8 +71,8 @@ class Measurement:
     missing
         Anything else where the exact result is NaN or infinite.
     flushed
-        Zeros where the exact result is a subnormal number; where a compiler flushes, also whatever is off because
-        terms of it were flushed.
+        Zeros where the exact result is a subnormal number; where a compiler flushes, also what is off in such a one
+        because terms of it were flushed.
     over
         How many numbers are over budget.
     """
@@ -99,13 +102,22 @@ def _size(exact: Exact) -> Floats:
 
 
 def measure(
-    got: Floats, exact: Exact, dtype: str, base: float, allowance: Floats, terms: int = 1, flushes: bool = False
+    got: Floats,
+    exact: Exact,
+    dtype: str,
+    base: float,
+    allowance: Floats,
+    terms: int = 1,
+    magnified: float = 1.0,
+    *,
+    flushes: bool = False,
 ) -> Measurement:
     """Compare with the exact numbers.
 
     `base` is the budget in ULP, `allowance` what conditioning adds to it. A number is the sum of up to `terms`
     exponentials: where it is itself no normal number, each of these has been rounded to a multiple of the smallest
-    subnormal number; where the compiler `flushes` them, they may have become 0. Half types are computed in float32.
+    subnormal number; where the compiler `flushes` them, they may have become 0. So may a number that is then
+    `magnified` by the formula itself. Half types are computed in float32.
     """
     if got.shape != exact.high.shape:
         raise ValueError(f"shape {got.shape} came back, {exact.high.shape} was due")
@@ -123,8 +135,10 @@ def measure(
     missing = ~defined & ~((got == exact.high) | (np.isnan(got) & np.isnan(exact.high)))
     over = finite & (error > base + allowance)
     zero = over & (got == 0)
-    gone = terms * least.tiny
-    flushed = (zero & (size < form.tiny)) | (flushes & over & (error * spacing(_size(exact), dtype) <= gone))
+    gone = (
+        flushes & over & (size < magnified * form.tiny) & (error * spacing(_size(exact), dtype) <= terms * least.tiny)
+    )
+    flushed = (zero & (size < form.tiny)) | gone
     lost = zero & ~flushed
     counted = finite & ~flushed
     beyond = np.where(counted, np.maximum(error - allowance, 0), 0)

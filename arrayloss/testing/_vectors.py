@@ -112,6 +112,7 @@ def _due(entry: dict[str, Any]) -> Due:
         entry["budget"],
         _shaped(k, entry),
         entry["terms"],
+        entry.get("magnified", 1.0),
     )
 
 
