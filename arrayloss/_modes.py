@@ -278,8 +278,8 @@ class Traced:
         """exp(x), to the last bit where `near` is 0."""
         return self.xp.exp(x)
 
-    def unscaled(self, x: Array, labels: Any, near: float) -> tuple[Array, Array, Array] | None:
-        """The exponentials of the logits as they are: but for the label's, the sum of these, and the label's.
+    def unscaled(self, x: Array, labels: Any, near: float) -> tuple[Array, Array, Array, Array] | None:
+        """The exponentials of the logits as they are: but for the label's, the sum of these, the label's, and of all.
 
         None where that might be out of range, or can't be known.
         """
@@ -532,7 +532,7 @@ class Eager(Traced):
         self._gradient = None
         return self.xp.exp(x, out=room)
 
-    def unscaled(self, x: Array, labels: Any, near: float) -> tuple[Array, Array, Array] | None:
+    def unscaled(self, x: Array, labels: Any, near: float) -> tuple[Array, Array, Array, Array] | None:
         # Nothing is subtracted, so there is no rounding to make good; and no maximum is needed.
         if not self.looks or 0 in x.shape:
             return None
@@ -540,7 +540,8 @@ class Eager(Traced):
         at_label = labels.take(e)
         dropped = labels.drop(e)
         others = self.sum(dropped)
-        return (dropped, others, at_label) if self._in_range(others + at_label, at_label) else None
+        total = others + at_label
+        return (dropped, others, at_label, total) if self._in_range(total, at_label) else None
 
     def unscaled_rows(self, x: Array, near: float) -> Even | Peeled | None:
         if not self.looks or 0 in x.shape:
@@ -593,10 +594,9 @@ class Eager(Traced):
 
     def _in_range(self, total: Array, least: Array) -> bool:
         """Whether no sum is so small that a term that is no normal number could matter, nor anything too large."""
-        xp = self.xp
-        # total >= 1/4, total <= largest and least >= 1 / largest, in one look; a nan is none of these.
-        room = xp.minimum(4 * total, xp.minimum(self._largest / total, self._largest * least))
-        return self.least(room) >= 1
+        # A look takes as long as an operation, so one for each; a nan is none of these.
+        largest = self._largest
+        return self.least(total) >= 0.25 and self.most(total) <= largest and largest * self.least(least) >= 1
 
     def bounded(self, top: Array) -> bool:
         return self.looks and 0 not in top.shape and self.most(top) < float("inf")

@@ -121,7 +121,7 @@ class Library:
     def mode(self, dtype: Any, *arrays: Array | None) -> Traced:
         return _Folding(self.xp, dtype, self._doubles(*arrays))
 
-    def run(self, work: Work, arrays: Arrays, *, placed: bool = False) -> tuple[Array | None, ...]:
+    def run(self, mode: Traced, work: Work, arrays: Arrays, *, placed: bool = False) -> tuple[Array | None, ...]:
         """`work` over the rows of canonical `arrays`; `placed` says that it has room for what is large."""
         return whole(self.xp, work, arrays)
 
@@ -157,7 +157,7 @@ class Library:
         def work(x: Array, room: Array | None, *rows: Any) -> tuple[Array | None]:
             return (self.placed(self._value(mode, kernel(mode.into(value=room), x, *rows)), room),)
 
-        (value,) = self.run(work, (x, room, *others), placed=room is not None)
+        (value,) = self.run(mode, work, (x, room, *others), placed=room is not None)
         return value if room is None else room
 
     def _mode_of(self, kernel: Any, arrays: Arrays, summed: bool) -> Traced:
@@ -189,7 +189,7 @@ class Library:
                 gradient = xp.astype(gradient, x.dtype)
             return self._value(mode, evaluated), self.placed(gradient, room)
 
-        value, gradient = self.run(work, (x, cotangent, room, *others), placed=room is not None)
+        value, gradient = self.run(mode, work, (x, cotangent, room, *others), placed=room is not None)
         return value, gradient if room is None else room
 
     def gather(self, values: Array, labels: Array) -> Array:

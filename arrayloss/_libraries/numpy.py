@@ -109,11 +109,6 @@ class _Eager(Eager):
         plain = x.ndim == 2 and x.flags.c_contiguous
         return _Labels(x.shape, labels) if plain else super().labels(x, labels)
 
-    def _in_range(self, total: Array, least: Array) -> bool:
-        # A look takes as long as an operation here, so one for each.
-        largest = self._largest
-        return self.least(total) >= 0.25 and self.most(total) <= largest and largest * self.least(least) >= 1
-
     def sides(self, x: Array) -> tuple[Array, Array]:
         # No array of zeros, and not array-api-compat's sign: 2 us each.
         return np.maximum(x, 0), np.maximum(-x, 0)
@@ -199,7 +194,7 @@ class NumPy(Library):
     def summing(self, mode: Traced, arrays: Arrays) -> Traced:
         return summing(mode, arrays)
 
-    def run(self, work: Work, arrays: Arrays, *, placed: bool = False) -> tuple[Array | None, ...]:
+    def run(self, mode: Traced, work: Work, arrays: Arrays, *, placed: bool = False) -> tuple[Array | None, ...]:
         return in_blocks(self.xp, work, arrays, _PLACED_BYTES if placed else _BLOCK_BYTES, _in_threads)
 
 
