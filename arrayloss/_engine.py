@@ -417,9 +417,10 @@ def binary(
             _checks.within("alpha", library, alpha)
         a = _as(xp, alpha, compute)
         at_one, at_zero = a if at_one is None else at_one * a, 1 - a
-    at_one, at_zero = (
-        f if f is None else layout.canonical(xp, xp.broadcast_to(f, layout.shape)) for f in (at_one, at_zero)
-    )
+    if arrays:
+        at_one, at_zero = (
+            f if f is None else layout.canonical(xp, xp.broadcast_to(f, layout.shape)) for f in (at_one, at_zero)
+        )
 
     x = layout.canonical(xp, logits)
     y = layout.canonical(xp, target)

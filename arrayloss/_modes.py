@@ -493,6 +493,10 @@ class Eager(Traced):
         """The largest element, or nan; there is one."""
         return float(self.xp.max(x))
 
+    def span(self, x: Array) -> tuple[float, float]:
+        """The smallest and the largest element, or nan; there is one."""
+        return self.least(x), self.most(x)
+
     def labels(self, x: Array, labels: Array) -> Any:
         return IndexedLabels(self._at(x, labels[:, 0]))
 
@@ -582,21 +586,20 @@ class Eager(Traced):
 
         No -log p is less than a fourth of them, so that half a unit in their last place is no more than two in its own.
         """
-        xp = self.xp
-        least, most = float(xp.min(total)), float(xp.max(total))
+        least, most = self.span(total)
         # A nan is none of these.
         if not (least >= 0.25 and most <= self._largest):
             return False
         lowest, highest = math.log(least), math.log(most)
         # The smallest surprisal is no less than this.
-        nearest = lowest - float(xp.max(x))
+        nearest = lowest - self.most(x)
         return nearest >= math.log(2) and max(abs(lowest), abs(highest)) <= 4 * nearest
 
     def _in_range(self, total: Array, least: Array) -> bool:
         """Whether no sum is so small that a term that is no normal number could matter, nor anything too large."""
-        # A look takes as long as an operation, so one for each; a nan is none of these.
-        largest = self._largest
-        return self.least(total) >= 0.25 and self.most(total) <= largest and largest * self.least(least) >= 1
+        # A look takes as long as an operation, so each on its own; a nan is none of these.
+        lowest, highest = self.span(total)
+        return lowest >= 0.25 and highest <= self._largest and self._largest * self.least(least) >= 1
 
     def bounded(self, top: Array) -> bool:
         return self.looks and 0 not in top.shape and self.most(top) < float("inf")

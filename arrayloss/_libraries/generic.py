@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from functools import lru_cache
 from typing import Any
 
 from arrayloss._kernels import Evaluated
@@ -18,6 +19,20 @@ def summing(mode: Traced, arrays: Arrays) -> Traced:
     """`mode`, or where it pays, one for a kernel of whose values only the sum is asked for."""
     x = arrays[0]
     return mode.summing() if isinstance(mode, Eager) and x.ndim == 2 and x.shape[0] >= _MANY else mode
+
+
+@lru_cache(maxsize=256, typed=True)
+def _remembered(f: Callable[..., Any], *signature: Any) -> Any:
+    return f(*signature)
+
+
+def remembered(f: Callable[..., Any], *signature: Any) -> Any:
+    """`f(*signature)`, or what it was the last time."""
+    try:
+        return _remembered(f, *signature)
+    except TypeError:
+        pass  # Unhashable, or refused, which is said better without the detour.
+    return f(*signature)
 
 
 class _Folding(Traced):
@@ -122,7 +137,7 @@ class Library:
         return _Folding(self.xp, dtype, self._doubles(*arrays))
 
     def run(self, mode: Traced, work: Work, arrays: Arrays, *, placed: bool = False) -> tuple[Array | None, ...]:
-        """`work` over the rows of canonical `arrays`; `placed` says that it has room for what is large."""
+        """`work` in `mode` over the rows of canonical `arrays`; `placed` says that it has room for what is large."""
         return whole(self.xp, work, arrays)
 
     def order(self, x: Array) -> tuple[int, ...] | None:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from array_api_compat import numpy as xp
 
-from arrayloss._libraries.generic import Library, summing
+from arrayloss._libraries.generic import Library, remembered, summing
 from arrayloss._modes import Array, Eager, Traced
 from arrayloss._rows import Arrays, Block, Work, in_blocks
 
@@ -121,11 +121,6 @@ class _Eager(Eager):
         return (_row_sums(x) if x.ndim == 2 else _column_sums(x))[:, None]
 
 
-@lru_cache(maxsize=256, typed=True)
-def _kept(f: Callable[..., Any], *signature: Any) -> Any:
-    return f(*signature)
-
-
 @lru_cache(maxsize=16)
 def _mode(dtype: Any) -> Traced:
     return _Eager(xp, dtype, looks=True, rough=True)
@@ -151,11 +146,7 @@ class NumPy(Library):
         return _isdtype(dtype, kind)
 
     def kept(self, f: Callable[..., Any], *signature: Any) -> Any:
-        try:
-            return _kept(f, *signature)
-        except TypeError:
-            pass  # Unhashable, or refused, which is said better without the detour.
-        return f(*signature)
+        return remembered(f, *signature)
 
     def astype(self, x: Array, dtype: Any) -> Array:
         if x.dtype == dtype:
