@@ -457,18 +457,20 @@ def binary(
         else:
             weight = _poison(xp, wrong, weight, compute)
     samples = Samples(library, math.prod(each), valid, weight)
-    weights = AnswerWeights(smoothing, positive, negative, compute)
-    target_arrays = (y, at_one, at_zero)
     # Only labels that take no derivative.
     labels = labels and link.label is not None and not smoothing and not (soft and library.differentiates(y))
-    if labels and positive == negative == 1 and at_one is None and at_zero is None:
+    if labels and positive == negative == 1 and not arrays:
         kernel: Any = LabelLoss(link, cost, compute, cost_of_zero)
         inputs: Arrays = (x, weight, y)
-    elif labels and not library.differentiates(at_one, at_zero):
-        kernel, inputs = Answered(LabelLoss(link, cost, compute, cost_of_zero), weights), (x, weight, *target_arrays)
     else:
-        loss = BinaryLoss(link, (cost, cost_of_zero or cost), compute)
-        kernel, inputs = _assemble(library, loss, weights, x, weight, target_arrays)
+        weights = AnswerWeights(smoothing, positive, negative, compute)
+        target_arrays = (y, at_one, at_zero)
+        if labels and not library.differentiates(at_one, at_zero):
+            kernel = Answered(LabelLoss(link, cost, compute, cost_of_zero), weights)
+            inputs = (x, weight, *target_arrays)
+        else:
+            loss = BinaryLoss(link, (cost, cost_of_zero or cost), compute)
+            kernel, inputs = _assemble(library, loss, weights, x, weight, target_arrays)
     return Problem(library, kernel, inputs, samples, reduced, layout, dtype or logits.dtype)
 
 

@@ -20,7 +20,7 @@ _CPU_BLOCK_BYTES = 2 * 1024 * 1024
 # before it starts.
 _CPU_LARGE_BYTES = 2 * _CPU_BLOCK_BYTES
 _DEVICE_BLOCK_BYTES = 256 * 1024 * 1024
-# Elements up to which `max` takes less time than `amax`, which starts 0.5 us later.
+# Elements up to which what starts sooner is done sooner: `max`, 0.5 us before `amax`.
 _FEW = 1 << 12
 # Elements from which a sum in float64 is folded first.
 _FOLDED = 1 << 19
@@ -336,6 +336,9 @@ class Torch(Library):
             lowest, highest = self.span(y)
             inside = lowest >= 0 and highest <= 1
             return inside, inside
+        # The step of y is y for 0 and 1 alone. (A comparison of many tensors takes one thread, and longer.)
+        if y.numel() <= _FEW and torch.equal(torch.heaviside(y, y), y):
+            return True, True
         # Not comparisons, which take 6 times as long. Negative outside of [0, 1], and 0 at its ends alone, however
         # small y is.
         inside = labels = True
