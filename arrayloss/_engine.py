@@ -110,7 +110,6 @@ class Asked(NamedTuple):
     layout: Layout
     samples: tuple[int, ...]
     smoothing: float
-    reduction: Reduction | None
     compute: Any
 
 
@@ -123,14 +122,13 @@ def _asked(
     axis: int,
     label_smoothing: float,
     ignore_index: int | None,
-    reduction: str | Reduction,
     wanted: Any,
 ) -> Asked:
     """The options that no array is needed for, checked."""
     layout = Layout(shape, None if elementwise else _checks.class_axis(axis, len(shape)), memory=memory)
     smoothing = _checks.fraction("label_smoothing", label_smoothing)
     _checks.ignored(ignore_index)
-    return Asked(layout, layout.samples, smoothing, reduction_of(reduction), _compute_dtype(library, given, wanted))
+    return Asked(layout, layout.samples, smoothing, _compute_dtype(library, given, wanted))
 
 
 def _weights(
@@ -221,7 +219,7 @@ def categorical(
     )
     xp = library.xp
     shape = tuple(logits.shape)
-    layout, each, smoothing, reduced, compute = library.kept(
+    layout, each, smoothing, compute = library.kept(
         _asked,
         library,
         shape,
@@ -231,9 +229,9 @@ def categorical(
         axis,
         label_smoothing,
         ignore_index,
-        reduction,
         dtype,
     )
+    reduced = reduction_of(reduction)
     classes = shape[layout.axis]
     if classes == 0:
         raise ValueError(f"{name} of shape {layout.shape} have no classes along axis {axis}")
@@ -384,7 +382,7 @@ def binary(
         **arrays,
     )
     xp = library.xp
-    layout, each, smoothing, reduced, compute = library.kept(
+    layout, each, smoothing, compute = library.kept(
         _asked,
         library,
         tuple(logits.shape),
@@ -394,10 +392,11 @@ def binary(
         0,
         label_smoothing,
         ignore_index,
-        reduction,
         dtype,
     )
-    if not library.isdtype(target.dtype, ("bool", "integral", "real floating")):
+    reduced = reduction_of(reduction)
+    soft = library.isdtype(target.dtype, "real floating")
+    if not soft and not library.isdtype(target.dtype, ("bool", "integral")):
         raise TypeError(f"target must be an array of bool, integers or floating-point numbers, not {target.dtype}")
     _checks.same_shape("target", target.shape, layout.shape, layout.shape, "the loss is elementwise")
 
@@ -418,9 +417,10 @@ def binary(
             _checks.within("alpha", library, alpha)
         a = _as(xp, alpha, compute)
         at_one, at_zero = a if at_one is None else at_one * a, 1 - a
-    at_one, at_zero = (
-        f if f is None else layout.canonical(xp, xp.broadcast_to(f, layout.shape)) for f in (at_one, at_zero)
-    )
+    if arrays:
+        at_one, at_zero = (
+            f if f is None else layout.canonical(xp, xp.broadcast_to(f, layout.shape)) for f in (at_one, at_zero)
+        )
 
     x = layout.canonical(xp, logits)
     y = layout.canonical(xp, target)
@@ -428,9 +428,8 @@ def binary(
     if ignore_index is not None:
         valid = _both(valid, y != ignore_index)
     wrong = None
-    soft = library.isdtype(y.dtype, "real floating")
     labels = not soft
-    if not library.isdtype(y.dtype, "bool"):
+    if soft or not library.isdtype(y.dtype, "bool"):
         looks = library.looks(y)
         inside = False
         if looks and x.shape[0]:
@@ -458,18 +457,20 @@ def binary(
         else:
             weight = _poison(xp, wrong, weight, compute)
     samples = Samples(library, math.prod(each), valid, weight)
-    weights = AnswerWeights(smoothing, positive, negative, compute)
-    target_arrays = (y, at_one, at_zero)
     # Only labels that take no derivative.
     labels = labels and link.label is not None and not smoothing and not (soft and library.differentiates(y))
-    if labels and positive == negative == 1 and at_one is None and at_zero is None:
+    if labels and positive == negative == 1 and not arrays:
         kernel: Any = LabelLoss(link, cost, compute, cost_of_zero)
         inputs: Arrays = (x, weight, y)
-    elif labels and not library.differentiates(at_one, at_zero):
-        kernel, inputs = Answered(LabelLoss(link, cost, compute, cost_of_zero), weights), (x, weight, *target_arrays)
     else:
-        loss = BinaryLoss(link, (cost, cost_of_zero or cost), compute)
-        kernel, inputs = _assemble(library, loss, weights, x, weight, target_arrays)
+        weights = AnswerWeights(smoothing, positive, negative, compute)
+        target_arrays = (y, at_one, at_zero)
+        if labels and not library.differentiates(at_one, at_zero):
+            kernel = Answered(LabelLoss(link, cost, compute, cost_of_zero), weights)
+            inputs = (x, weight, *target_arrays)
+        else:
+            loss = BinaryLoss(link, (cost, cost_of_zero or cost), compute)
+            kernel, inputs = _assemble(library, loss, weights, x, weight, target_arrays)
     return Problem(library, kernel, inputs, samples, reduced, layout, dtype or logits.dtype)
 
 
@@ -488,7 +489,7 @@ def paired(
     """A loss of rows of classes against rows of the same kind, called `name`."""
     library = _checks.library(logits, **{name: _checks.given(name, target)}, sample_weight=sample_weight, where=where)
     xp = library.xp
-    layout, each, _, reduced, compute = library.kept(
+    layout, each, _, compute = library.kept(
         _asked,
         library,
         tuple(logits.shape),
@@ -498,9 +499,9 @@ def paired(
         axis,
         0.0,
         None,
-        reduction,
         dtype,
     )
+    reduced = reduction_of(reduction)
     classes = layout.shape[layout.axis or 0]
     if classes == 0:
         raise ValueError(f"logits of shape {layout.shape} have no classes along axis {axis}")
@@ -551,7 +552,8 @@ def _reduced(problem: Problem[Any], losses: Array, parts: Parts | None) -> Array
 
 def _divided(xp: Namespace, value: Array, denominator: Array | float, empty: float) -> Array:
     if isinstance(denominator, (int, float)):
-        return value / denominator if denominator else value * 0 + empty
+        # A float: torch takes 1 us more for an int.
+        return value / float(denominator) if denominator else value * 0 + empty
     denominator = _as(xp, denominator, value.dtype)
     none = denominator == 0
     quotient = value / xp.where(none, xp.ones_like(denominator), denominator)

@@ -283,8 +283,7 @@ def _softmax_label(mode: Traced, x: Array, target: Array, near: float) -> tuple[
     # Leaving out the label, not the maximum: `others` and `e` are then the two parts of 1 to full precision.
     parts = mode.unscaled(x, labels, near)
     if parts is not None:
-        dropped, others, e = parts
-        total = others + e
+        dropped, others, e, total = parts
         h = xp.log1p(others / e)
     else:
         peak = Peak(mode, x, near, mode.highest(x))
@@ -575,12 +574,16 @@ class LabelLoss:
         return (self.cost,) if self.cost_of_zero is None else (self.cost, self.cost_of_zero)
 
     @property
+    def _near(self) -> float:
+        return self.cost.near if self.cost_of_zero is None else min(self.cost.near, self.cost_of_zero.near)
+
+    @property
     def linear(self) -> bool:
         """Whether the gradient doesn't depend on the input."""
         return self.link is given_log and self.cost.plain
 
     def __call__(self, mode: Traced, x: Array, coefficient: Array | None, target: Array) -> Evaluated:
-        near = min(cost.near for cost in self._costs)
+        near = self._near
         x = _prepared(mode, x, *self._costs)
         if mode.sums and self.cost.plain and coefficient is None and isinstance(self.link, BinaryLink):
             total = self.link.total and self.link.total(mode, x, target, near)
@@ -612,8 +615,7 @@ class LabelLoss:
             return RowLoss(self.link, self.cost, self.dtype).diagonal(mode, x, *one_hot)
         _of_logits(self.link)
         assert self.link.label is not None  # or the engine takes another kernel
-        near = min(cost.near for cost in self._costs)
-        at, _ = self.link.label(mode, _prepared(mode, x, *self._costs), target, near)
+        at, _ = self.link.label(mode, _prepared(mode, x, *self._costs), target, self._near)
         return self._of(mode, target, at, _bent)
 
 

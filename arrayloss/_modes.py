@@ -283,8 +283,8 @@ class Traced:
         """exp(x), to the last bit where `near` is 0."""
         return self.xp.exp(x)
 
-    def unscaled(self, x: Array, labels: Any, near: float) -> tuple[Array, Array, Array] | None:
-        """The exponentials of the logits as they are: but for the label's, the sum of these, and the label's.
+    def unscaled(self, x: Array, labels: Any, near: float) -> tuple[Array, Array, Array, Array] | None:
+        """The exponentials of the logits as they are: but for the label's, the sum of these, the label's, and of all.
 
         None where that might be out of range, or can't be known.
         """
@@ -508,6 +508,10 @@ class Eager(Traced):
         """The largest element, or nan; there is one."""
         return float(self.xp.max(x))
 
+    def span(self, x: Array) -> tuple[float, float]:
+        """The smallest and the largest element, or nan; there is one."""
+        return self.least(x), self.most(x)
+
     def labels(self, x: Array, labels: Array) -> Any:
         return IndexedLabels(self._at(x, labels[:, 0]))
 
@@ -547,7 +551,7 @@ class Eager(Traced):
         self._gradient = None
         return self.xp.exp(x, out=room)
 
-    def unscaled(self, x: Array, labels: Any, near: float) -> tuple[Array, Array, Array] | None:
+    def unscaled(self, x: Array, labels: Any, near: float) -> tuple[Array, Array, Array, Array] | None:
         # Nothing is subtracted, so there is no rounding to make good; and no maximum is needed.
         if not self.looks or 0 in x.shape:
             return None
@@ -555,7 +559,8 @@ class Eager(Traced):
         at_label = labels.take(e)
         dropped = labels.drop(e)
         others = self.sum(dropped)
-        return (dropped, others, at_label) if self._in_range(others + at_label, at_label) else None
+        total = others + at_label
+        return (dropped, others, at_label, total) if self._in_range(total, at_label) else None
 
     def unscaled_rows(self, x: Array, near: float) -> Even | Peeled | None:
         if not self.looks or 0 in x.shape:
@@ -596,22 +601,20 @@ class Eager(Traced):
 
         No -log p is less than a fourth of them, so that half a unit in their last place is no more than two in its own.
         """
-        xp = self.xp
-        least, most = float(xp.min(total)), float(xp.max(total))
+        least, most = self.span(total)
         # A nan is none of these.
         if not (least >= 0.25 and most <= self._largest):
             return False
         lowest, highest = math.log(least), math.log(most)
         # The smallest surprisal is no less than this.
-        nearest = lowest - float(xp.max(x))
+        nearest = lowest - self.most(x)
         return nearest >= math.log(2) and max(abs(lowest), abs(highest)) <= 4 * nearest
 
     def _in_range(self, total: Array, least: Array) -> bool:
         """Whether no sum is so small that a term that is no normal number could matter, nor anything too large."""
-        xp = self.xp
-        # total >= 1/4, total <= largest and least >= 1 / largest, in one look; a nan is none of these.
-        room = xp.minimum(4 * total, xp.minimum(self._largest / total, self._largest * least))
-        return self.least(room) >= 1
+        # A look takes as long as an operation, so each on its own; a nan is none of these.
+        lowest, highest = self.span(total)
+        return lowest >= 0.25 and highest <= self._largest and self._largest * self.least(least) >= 1
 
     def bounded(self, top: Array) -> bool:
         return self.looks and 0 not in top.shape and self.most(top) < float("inf")

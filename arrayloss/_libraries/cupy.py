@@ -25,7 +25,7 @@ class CuPy(Library):
     def mode(self, dtype: Any, *arrays: Array | None) -> Traced:
         return Eager(self.xp, dtype, looks=False)
 
-    def run(self, work: Work, arrays: Arrays, *, placed: bool = False) -> tuple[Array | None, ...]:
+    def run(self, mode: Traced, work: Work, arrays: Arrays, *, placed: bool = False) -> tuple[Array | None, ...]:
         # CuPy's creation functions ignore `device=` (array-api-compat, "CuPy": the current device is used).
         device: AbstractContextManager[Any] = arrays[0].device
         with device:

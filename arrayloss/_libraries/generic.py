@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from functools import lru_cache
 from typing import Any
 
 from arrayloss._kernels import Evaluated
@@ -18,6 +19,20 @@ def summing(mode: Traced, arrays: Arrays) -> Traced:
     """`mode`, or where it pays, one for a kernel of whose values only the sum is asked for."""
     x = arrays[0]
     return mode.summing() if isinstance(mode, Eager) and x.ndim == 2 and x.shape[0] >= _MANY else mode
+
+
+@lru_cache(maxsize=256, typed=True)
+def _remembered(f: Callable[..., Any], *signature: Any) -> Any:
+    return f(*signature)
+
+
+def remembered(f: Callable[..., Any], *signature: Any) -> Any:
+    """`f(*signature)`, or what it was the last time."""
+    try:
+        return _remembered(f, *signature)
+    except TypeError:
+        pass  # Unhashable, or refused, which is said better without the detour.
+    return f(*signature)
 
 
 class _Folding(Traced):
@@ -121,8 +136,8 @@ class Library:
     def mode(self, dtype: Any, *arrays: Array | None) -> Traced:
         return _Folding(self.xp, dtype, self._doubles(*arrays))
 
-    def run(self, work: Work, arrays: Arrays, *, placed: bool = False) -> tuple[Array | None, ...]:
-        """`work` over the rows of canonical `arrays`; `placed` says that it has room for what is large."""
+    def run(self, mode: Traced, work: Work, arrays: Arrays, *, placed: bool = False) -> tuple[Array | None, ...]:
+        """`work` in `mode` over the rows of canonical `arrays`; `placed` says that it has room for what is large."""
         return whole(self.xp, work, arrays)
 
     def order(self, x: Array) -> tuple[int, ...] | None:
@@ -157,7 +172,7 @@ class Library:
         def work(x: Array, room: Array | None, *rows: Any) -> tuple[Array | None]:
             return (self.placed(self._value(mode, kernel(mode.into(value=room), x, *rows)), room),)
 
-        (value,) = self.run(work, (x, room, *others), placed=room is not None)
+        (value,) = self.run(mode, work, (x, room, *others), placed=room is not None)
         return value if room is None else room
 
     def _mode_of(self, kernel: Any, arrays: Arrays, summed: bool) -> Traced:
@@ -189,7 +204,7 @@ class Library:
                 gradient = xp.astype(gradient, x.dtype)
             return self._value(mode, evaluated), self.placed(gradient, room)
 
-        value, gradient = self.run(work, (x, cotangent, room, *others), placed=room is not None)
+        value, gradient = self.run(mode, work, (x, cotangent, room, *others), placed=room is not None)
         return value, gradient if room is None else room
 
     def gather(self, values: Array, labels: Array) -> Array:

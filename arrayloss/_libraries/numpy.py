@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from array_api_compat import numpy as xp
 
-from arrayloss._libraries.generic import Library, summing
+from arrayloss._libraries.generic import Library, remembered, summing
 from arrayloss._modes import Array, Eager, Traced
 from arrayloss._rows import Arrays, Block, Work, in_blocks
 
@@ -109,11 +109,6 @@ class _Eager(Eager):
         plain = x.ndim == 2 and x.flags.c_contiguous
         return _Labels(x.shape, labels) if plain else super().labels(x, labels)
 
-    def _in_range(self, total: Array, least: Array) -> bool:
-        # A look takes as long as an operation here, so one for each.
-        largest = self._largest
-        return self.least(total) >= 0.25 and self.most(total) <= largest and largest * self.least(least) >= 1
-
     def sides(self, x: Array) -> tuple[Array, Array]:
         # No array of zeros, and not array-api-compat's sign: 2 us each.
         return np.maximum(x, 0), np.maximum(-x, 0)
@@ -124,11 +119,6 @@ class _Eager(Eager):
 
     def sum(self, x: Array) -> Array:
         return (_row_sums(x) if x.ndim == 2 else _column_sums(x))[:, None]
-
-
-@lru_cache(maxsize=256, typed=True)
-def _kept(f: Callable[..., Any], *signature: Any) -> Any:
-    return f(*signature)
 
 
 @lru_cache(maxsize=16)
@@ -156,11 +146,7 @@ class NumPy(Library):
         return _isdtype(dtype, kind)
 
     def kept(self, f: Callable[..., Any], *signature: Any) -> Any:
-        try:
-            return _kept(f, *signature)
-        except TypeError:
-            pass  # Unhashable, or refused, which is said better without the detour.
-        return f(*signature)
+        return remembered(f, *signature)
 
     def astype(self, x: Array, dtype: Any) -> Array:
         if x.dtype == dtype:
@@ -199,7 +185,7 @@ class NumPy(Library):
     def summing(self, mode: Traced, arrays: Arrays) -> Traced:
         return summing(mode, arrays)
 
-    def run(self, work: Work, arrays: Arrays, *, placed: bool = False) -> tuple[Array | None, ...]:
+    def run(self, mode: Traced, work: Work, arrays: Arrays, *, placed: bool = False) -> tuple[Array | None, ...]:
         return in_blocks(self.xp, work, arrays, _PLACED_BYTES if placed else _BLOCK_BYTES, _in_threads)
 
 
