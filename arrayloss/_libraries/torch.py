@@ -21,6 +21,16 @@ _CPU_LARGE_BYTES = 2 * _CPU_BLOCK_BYTES
 _DEVICE_BLOCK_BYTES = 256 * 1024 * 1024
 # Elements from which a sum in float64 is folded first.
 _FOLDED = 1 << 19
+# The integers that have the order of positive numbers, and one half among them.
+_INTEGERS = {
+    dtype: (integer, torch.tensor(0.5, dtype=dtype).view(integer).item())
+    for dtype, integer in (
+        (torch.float16, torch.int16),
+        (torch.bfloat16, torch.int16),
+        (torch.float32, torch.int32),
+        (torch.float64, torch.int64),
+    )
+}
 
 
 def _plain() -> bool:
@@ -100,6 +110,15 @@ class _Eager(Eager):
         e /= total
         return total.reciprocal_()
 
+    def part(self, e: torch.Tensor, g: torch.Tensor) -> torch.Tensor:
+        # One number times e, which is not out of range for it, takes no operation of its own.
+        if not self.looks or g.numel() != 1 or not abs(factor := g.item()) <= 1:
+            return super().part(e, g)
+        zero = e.new_zeros(())
+        for some in torch.split(e, self._CACHED):
+            torch.addcdiv(zero, some, some + 1, value=factor, out=some)
+        return e
+
     def joint(self, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
         c = a + b
         c.addcmul_(a, b)
@@ -107,15 +126,11 @@ class _Eager(Eager):
 
     # x - 2 x y, one operation for what takes two; without an error where x is finite.
 
-    def sign(self, answers: torch.Tensor) -> torch.Tensor:
-        real: torch.Tensor = self.real(answers)
-        return real
+    def turned(self, x: torch.Tensor, answers: torch.Tensor, room: torch.Tensor | None = None) -> torch.Tensor:
+        return torch.addcmul(x, x, answers, value=-2, out=room)
 
-    def turned(self, x: torch.Tensor, sign: torch.Tensor) -> torch.Tensor:
-        return torch.addcmul(x, x, sign, value=-2)
-
-    def turn(self, x: torch.Tensor, sign: torch.Tensor) -> torch.Tensor:
-        x.addcmul_(x, sign, value=-2)
+    def turn(self, x: torch.Tensor, answers: torch.Tensor) -> torch.Tensor:
+        x.addcmul_(x, answers, value=-2)
         return x
 
     def scaled(self, e: torch.Tensor, factor: torch.Tensor, g: torch.Tensor) -> torch.Tensor:
@@ -285,12 +300,13 @@ class Torch(Library):
             inside = bool(lowest >= 0) and bool(highest <= 1)
             return inside, inside
         # Not comparisons, which take 6 times as long. Negative outside of [0, 1], and 0 at its ends alone, however
-        # small y is.
+        # small y is; and as integers, of which the extremes take half the time. A nan is larger than any number.
+        integer, half = _INTEGERS[y.dtype]
         inside = labels = True
         for some in torch.split(y, _CPU_LARGE_BYTES // 4):
-            lowest, highest = torch.aminmax(torch.addcmul(some, some, some, value=-1))
-            inside = inside and bool(lowest >= 0)
-            labels = labels and bool(highest == 0)
+            lowest, highest = self.span(torch.addcmul(some, some, some, value=-1).view(integer))
+            inside = inside and lowest >= 0 and highest <= half
+            labels = labels and highest == 0
         return inside, inside and labels
 
     def differentiates(self, *arrays: Array | None) -> bool:
