@@ -499,8 +499,8 @@ class Eager(Traced):
         return (outer, classes) if x.ndim == 2 else (outer[:, None], classes, self.arange(x.shape[2], classes))
 
     def alone(self, labels: Any, x: Array, at_label: Array) -> Array:
-        room, self._gradient = self._gradient, None
-        if room is None or room.dtype != x.dtype or room.shape != x.shape:
+        room = self._room(x)
+        if room is None:
             room = self.xp.empty_like(x)
         room[...] = 0
         return labels.put(room, at_label)

@@ -133,6 +133,13 @@ class _Eager(Eager):
         x.addcmul_(x, answers, value=-2)
         return x
 
+    def alone(self, labels: Any, x: torch.Tensor, at_label: torch.Tensor) -> torch.Tensor:
+        # A third of the time that `e[...] = 0` takes.
+        room = self._room(x)
+        e = torch.zeros(x.shape, dtype=x.dtype, device=x.device) if room is None else room.zero_()
+        made: torch.Tensor = labels.put(e, at_label)
+        return made
+
     def scaled(self, e: torch.Tensor, factor: torch.Tensor, g: torch.Tensor) -> torch.Tensor:
         return torch.addcmul(g, e, factor, out=e)
 
@@ -193,8 +200,15 @@ def _pulled(kernel: Any, g: torch.Tensor, arrays: Arrays, needed: tuple[bool, ..
         return tuple(reversed(gradients))
 
     x, *others = arrays
-    gradient, *rest = library.run(work, (x, g, room, *others), placed=room is not None)
+    rows = (x, g, room, *others)
+    at_once = isinstance(mode, Eager) and _linear(kernel)
+    gradient, *rest = work(*rows) if at_once else library.run(work, rows, placed=room is not None)
     return gradient if room is None else room, *rest
+
+
+def _linear(kernel: Any) -> bool:
+    """Whether a kernel has to do with one element of each row alone, so that blocks are nothing but more operations."""
+    return isinstance(kernel, LabelLoss) and kernel.linear
 
 
 class _Prepaid(torch.autograd.Function):
@@ -214,9 +228,9 @@ class _Prepaid(torch.autograd.Function):
     ) -> torch.Tensor:
         ctx.kernel = kernel
         x, *others = arrays
-        if isinstance(kernel, LabelLoss) and kernel.linear:
+        if _linear(kernel):
             # The gradient asks nothing of the input but its shape: neither is kept.
-            losses, ctx.gradient = library.value(kernel, arrays), None
+            losses, ctx.gradient = kernel(library.mode(kernel.dtype, *arrays), *arrays).value, None
             assert x is not None
             x = x.new_zeros(()).expand(x.shape)
         else:
