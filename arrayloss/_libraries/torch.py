@@ -22,8 +22,8 @@ _DEVICE_BLOCK_BYTES = 256 * 1024 * 1024
 # Elements from which a sum in float64 is folded first.
 _FOLDED = 1 << 19
 # The integers that have the order of positive numbers, and one half among them.
-_INTEGERS = {
-    dtype: (integer, torch.tensor(0.5, dtype=dtype).view(integer).item())
+_INTEGERS: dict[torch.dtype, tuple[torch.dtype, int]] = {
+    dtype: (integer, int(torch.tensor(0.5, dtype=dtype).view(integer)))
     for dtype, integer in (
         (torch.float16, torch.int16),
         (torch.bfloat16, torch.int16),
@@ -113,7 +113,8 @@ class _Eager(Eager):
     def part(self, e: torch.Tensor, g: torch.Tensor) -> torch.Tensor:
         # One number times e, which is not out of range for it, takes no operation of its own.
         if not self.looks or g.numel() != 1 or not abs(factor := g.item()) <= 1:
-            return super().part(e, g)
+            made: torch.Tensor = super().part(e, g)
+            return made
         zero = e.new_zeros(())
         for some in torch.split(e, self._CACHED):
             torch.addcdiv(zero, some, some + 1, value=factor, out=some)
@@ -310,8 +311,8 @@ class Torch(Library):
 
     def answers(self, y: torch.Tensor) -> tuple[bool, bool]:
         if not y.is_floating_point():
-            lowest, highest = torch.aminmax(y)
-            inside = bool(lowest >= 0) and bool(highest <= 1)
+            lowest, highest = self.span(y)
+            inside = lowest >= 0 and highest <= 1
             return inside, inside
         # Not comparisons, which take 6 times as long. Negative outside of [0, 1], and 0 at its ends alone, however
         # small y is; and as integers, of which the extremes take half the time. A nan is larger than any number.
