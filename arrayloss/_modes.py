@@ -140,15 +140,13 @@ class Against:
     One exponential for both signs: log1p(e) is the surprisal, e / (1 + e) the chance of the other answer.
     """
 
-    # Numbers from which it pays to multiply rather than to take all of the logarithms, and up to which a temporary of
-    # their size stays in a cache. (Large ones are given back to the system, and take longer to have again than to use.)
+    # Numbers from which it pays to multiply rather than to take all of the logarithms.
     _MANY = 1 << 12
-    _CACHED = 1 << 19
 
-    def __init__(self, mode: Eager, x: Array, sign: Array, e: Array) -> None:
+    def __init__(self, mode: Eager, x: Array, answers: Array, e: Array) -> None:
         self._mode = mode
         self._x = x
-        self._sign = sign
+        self._answers = answers
         self._e = e
         self._chance: Array | None = None
         self._parted = False
@@ -175,14 +173,6 @@ class Against:
                 return xp.log1p(some)
         return None
 
-    def _miss(self) -> Array:
-        if not self._parted:
-            for i in range(0, self._e.shape[0], self._CACHED):
-                some = self._e[i : i + self._CACHED]
-                some /= some + 1
-            self._parted = True
-        return self._e
-
     def odds(self) -> tuple[Array, Array]:
         if self._chance is None:
             assert not self._parted  # the pull comes last
@@ -193,14 +183,18 @@ class Against:
     def rarity(self) -> tuple[Array, Array]:
         """-log of the chance of the other answer, its larger part without an error."""
         xp = self._mode.xp
-        above, below = self._mode.sides(self._mode.turned(self._x, self._sign))
+        above, below = self._mode.sides(self._mode.turned(self._x, self._answers))
         return below, xp.log1p(xp.exp(-(above + below)))
 
     def pull(self, g: Array) -> Array:
         """That of the log of the answer's chance, in place of the odds."""
-        turned = self._mode.turn(self._miss(), self._sign)
-        turned *= -g
-        return turned
+        part = self._e
+        if self._parted:
+            part *= -g
+        else:
+            part = self._mode.part(part, -g)
+            self._parted = True
+        return self._mode.turn(part, self._answers)
 
 
 class Traced:
@@ -475,6 +469,9 @@ class Eager(Traced):
     # The classes up to which the errors of two rough exponentials show in a share of their sum: where more take part,
     # what is allowed for the distance between a class and one that dominates so many is more than that.
     _FEW = 32
+    # The numbers of which a temporary stays in a cache. (A large one is given back to the system, and takes longer to
+    # have again than to use.)
+    _CACHED = 1 << 19
 
     def __init__(self, xp: Namespace, dtype: Any, *, looks: bool, rough: bool = False) -> None:
         super().__init__(xp, dtype, xp.float64 if looks else None)
@@ -521,8 +518,8 @@ class Eager(Traced):
         return (outer, classes) if x.ndim == 2 else (outer[:, None], classes, self.arange(x.shape[2], classes))
 
     def alone(self, labels: Any, x: Array, at_label: Array) -> Array:
-        room, self._gradient = self._gradient, None
-        if room is None or room.dtype != x.dtype or room.shape != x.shape:
+        room = self._room(x)
+        if room is None:
             room = self.xp.empty_like(x)
         room[...] = 0
         return labels.put(room, at_label)
@@ -545,11 +542,16 @@ class Eager(Traced):
         return self._exp(x)
 
     def _exp(self, x: Array) -> Array:
+        room = self._room(x)
+        return self.xp.exp(x) if room is None else self.xp.exp(x, out=room)
+
+    def _room(self, x: Array) -> Array | None:
+        """The room for the gradient, once, where it is like `x`."""
         room = self._gradient
         if room is None or room.dtype != x.dtype or room.shape != x.shape:
-            return self.xp.exp(x)
+            return None
         self._gradient = None
-        return self.xp.exp(x, out=room)
+        return room
 
     def unscaled(self, x: Array, labels: Any, near: float) -> tuple[Array, Array, Array, Array] | None:
         # Nothing is subtracted, so there is no rounding to make good; and no maximum is needed.
@@ -671,6 +673,14 @@ class Eager(Traced):
         e /= total
         return 1 / total
 
+    def part(self, e: Array, g: Array) -> Array:
+        """e / (1 + e) g, in place of e."""
+        for i in range(0, e.shape[0], self._CACHED):
+            some = e[i : i + self._CACHED]
+            some /= some + 1
+        e *= g
+        return e
+
     def joint(self, a: Array, b: Array) -> Array:
         """(1 + a) (1 + b) - 1, of positive terms."""
         c = a * b
@@ -678,31 +688,32 @@ class Eager(Traced):
         c += b
         return c
 
-    def sign(self, answers: Array) -> Array:
-        """What `turned` and `turn` take for 1 - 2 answers."""
-        sign = self.real(answers) * -2
+    def turned(self, x: Array, answers: Array, room: Array | None = None) -> Array:
+        """`x` times 1 - 2 answers, in the room if there is one; what is infinite may become nan."""
+        # All but the first in place.
+        turned = 0.5 - answers if room is None else self.xp.subtract(0.5, answers, out=room)
+        turned *= x
+        turned += turned
+        return turned
+
+    def turn(self, x: Array, answers: Array) -> Array:
+        """`turned`, in place of `x`."""
+        sign = answers * -2
         sign += 1
-        return sign
-
-    def turned(self, x: Array, sign: Array) -> Array:
-        """`x` times 1 - 2 answers; what is infinite may become nan."""
-        return x * sign
-
-    def turn(self, x: Array, sign: Array) -> Array:
-        """`turned`, in place."""
         x *= sign
         return x
 
     def against(self, x: Array, answers: Array, near: float, *, known: bool = True) -> Against | None:
         if not self.looks:
             return None
-        sign = self.sign(answers)
-        e = self.turned(x, sign)
+        if answers.dtype != x.dtype:
+            answers = self.xp.astype(answers, x.dtype)
+        e = self.turned(x, answers, self._room(x))
         e = self.exp(e, near) if self._rough and not near else self.xp.exp(e, out=e)
         # A nan is not below, either.
         if known and not (0 in e.shape or self.most(e) < float("inf")):
             return None
-        return Against(self, x, sign, e)
+        return Against(self, x, answers, e)
 
     # Selections by a condition are slow where the branch can't be foretold (1.6 ns an element on NumPy, 2 on torch,
     # against 0.05 for a product), so there are none here.

@@ -17,12 +17,15 @@ from array_api_compat import numpy as xp
 
 from arrayloss._libraries.generic import Library, remembered, summing
 from arrayloss._modes import Array, Eager, Traced
-from arrayloss._rows import Arrays, Block, Work, in_blocks
+from arrayloss._rows import Arrays, Block, Work, in_blocks, one_by_one
 
 # 2.5 times faster than whole arrays at 2048 x 32000 (measured with 1 MiB of L2 a core).
 _BLOCK_BYTES = 1024 * 1024
 # Where exponentials are written to their place, fewer are better: threads wait for each other between operations.
 _PLACED_BYTES = 2 * _BLOCK_BYTES
+# Up to here, to start a thread and to pass the interpreter's lock on takes most of what a second core saves; and much
+# more where torch's threads, which wait for work for some milliseconds, keep that core busy.
+_THREADED_BYTES = 4 * _BLOCK_BYTES
 # So that the blocks in use at once are no more than some MiB.
 _MOST_THREADS = 8
 # How many numbers are added one by one, in four times four sums: NumPy adds 128 in eight.
@@ -186,7 +189,8 @@ class NumPy(Library):
         return summing(mode, arrays)
 
     def run(self, mode: Traced, work: Work, arrays: Arrays, *, placed: bool = False) -> tuple[Array | None, ...]:
-        return in_blocks(self.xp, work, arrays, _PLACED_BYTES if placed else _BLOCK_BYTES, _in_threads)
+        each = _in_threads if arrays[0].nbytes > _THREADED_BYTES else one_by_one
+        return in_blocks(self.xp, work, arrays, _PLACED_BYTES if placed else _BLOCK_BYTES, each)
 
 
 def _threads() -> int:

@@ -24,6 +24,16 @@ _DEVICE_BLOCK_BYTES = 256 * 1024 * 1024
 _FEW = 1 << 12
 # Elements from which a sum in float64 is folded first.
 _FOLDED = 1 << 19
+# The integers that have the order of positive numbers, and one half among them.
+_INTEGERS: dict[torch.dtype, tuple[torch.dtype, int]] = {
+    dtype: (integer, int(torch.tensor(0.5, dtype=dtype).view(integer)))
+    for dtype, integer in (
+        (torch.float16, torch.int16),
+        (torch.bfloat16, torch.int16),
+        (torch.float32, torch.int32),
+        (torch.float64, torch.int64),
+    )
+}
 
 
 def _plain() -> bool:
@@ -129,6 +139,16 @@ class _Eager(Eager):
         e /= total
         return total.reciprocal_()
 
+    def part(self, e: torch.Tensor, g: torch.Tensor) -> torch.Tensor:
+        # One number times e, which is not out of range for it, takes no operation of its own.
+        if not self.looks or g.numel() != 1 or not abs(factor := g.item()) <= 1:
+            made: torch.Tensor = super().part(e, g)
+            return made
+        zero = e.new_zeros(())
+        for some in torch.split(e, self._CACHED):
+            torch.addcdiv(zero, some, some + 1, value=factor, out=some)
+        return e
+
     def joint(self, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
         c = a + b
         c.addcmul_(a, b)
@@ -136,16 +156,19 @@ class _Eager(Eager):
 
     # x - 2 x y, one operation for what takes two; without an error where x is finite.
 
-    def sign(self, answers: torch.Tensor) -> torch.Tensor:
-        real: torch.Tensor = self.real(answers)
-        return real
+    def turned(self, x: torch.Tensor, answers: torch.Tensor, room: torch.Tensor | None = None) -> torch.Tensor:
+        return torch.addcmul(x, x, answers, value=-2, out=room)
 
-    def turned(self, x: torch.Tensor, sign: torch.Tensor) -> torch.Tensor:
-        return torch.addcmul(x, x, sign, value=-2)
-
-    def turn(self, x: torch.Tensor, sign: torch.Tensor) -> torch.Tensor:
-        x.addcmul_(x, sign, value=-2)
+    def turn(self, x: torch.Tensor, answers: torch.Tensor) -> torch.Tensor:
+        x.addcmul_(x, answers, value=-2)
         return x
+
+    def alone(self, labels: Any, x: torch.Tensor, at_label: torch.Tensor) -> torch.Tensor:
+        # A third of the time that `e[...] = 0` takes.
+        room = self._room(x)
+        e = torch.zeros(x.shape, dtype=x.dtype, device=x.device) if room is None else room.zero_()
+        made: torch.Tensor = labels.put(e, at_label)
+        return made
 
     def scaled(self, e: torch.Tensor, factor: torch.Tensor, g: torch.Tensor) -> torch.Tensor:
         return torch.addcmul(g, e, factor, out=e)
@@ -207,8 +230,15 @@ def _pulled(kernel: Any, g: torch.Tensor, arrays: Arrays, needed: tuple[bool, ..
         return tuple(reversed(gradients))
 
     x, *others = arrays
-    gradient, *rest = library.run(mode, work, (x, g, room, *others), placed=room is not None)
+    rows = (x, g, room, *others)
+    at_once = isinstance(mode, Eager) and _linear(kernel)
+    gradient, *rest = work(*rows) if at_once else library.run(mode, work, rows, placed=room is not None)
     return gradient if room is None else room, *rest
+
+
+def _linear(kernel: Any) -> bool:
+    """Whether a kernel has to do with one element of each row alone, so that blocks are nothing but more operations."""
+    return isinstance(kernel, LabelLoss) and kernel.linear
 
 
 class _Prepaid(torch.autograd.Function):
@@ -228,9 +258,9 @@ class _Prepaid(torch.autograd.Function):
     ) -> torch.Tensor:
         ctx.kernel = kernel
         x, *others = arrays
-        if isinstance(kernel, LabelLoss) and kernel.linear:
+        if _linear(kernel):
             # The gradient asks nothing of the input but its shape: neither is kept.
-            losses, ctx.gradient = library.value(kernel, arrays), None
+            losses, ctx.gradient = kernel(library.mode(kernel.dtype, *arrays), *arrays).value, None
             assert x is not None
             x = x.new_zeros(()).expand(x.shape)
         else:
@@ -340,11 +370,12 @@ class Torch(Library):
         if y.numel() <= _FEW and torch.equal(torch.heaviside(y, y), y):
             return True, True
         # Not comparisons, which take 6 times as long. Negative outside of [0, 1], and 0 at its ends alone, however
-        # small y is.
+        # small y is; and as integers, of which the extremes take half the time. A nan is larger than any number.
+        integer, half = _INTEGERS[y.dtype]
         inside = labels = True
         for some in torch.split(y, _CPU_LARGE_BYTES // 4) if y.nbytes > _CPU_LARGE_BYTES else (y,):
-            lowest, highest = self.span(torch.addcmul(some, some, some, value=-1))
-            inside = inside and lowest >= 0
+            lowest, highest = self.span(torch.addcmul(some, some, some, value=-1).view(integer))
+            inside = inside and lowest >= 0 and highest <= half
             labels = labels and highest == 0
         return inside, inside and labels
 
