@@ -41,12 +41,14 @@ class Evaluated(NamedTuple):
 class Chance(NamedTuple):
     """A probability, as a cost sees it: the surprisal -log p, and, if it asks, (p, 1 - p).
 
-    `rarity`, where the link knows it, is -log(1 - p) in two parts: one without an error, and a small one.
+    `rarity`, where the link knows it, is -log(1 - p) in two parts: one without an error, and a small one; `rest` is
+    1 - p alone, where that is less work.
     """
 
     surprisal: Array
     odds: Callable[[], tuple[Array, Array]]
     rarity: Callable[[], tuple[Array, Array]] | None = None
+    rest: Callable[[], Array] | None = None
 
 
 def _once(compute: Callable[[], tuple[Array, Array]]) -> Callable[[], tuple[Array, Array]]:
@@ -152,7 +154,7 @@ class Focal(Cost):
         if self.steep and at.rarity is not None:
             # (1 - p)^gamma has gamma times the error of 1 - p; its exponent has not.
             return mode.decay(self.gamma, *at.rarity())
-        return mode.power(at.odds()[1], self.gamma)
+        return mode.power(at.odds()[1] if at.rest is None else at.rest(), self.gamma)
 
 
 @dataclass(frozen=True)
@@ -316,7 +318,7 @@ class Relative:
         d = peak.distance(x)
         self._mode = mode
         self._e = peak.exp(x, d)
-        rest = mode.peel(x, peak.maximum, d, self._e)
+        rest = mode.peel(d, self._e)
         self._rest = peak.only(rest, rest / mode.unit + 1)
         self._total = self._rest + mode.unit
         self._h = peak.surprisal(self._rest / mode.unit, d)
@@ -457,7 +459,7 @@ def _sigmoid_both(mode: Traced, x: Array, near: float) -> tuple[Chance, Chance, 
 def _sigmoid_label(mode: Traced, x: Array, target: Array, near: float) -> tuple[Chance, Pull]:
     against = mode.against(x, target, near)
     if against is not None:
-        return Chance(against.surprisal, against.odds, against.rarity), against.pull
+        return Chance(against.surprisal, against.odds, against.rarity, against.rest), against.pull
     # The chance of 0 is that of 1 with the sign of the logit turned.
     sign = 2 * mode.real(target) - 1
     (above, below, short), odds = _sigmoid(mode, x * sign, near)

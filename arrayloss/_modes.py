@@ -149,7 +149,7 @@ class Against:
         self._answers = answers
         self._e = e
         self._chance: Array | None = None
-        self._parted = False
+        self._total: Array | None = None
 
     @property
     def surprisal(self) -> Array:
@@ -173,12 +173,19 @@ class Against:
                 return xp.log1p(some)
         return None
 
+    def rest(self) -> Array:
+        """The chance of the other answer, e / (1 + e), in place of `e`."""
+        if self._total is None:
+            self._total = self._e + 1
+            self._e /= self._total
+        return self._e
+
     def odds(self) -> tuple[Array, Array]:
+        miss = self.rest()
         if self._chance is None:
-            assert not self._parted  # the pull comes last
-            self._chance = self._mode.parted(self._e)
-            self._parted = True
-        return self._chance, self._e
+            assert self._total is not None  # `rest` has made it
+            self._chance = 1 / self._total
+        return self._chance, miss
 
     def rarity(self) -> tuple[Array, Array]:
         """-log of the chance of the other answer, its larger part without an error."""
@@ -189,11 +196,10 @@ class Against:
     def pull(self, g: Array) -> Array:
         """That of the log of the answer's chance, in place of the odds."""
         part = self._e
-        if self._parted:
-            part *= -g
-        else:
+        if self._total is None:
             part = self._mode.part(part, -g)
-            self._parted = True
+        else:
+            part *= -g
         return self._mode.turn(part, self._answers)
 
 
@@ -365,7 +371,7 @@ class Traced:
         ratio = xp.where(near, others / xp.where(near, e, xp.ones_like(e)), others - 1)
         return xp.log1p(ratio) - xp.where(near, xp.zeros_like(x), x - base)
 
-    def peel(self, x: Array, maximum: Array, d: Array, e: Array) -> Array:
+    def peel(self, d: Array, e: Array) -> Array:
         """The sum of each row of `e = exp(d) unit` but for one maximum (d = 0), and with its derivative.
 
         The maxima are subtracted rather than left out, so that plain autodiff sees their derivative as well.
@@ -652,7 +658,7 @@ class Eager(Traced):
     def expm1(self, x: Array) -> Array:
         return self.xp.expm1(x)
 
-    def peel(self, x: Array, maximum: Array, d: Array, e: Array) -> Array:
+    def peel(self, d: Array, e: Array) -> Array:
         at = self._at(d, self.xp.argmax(d, axis=1))
         e[at] = 0
         rest = self.sum(e)
@@ -666,12 +672,6 @@ class Eager(Traced):
             return e, share
         e *= 1 / total
         return e, factor
-
-    def parted(self, e: Array) -> Array:
-        """1 / (1 + e), and e / (1 + e) in place of e."""
-        total = e + 1
-        e /= total
-        return 1 / total
 
     def part(self, e: Array, g: Array) -> Array:
         """e / (1 + e) g, in place of e."""

@@ -76,11 +76,11 @@ def in_blocks(
     for the block.
     """
     x = arrays[0]
-    classes = x.shape[1]
-    rows = max(1, block_bytes // (classes * max(4, x.dtype.itemsize)))
-    if x.ndim == 3:
-        rows = max(rows, min(x.shape[2], _RUN))
-    if x.shape[0] * (1 if x.ndim == 2 else x.shape[2]) <= rows:
+    shape = x.shape
+    rows = max(1, block_bytes // (shape[1] * max(4, x.dtype.itemsize)))
+    if len(shape) == 3:
+        rows = max(rows, min(shape[2], _RUN))
+    if shape[0] * (1 if len(shape) == 2 else shape[2]) <= rows:
         return work(*arrays)
     outputs: list[Array | None] = []
     # What is not laid out as the rows are is the same for every row.

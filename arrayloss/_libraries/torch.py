@@ -134,11 +134,6 @@ class _Eager(Eager):
     def labels(self, x: torch.Tensor, labels: torch.Tensor) -> _Labels:
         return _Labels(labels)
 
-    def parted(self, e: torch.Tensor) -> torch.Tensor:
-        total = e + 1
-        e /= total
-        return total.reciprocal_()
-
     def part(self, e: torch.Tensor, g: torch.Tensor) -> torch.Tensor:
         # One number times e, which is not out of range for it, takes no operation of its own.
         if not self.looks or g.numel() != 1 or not abs(factor := g.item()) <= 1:
