@@ -121,13 +121,11 @@ def _asked(
     elementwise: bool,
     axis: int,
     label_smoothing: float,
-    ignore_index: int | None,
     wanted: Any,
 ) -> Asked:
     """The options that no array is needed for, checked."""
     layout = Layout(shape, None if elementwise else _checks.class_axis(axis, len(shape)), memory=memory)
     smoothing = _checks.fraction("label_smoothing", label_smoothing)
-    _checks.ignored(ignore_index)
     return Asked(layout, layout.samples, smoothing, _compute_dtype(library, given, wanted))
 
 
@@ -228,9 +226,9 @@ def categorical(
         False,
         axis,
         label_smoothing,
-        ignore_index,
         dtype,
     )
+    _checks.ignored(ignore_index)
     reduced = reduction_of(reduction)
     classes = shape[layout.axis]
     if classes == 0:
@@ -391,9 +389,9 @@ def binary(
         True,
         0,
         label_smoothing,
-        ignore_index,
         dtype,
     )
+    _checks.ignored(ignore_index)
     reduced = reduction_of(reduction)
     soft = library.isdtype(target.dtype, "real floating")
     if not soft and not library.isdtype(target.dtype, ("bool", "integral")):
@@ -498,7 +496,6 @@ def paired(
         False,
         axis,
         0.0,
-        None,
         dtype,
     )
     reduced = reduction_of(reduction)

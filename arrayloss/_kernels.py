@@ -318,10 +318,11 @@ class Relative:
         d = peak.distance(x)
         self._mode = mode
         self._e = peak.exp(x, d)
-        rest = mode.peel(d, self._e)
-        self._rest = peak.only(rest, rest / mode.unit + 1)
-        self._total = self._rest + mode.unit
-        self._h = peak.surprisal(self._rest / mode.unit, d)
+        # Nothing is divided by what is in the unit: higher derivatives divide by its powers.
+        rest = mode.peel(d, self._e) * (1 / mode.unit)
+        self._rest = peak.only(rest, rest + 1)
+        self._total = self._rest + 1
+        self._h = peak.surprisal(self._rest, d)
 
     def surprisal(self) -> Array:
         """-log p."""
@@ -332,7 +333,8 @@ class Relative:
 
     def odds(self) -> tuple[Array, Array]:
         """p and 1 - p."""
-        return self._e / self._total, (self._rest + (self._mode.unit - self._e)) / self._total
+        e = self._e * (1 / self._mode.unit)
+        return e / self._total, (self._rest + (1 - e)) / self._total
 
     def pull(self, g: Array) -> Array:
         """g - p sum(g), with the element's own part of the sum taken as -g (1 - p)."""
@@ -341,7 +343,7 @@ class Relative:
 
     def units(self) -> Array:
         """p, in the mode's unit."""
-        return self._e * (self._mode.unit / self._total)
+        return self._e / self._total
 
     def push(self, v: Array) -> Array:
         """v - sum(p v), of log p; forward, and turned round to reverse, as `pull` has it."""
@@ -369,7 +371,7 @@ class Relative:
     def _others(self) -> tuple[Array, Array, Array]:
         """Where p > 1/2; p of the other classes; and, where it is small, in the mode's unit: its sum may be normal."""
         xp = self._mode.xp
-        p, scaled = self._e / self._total, self.units()
+        (p, _), scaled = self.odds(), self.units()
         zero = xp.zeros_like(p)
         most, small = p > 0.5, scaled < 1
         return most, xp.where(most | small, zero, p), xp.where(small, scaled, zero)
@@ -848,10 +850,36 @@ def _difference(a: Array, b: Array) -> tuple[Array, Array]:
     return d, (a - (d - back)) - (b + back)
 
 
-def _log_ratio(
-    mode: Traced, x: Array, target: Array, at_x: Chance, at_target: Chance, p_units: Array, q_units: Array
-) -> Array:
-    """log(q / p), of the chances p of the logits x and q of the logits target, which come in the mode's unit as well.
+class Scaled:
+    """p and q of rows, and sums of terms that are one of them times something.
+
+    `in_units` has both in the mode's unit where they are small: there, a term may be flushed that its sum is not.
+    """
+
+    def __init__(self, mode: Traced, p: Array, q: Array, small: Array | None = None) -> None:
+        self._mode = mode
+        self.p = p
+        self.q = q
+        self._small = small
+
+    def in_units(self, p: Array, q: Array) -> Scaled:
+        xp = self._mode.xp
+        # Where one is not, a flushed term of the other is nothing beside it; and in the unit it might overflow.
+        small = (p < 1) & (q < 1)
+        return Scaled(self._mode, xp.where(small, p, self.p), xp.where(small, q, self.q), small)
+
+    def sum(self, terms: Array) -> Array:
+        """The sum of each row."""
+        mode, small = self._mode, self._small
+        if small is None:
+            return mode.sum(terms)
+        zero = mode.xp.zeros_like(terms)
+        few, most = mode.xp.where(small, terms, zero), mode.xp.where(small, zero, terms)
+        return mode.sum(most) + mode.sum(few) * (1 / mode.unit)
+
+
+def _log_ratio(mode: Traced, x: Array, target: Array, at_x: Chance, at_target: Chance, scaled: Scaled) -> Array:
+    """log(q / p), of the chances p of the logits x and q of the logits target.
 
     It is target - x but for a constant of the row. Relative to one class, one whose q is next to its p, these are
     differences of inputs, right to the last bit; the constant follows from sum(q exp(-log(q / p))) = sum(p) = 1, with
@@ -891,20 +919,12 @@ def _log_ratio(
     def levelled(ratio: Array, scale: Array | float) -> Array:
         # q exp(-ratio) - q; far below, q may have underflowed, and p, times the scale that is left, has the product.
         close = plain & (ratio > -1)
-        closely = q_units * mode.expm1(-xp.where(close, ratio, nothing))
-        off = xp.where(close, closely, p_units * scale - q_units)
-        return ratio + xp.log1p(mode.sum(off) * (1 / mode.unit))
+        closely = scaled.q * mode.expm1(-xp.where(close, ratio, nothing))
+        return ratio + xp.log1p(scaled.sum(xp.where(close, closely, scaled.p * scale - scaled.q)))
 
     # Once more for the rounding of a constant that is large beside the ratios.
     ratio = levelled(levelled((d + start) + error, xp.exp(known - start)), 1.0)
     return xp.where(plain, ratio, xp.where(at_target.surprisal == float("inf"), nowhere, gap))
-
-
-def _in_units(mode: Traced, x: Array) -> tuple[Chance, Array]:
-    """The chances of the softmax of `x`, and its p in the mode's unit."""
-    parts = _softmax_parts(mode, x, 0.0)
-    odds = _once(parts.odds)
-    return Chance(parts.surprisal(), odds), parts.units() if isinstance(parts, Relative) else odds()[0]
 
 
 @dataclass(frozen=True)
@@ -919,10 +939,13 @@ class Divergence:
         xp = mode.xp
         x, target = mode.real(x), mode.real(target)
         # The exponentials right to the last bit: the classes' terms have no common error to be excused with.
-        at_x, p_units = _in_units(mode, x)
-        at_target, q_units = _in_units(mode, target)
+        of_x, of_target = _softmax_parts(mode, x, 0.0), _softmax_parts(mode, target, 0.0)
+        at_x, at_target = (Chance(parts.surprisal(), _once(parts.odds)) for parts in (of_x, of_target))
         (p, _), (q, _) = at_x.odds(), at_target.odds()
-        delta = _log_ratio(mode, x, target, at_x, at_target, p_units, q_units)
+        scaled = Scaled(mode, p, q)
+        if isinstance(of_x, Relative) and isinstance(of_target, Relative):
+            scaled = scaled.in_units(of_x.units(), of_target.units())
+        delta = _log_ratio(mode, x, target, at_x, at_target, scaled)
         more = delta >= 0
         above, below = mode.sides(delta)
         fall = mode.expm1(-(above + below))
@@ -930,23 +953,22 @@ class Divergence:
         # whichever is the larger.
         like = delta >= -2
         nothing = xp.zeros_like(delta)
-        tail = xp.where(like | (q_units == 0), nothing, delta)
-        near = q_units * mode.excess(xp.where(like, delta, nothing))
-        each = xp.where(like, near, q_units * tail - p_units * fall)
+        tail = xp.where(like | (scaled.q == 0), nothing, delta)
+        near = scaled.q * mode.excess(xp.where(like, delta, nothing))
+        each = xp.where(like, near, scaled.q * tail - scaled.p * fall)
         infinite = delta == float("inf")
-        each = xp.where(infinite, delta, each)
-        value = mode.sum(each) * (1 / mode.unit)
+        value = scaled.sum(xp.where(infinite, delta, each))
 
         def pull_x(g: Array) -> Array:
             # p - q
             return mode.still(g, g * xp.where(more, q * fall, -p * fall))
 
         def pull_target(g: Array) -> Array:
-            ratio = xp.where((q_units == 0) & ~xp.isnan(delta), nothing, delta)
+            ratio = xp.where((scaled.q == 0) & ~xp.isnan(delta), nothing, delta)
             # q (ratio - sum(q ratio)), about the class with q > 1/2 where there is one: nothing cancels against 1.
             most = q > 0.5
             about = xp.where(most, nothing, ratio - mode.sum(xp.where(most, ratio, nothing)))
-            return mode.still(g, g * q * (about - mode.sum(q_units * about) * (1 / mode.unit)))
+            return mode.still(g, g * q * (about - scaled.sum(scaled.q * about)))
 
         return _weighed(mode, coefficient, value, pull_x, pull_target)
 

@@ -211,7 +211,7 @@ class Traced:
     """Whether of a kernel's values only the sum is asked for: it may return others that have the same."""
     unit: float
     """What exponentials relative to the maximum are multiplied by, so that what adds up to a normal number is normal:
-    compilers flush all else to 0. Their squares, which second derivatives divide by, are in range too."""
+    compilers flush all else to 0."""
 
     def __init__(self, xp: Namespace, dtype: Any, wide: Any = None) -> None:
         self.xp = xp
@@ -377,8 +377,8 @@ class Traced:
         The maxima are subtracted rather than left out, so that plain autodiff sees their derivative as well.
         """
         xp = self.xp
-        total = xp.sum(e, axis=1, keepdims=True)
-        rest = xp.sum(xp.where(d < 0, e, e - self.unit), axis=1, keepdims=True)
+        total = self.sum(e)
+        rest = self.sum(xp.where(d < 0, e, e - self.unit))
         # Two units or more, and no digit is lost in taking off one of them.
         return xp.where(total - rest > 1.5 * self.unit, total - self.unit, rest)
 

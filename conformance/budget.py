@@ -40,10 +40,15 @@ POLY_BELOW_0 = 12.0
 
 def due(case: Case, answer: Mapping[str, Exact]) -> dict[str, Due]:
     """What each quantity of a case is held to, from the exact numbers."""
-    terms, factor = _terms(case), _factor(case)
+    terms = _terms(case)
     return {
         name: Due(
-            numbers, dtype_of(case, name), base(case, name), _allowance(case, name, numbers, terms), terms, factor
+            numbers,
+            dtype_of(case, name),
+            base(case, name),
+            _allowance(case, name, numbers, terms),
+            terms,
+            _factor(case) * _seed(case, name),
         )
         for name, numbers in answer.items()
     }

@@ -369,7 +369,11 @@ class Torch(Library):
         integer, half = _INTEGERS[y.dtype]
         inside = labels = True
         for some in torch.split(y, _CPU_LARGE_BYTES // 4) if y.nbytes > _CPU_LARGE_BYTES else (y,):
-            lowest, highest = self.span(torch.addcmul(some, some, some, value=-1).view(integer))
+            past = torch.addcmul(some, some, some, value=-1)
+            lowest, highest = self.span(past.view(integer))
+            if lowest < 0:
+                # Of -0.0, which is 0, the integer is the least.
+                lowest, highest = self.span((past + 0).view(integer))
             inside = inside and lowest >= 0 and highest <= half
             labels = labels and highest == 0
         return inside, inside and labels
