@@ -124,6 +124,26 @@ def test_hessian(x64: bool, jit: bool) -> None:
     close(h, jnp.diag(s * (1 - s)) / 2, x64)
 
 
+@pytest.mark.parametrize("f", ["log_softmax", "softmax"])
+def test_third_derivatives(x64: bool, f: str) -> None:
+    """Divisions are by no more than the classes there are: their powers are in range, whatever the order."""
+    x = jnp.asarray([0.3, -0.2, 1.1, 0.5])
+    for mode in (jax.jacfwd, jax.jacrev):
+        ours, theirs = (mode(mode(mode(g)))(x) for g in (getattr(arrayloss, f), getattr(jax.nn, f)))
+        close(ours, theirs, x64)
+
+
+def test_second_derivatives_along_a_long_tangent(x64: bool) -> None:
+    x = jnp.asarray(RNG.normal(size=1000))
+    for scale in (1.0, 1e20):
+        v = jnp.asarray(RNG.normal(size=1000) * scale)
+        ours, theirs = (
+            jax.jvp(jax.grad(lambda x, g=g: g(x)[0]), (x,), (v,))[1] / scale
+            for g in (arrayloss.log_softmax, jax.nn.log_softmax)
+        )
+        close(ours, theirs, x64)
+
+
 # --- check_grads --------------------------------------------------------------------------------------------
 
 

@@ -52,6 +52,12 @@ def test_special_logits(backend: Any) -> None:
                 assert np.isnan(gradient[i]).all(), f"{p.id}, {way}: {gradient[i]}"
 
 
+def test_large_log_ratios_do_not_overflow(backend: Any) -> None:
+    x, t = np.array([[0.0, 1e27, 0.0], [0.0, 1e38, 1.0]]), np.array([[1e27, 0.0, 0.0], [1e38, 0.0, 1.0]])
+    value, gradient = np.array([1e27, 1e38]), np.array([[-1.0, 1.0, 0.0]] * 2)
+    backend.agree(kl_divergence, x, t, value, gradient, reduction="none")
+
+
 @pytest.mark.parametrize("how", ["where", "sample_weight"])
 def test_left_out_samples(backend: Any, how: str) -> None:
     x = np.array([[NAN, 0.0, 1.0], [INF, INF, NAN], [0.0, 0.0, 0.0], [0.5, 1.0, -2.0], [1.0, 0.0, 3.0]])
