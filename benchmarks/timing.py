@@ -23,9 +23,6 @@ def medians(calls: Mapping[str, Call], seconds: float, rounds: int = 5) -> dict[
     try:
         while time.perf_counter() < end or len(next(iter(times.values()))) < rounds:
             for name, call in calls.items():
-                # Not the first one in turn: for some milliseconds after a call, OpenMP's threads (torch's) turn in a
-                # loop for the next, on the cores that another library's call would run on.
-                call()
                 times[name].append(_timed(call, repeats[name]))
     finally:
         gc.enable()
