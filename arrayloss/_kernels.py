@@ -350,7 +350,7 @@ class Relative:
         mode = self._mode
         xp, zero = mode.xp, mode.xp.zeros_like(v)
         p, miss = self.odds()
-        most, large, small = self._others()
+        most, large, small = self._others(p)
         # About the class with p > 1/2, where there is one: nothing is subtracted from 1.
         about = mode.sum(xp.where(most, p * v, zero))
         return xp.where(most, v * miss, v - about) - (mode.sum(large * v) + mode.sum(small * v) * (1 / mode.unit))
@@ -360,7 +360,7 @@ class Relative:
         mode = self._mode
         xp, zero = mode.xp, mode.xp.zeros_like(v)
         p, miss = self.odds()
-        most, large, small = self._others()
+        most, large, small = self._others(p)
         # Each is added up, forward or turned round, before it is brought back from the unit.
         of_large, of_small = large * v, small * v
         others = mode.sum(of_large) + mode.sum(of_small) * (1 / mode.unit)
@@ -368,10 +368,10 @@ class Relative:
         centred = (of_large - large * about) + (of_small * (1 / mode.unit) - small * (about * (1 / mode.unit)))
         return xp.where(most, p * (v * miss - others), centred)
 
-    def _others(self) -> tuple[Array, Array, Array]:
+    def _others(self, p: Array) -> tuple[Array, Array, Array]:
         """Where p > 1/2; p of the other classes; and, where it is small, in the mode's unit: its sum may be normal."""
         xp = self._mode.xp
-        (p, _), scaled = self.odds(), self.units()
+        scaled = self.units()
         zero = xp.zeros_like(p)
         most, small = p > 0.5, scaled < 1
         return most, xp.where(most | small, zero, p), xp.where(small, scaled, zero)

@@ -310,7 +310,7 @@ class Traced:
         Where no d is beyond -`near`, the caller can do without.
         """
         xp = self.xp
-        selects = self.selects(x, base)
+        selects = base is None or self.selects(x)
         if selects:
             # +inf, alone above `top`, has a scale of its own.
             x = xp.where(x > top, top, x)
@@ -343,8 +343,8 @@ class Traced:
         one = xp.ones_like(d)
         return xp.exp(raised) * (1 + error) * xp.where(far, one * (self.unit / math.exp(whole)), one * self.unit)
 
-    def selects(self, x: Array, base: Array | None) -> bool:
-        """Whether infinities are better told by a selection than kept out by arithmetic."""
+    def selects(self, x: Array) -> bool:
+        """Whether, relative to a base, infinities are better told by a selection than kept out by arithmetic."""
         return True
 
     def finite(self, error: Array, d: Array) -> Array:

@@ -55,8 +55,8 @@ class _Traced(Traced):
     def labels(self, x: Array, labels: Array) -> Any:
         return _MaskedLabels(self, x.shape[1], labels) if _is_large(x) else super().labels(x, labels)
 
-    def selects(self, x: Array, base: Array | None) -> bool:
-        return base is None or not _is_large(x)
+    def selects(self, x: Array) -> bool:
+        return not _is_large(x)
 
     def arange(self, n: int, like: Array) -> Array:
         # Uncommitted, so that it goes where it is used; a tracer has no device.
