@@ -74,6 +74,20 @@ class _Compiled(_Traced):
     A number of a row is computed for every 16 of its elements, and the backward computes those of the forward again.
     """
 
+    # On a CPU it adds one vector after another to 16 sums: 1000 equal terms lose 10 units in the last place, 32000 180.
+    _TERMS = 256
+
+    def sum(self, x: torch.Tensor) -> torch.Tensor:
+        pieces = x.shape[1] // self._TERMS
+        if x.device.type != "cpu" or pieces < 2:
+            return super().sum(x)
+        if x.dtype != torch.float64:
+            return torch.sum(x, 1, keepdim=True, dtype=torch.float64).to(x.dtype)
+        # Nothing is wider.
+        n = pieces * self._TERMS
+        sums = torch.sum(torch.reshape(x[:, :n], (x.shape[0], pieces, self._TERMS)), 2)
+        return super().sum(sums) + super().sum(x[:, n:])
+
     def labels(self, x: torch.Tensor, labels: torch.Tensor) -> ComparedLabels:
         # Int32, of which twice as many fit a vector. An arange is put together element by element, for every vector
         # anew; a cummax, on a CPU, is not the compiler's work, and is read.
