@@ -8,16 +8,25 @@ from functools import update_wrapper, wraps
 from typing import Any, ParamSpec, Protocol, TypeVar
 
 from arrayloss import _engine
+from arrayloss._libraries import library_of
 
 P = ParamSpec("P")
 A = TypeVar("A")
 
 
-def loss(stated: Callable[P, _engine.Problem[A]]) -> Callable[P, A]:
-    """A public loss of the function that states its problem; `value_and_grad` has it stated once more."""
+def loss(stated: Callable[P, _engine.Problem[A]], own: str | None = None) -> Callable[P, A]:
+    """A public loss of the function that states its problem; `value_and_grad` has it stated once more.
+
+    `own` is the method of a library that may know the value where no option is given.
+    """
 
     @wraps(stated)
     def value(*args: P.args, **kwargs: P.kwargs) -> A:
+        if own is not None and len(args) == 2 and not kwargs:
+            library = library_of(args[0])
+            known: A | None = None if library is None else getattr(library, own)(*args)
+            if known is not None:
+                return known
         return _engine.evaluate(stated(*args, **kwargs))
 
     # Not `__wrapped__`, which many a function of another library has too.

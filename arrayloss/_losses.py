@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, TypeVar
 
 from arrayloss import _checks, _kernels
@@ -99,7 +100,7 @@ def nll_loss(
     )
 
 
-@loss
+@partial(loss, own="cross_entropy")
 def cross_entropy(
     logits: A,
     target: Any,

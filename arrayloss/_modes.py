@@ -176,7 +176,7 @@ class Against:
     def rest(self) -> Array:
         """The chance of the other answer, e / (1 + e), in place of `e`."""
         if self._total is None:
-            self._total = self._e + 1
+            self._total = self._e + self._mode.one
             self._e /= self._total
         return self._e
 
@@ -209,6 +209,8 @@ class Traced:
     looks = False
     sums = False
     """Whether of a kernel's values only the sum is asked for: it may return others that have the same."""
+    one: Any = 1
+    """1, as the library adds it to an array soonest."""
     unit: float
     """What exponentials relative to the maximum are multiplied by, so that what adds up to a normal number is normal:
     compilers flush all else to 0."""

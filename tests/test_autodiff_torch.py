@@ -450,6 +450,56 @@ def test_inductor(loss: Any) -> None:
     torch.testing.assert_close(got, value_and_grad(loss)(x.detach(), y)[1], rtol=1e-5, atol=1e-8)
 
 
+def test_compiled_sums_of_many_terms() -> None:
+    """One C++ sum of equal terms after another lost 180 units in the last place."""
+    torch._dynamo.reset()
+    try:
+        compiled = torch.compile(cross_entropy, fullgraph=True, dynamic=True)
+        for classes, dtype in ((300, torch.float32), (32000, torch.float32), (1000, torch.float64)):
+            x = torch.full((2, classes), 0.3, dtype=dtype, requires_grad=True)
+            (got,) = torch.autograd.grad(compiled(x, torch.tensor([0, 1]), reduction="sum"), x)
+            error = (got[0, 2].double() - 1 / classes) * classes
+            assert abs(float(error)) <= 4 * torch.finfo(dtype).eps
+    except Exception as error:
+        if "C++ compiler" in str(error) or "InvalidCxxCompiler" in str(error):
+            pytest.skip("inductor finds no C++ compiler here")
+        raise
+
+
+# --- a handful of numbers -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("margin", [0.0, 5.0, 10.0, 14.0, 20.0, 60.0, -60.0, float("inf"), float("nan")])
+def test_small_cross_entropy_is_what_a_large_one_is(margin: float) -> None:
+    """torch's own operation, where it is right; an option goes the longer way."""
+    x = torch.randn(6, 4, generator=torch.Generator().manual_seed(0))
+    y = torch.tensor([0, 3, 1, -100, 2, 2])
+    x[torch.arange(6), y.clamp(min=0)] += margin
+    got, expected = cross_entropy(x, y), cross_entropy(x, y, reduction="mean")
+    torch.testing.assert_close(got, expected, rtol=2 * torch.finfo(torch.float32).eps, atol=0, equal_nan=True)
+    assert got.dtype == x.dtype
+    assert got.shape == ()
+
+
+def test_small_cross_entropy_says_which_label() -> None:
+    for label in (4, -1):
+        with pytest.raises(ValueError, match=rf"label {label} at position \(1,\)"):
+            cross_entropy(torch.zeros(3, 4), torch.tensor([0, label, 1]))
+
+
+def test_small_cross_entropy_keeps_its_own_ways() -> None:
+    x, y = torch.randn(5, 3), torch.tensor([0, 1, 2, 1, 0])
+    assert cross_entropy(x, y[:0].new_full((5,), -100)).isnan()
+    assert cross_entropy(x.half(), y).dtype == torch.float16
+    parameter = torch.nn.Parameter(x)
+    cross_entropy(parameter, y).backward()
+    assert parameter.grad is not None
+    per_sample = torch.func.vmap(lambda a, b: cross_entropy(a[None], b[None]))(x, y)
+    torch.testing.assert_close(per_sample, cross_entropy(x, y, reduction="none"))
+    with pytest.raises(ValueError, match="shape"):
+        cross_entropy(x, y[:4])
+
+
 # --- against the reference ----------------------------------------------------------------------------------
 
 

@@ -15,7 +15,7 @@ import arrayloss as al
 from benchmarks import memory, rows, timing
 from benchmarks.__main__ import main
 
-SHAPE = (2048, 2000)
+SHAPE = (2560, 2000)  # large enough for NumPy's threads
 LOGITS = np.random.default_rng(0).standard_normal(SHAPE, dtype=np.float32)
 LABELS = np.random.default_rng(1).integers(0, SHAPE[1], SHAPE[0])
 BLOCK = 2 * 2**20  # the largest block of an eager library on a CPU
@@ -31,10 +31,10 @@ def test_numpy_needs_blocks_alone(monkeypatch: pytest.MonkeyPatch, threads: int)
 
 def test_numpy_copies_no_other_order_of_the_axes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "2")
-    first = LOGITS.reshape(16, 1000, 32, 8)
+    first = LOGITS.reshape(20, 1000, 32, 8)
     swapped = np.ascontiguousarray(first.mT).mT
     last = np.moveaxis(np.ascontiguousarray(np.moveaxis(first, 1, -1)), -1, 1)
-    labels = np.zeros((16, 32, 8), np.int64)
+    labels = np.zeros((20, 32, 8), np.int64)
     for x in (first, swapped, last):
         most = memory.of_numpy(lambda x=x: al.cross_entropy(x, labels, axis=1))  # type: ignore[misc]
         assert most < LOGITS.nbytes / 2
@@ -94,8 +94,8 @@ def test_torch_nll_loss_keeps_the_labels_alone() -> None:
 
 def test_torch_copies_no_other_order_of_the_axes() -> None:
     torch = pytest.importorskip("torch")
-    images = torch.tensor(LOGITS.reshape(4, 1000, 32, 32)).contiguous(memory_format=torch.channels_last)
-    t = torch.zeros((4, 32, 32), dtype=torch.int64)
+    images = torch.tensor(LOGITS.reshape(5, 1000, 32, 32)).contiguous(memory_format=torch.channels_last)
+    t = torch.zeros((5, 32, 32), dtype=torch.int64)
     assert memory.of_torch(lambda: al.cross_entropy(images, t, axis=1)) < 2 * BLOCK
 
 
@@ -194,6 +194,11 @@ def test_small_calls_are_few() -> None:
     # 200 and 230 of them took 46 us, SciPy's log_softmax 18; a call of a Python function takes 0.1.
     assert _calls(lambda: al.cross_entropy(*SMALL)) <= 155
     assert _calls(lambda: al.sigmoid_focal_loss(LOGITS[:5, :1], ANSWERS)) <= 160
+
+
+def test_torch_small_cross_entropy_is_one_operation() -> None:
+    torch = pytest.importorskip("torch")
+    assert _calls(lambda: al.cross_entropy(*map(torch.tensor, SMALL))) <= 40
 
 
 # ------------------------------------------------------------------------------------------- the benchmark itself

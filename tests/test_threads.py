@@ -16,8 +16,8 @@ import pytest
 import arrayloss as al
 from arrayloss._libraries import numpy as library
 
-LOGITS = np.random.default_rng(0).standard_normal((3000, 500), dtype=np.float32)
-LABELS = np.random.default_rng(1).integers(0, 500, 3000)
+LOGITS = np.random.default_rng(0).standard_normal((9000, 500), dtype=np.float32)
+LABELS = np.random.default_rng(1).integers(0, 500, 9000)
 BLOCKS = [(slice(i, i + 1),) for i in range(6)]
 CALLS: dict[str, Callable[[], Any]] = {
     "value": lambda: al.cross_entropy(LOGITS, LABELS, reduction="none"),
@@ -120,7 +120,7 @@ def test_a_fork_computes_on() -> None:
 import os, sys, numpy as np, arrayloss as al
 from arrayloss._libraries import numpy as library
 library._threads = lambda: 3
-x, t = np.random.default_rng(0).standard_normal((3000, 500), dtype=np.float32), np.zeros(3000, int)
+x, t = np.random.default_rng(0).standard_normal((9000, 500), dtype=np.float32), np.zeros(9000, int)
 before = al.cross_entropy(x, t)
 child = os.fork()
 after = al.cross_entropy(x, t)

@@ -112,6 +112,10 @@ class Library:
         info = self.xp.__array_namespace_info__()
         return info.dtypes(device=self.device(x), kind="real floating").get("float64")
 
+    def quotient(self, total: Array, number: float, dtype: Any) -> Array:
+        """`total / number`, in `dtype`."""
+        return self.astype(total / number, dtype)
+
     def count(self, condition: Array) -> Array:
         """How many elements are true."""
         dtype = self.index_dtype(condition)
@@ -206,6 +210,10 @@ class Library:
 
         value, gradient = self.run(mode, work, (x, cotangent, room, *others), placed=room is not None)
         return value, gradient if room is None else room
+
+    def cross_entropy(self, logits: Array, target: Array) -> Array | None:
+        """The plain mean by an operation of the library's own, where that is less work and as right; else None."""
+        return None
 
     def gather(self, values: Array, labels: Array) -> Array:
         """values[labels], of (classes,) and integers of any shape."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from functools import lru_cache
@@ -24,6 +25,7 @@ _DEVICE_BLOCK_BYTES = 256 * 1024 * 1024
 _FEW = 1 << 12
 # Elements from which a sum in float64 is folded first.
 _FOLDED = 1 << 19
+_LARGEST = torch.finfo(torch.float32).max
 # The integers that have the order of positive numbers, and one half among them.
 _INTEGERS: dict[torch.dtype, tuple[torch.dtype, int]] = {
     dtype: (integer, int(torch.tensor(0.5, dtype=dtype).view(integer)))
@@ -80,13 +82,13 @@ class _Compiled(_Traced):
     def sum(self, x: torch.Tensor) -> torch.Tensor:
         pieces = x.shape[1] // self._TERMS
         if x.device.type != "cpu" or pieces < 2:
-            return super().sum(x)
+            return torch.sum(x, 1, keepdim=True)
         if x.dtype != torch.float64:
             return torch.sum(x, 1, keepdim=True, dtype=torch.float64).to(x.dtype)
         # Nothing is wider.
         n = pieces * self._TERMS
         sums = torch.sum(torch.reshape(x[:, :n], (x.shape[0], pieces, self._TERMS)), 2)
-        return super().sum(sums) + super().sum(x[:, n:])
+        return torch.sum(sums, 1, keepdim=True) + torch.sum(x[:, n:], 1, keepdim=True)
 
     def labels(self, x: torch.Tensor, labels: torch.Tensor) -> ComparedLabels:
         # Int32, of which twice as many fit a vector. An arange is put together element by element, for every vector
@@ -133,6 +135,10 @@ class _Labels(IndexedLabels):
 
 
 class _Eager(Eager):
+    def __init__(self, *, dtype: Any, looks: bool) -> None:
+        super().__init__(xp, dtype, looks=looks)
+        self.one = torch.ones((), dtype=dtype, device="cpu")
+
     def least(self, x: torch.Tensor) -> float:
         return (x.min() if x.numel() <= _FEW else x.amin()).item()
 
@@ -321,7 +327,7 @@ _QUIET = nullcontext()
 
 @lru_cache(maxsize=16)
 def _eager(dtype: Any, looks: bool) -> Traced:
-    return _Eager(xp, dtype, looks=looks)
+    return _Eager(dtype=dtype, looks=looks)
 
 
 class Torch(Library):
@@ -349,7 +355,9 @@ class Torch(Library):
         return f(*signature) if torch.compiler.is_compiling() else remembered(f, *signature)
 
     def astype(self, x: torch.Tensor, dtype: Any) -> torch.Tensor:
-        return x if x.dtype == dtype else x.to(dtype=dtype)  # by its name: 0.6 us less
+        if x.dtype == dtype:
+            return x
+        return x.float() if dtype is torch.float32 else x.to(dtype=dtype)  # 1 us and 0.6 us less than `x.to(dtype)`
 
     def span(self, x: torch.Tensor) -> tuple[float, float]:
         lowest, highest = torch.aminmax(x)
@@ -366,6 +374,15 @@ class Torch(Library):
             x = torch.cat(((first + second) + (third + fourth), flat[4 * n :]))
             return x.to(torch.float64).sum()
         return x.sum(dtype=torch.float64)
+
+    def quotient(self, total: torch.Tensor, number: float, dtype: Any) -> torch.Tensor:
+        # A tensor and a Python number take 3 us, the conversion another.
+        if dtype is torch.float32 and self.looks(total) and not _taped(total):
+            value = total.item() / number
+            if abs(value) < _LARGEST:  # torch refuses to round to inf
+                return torch.scalar_tensor(value, dtype=dtype, device="cpu")
+        made: torch.Tensor = super().quotient(total, number, dtype)
+        return made
 
     def looks(self, *arrays: Array | None) -> bool:
         return _plain() and _on_cpu(*arrays)
@@ -406,6 +423,8 @@ class Torch(Library):
         if not isinstance(mode, Eager):
             return whole(self.xp, work, arrays)
         x = arrays[0]
+        if x.numel() <= _FEW:
+            return work(*arrays)
         size = _DEVICE_BLOCK_BYTES
         if x.is_cpu:
             size = _CPU_LARGE_BYTES if placed or x.shape[1] == 1 else _CPU_BLOCK_BYTES
@@ -438,6 +457,28 @@ class Torch(Library):
         if not others and kernel.keeps_exponentials and self.looks(x) and x.dtype == kernel.dtype:
             return _Prepared.apply(kernel, x)  # type: ignore[no-untyped-call]
         return _Apply.apply(kernel, *arrays)  # type: ignore[no-untyped-call]
+
+    def cross_entropy(self, logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor | None:
+        # Of a handful of numbers our own dozen operations take ten times as long as torch's one. In float64 that is
+        # right to the last bit of a float32, unless next to nothing is left of the loss.
+        if (
+            not self.looks(logits)
+            or type(logits) is not torch.Tensor
+            or type(target) is not torch.Tensor
+            or logits.dtype != torch.float32
+            or target.dtype != torch.int64
+            or logits.ndim != 2
+            or target.shape != logits.shape[:1]
+            or not 0 < logits.numel() <= _FEW
+            or not target.is_cpu
+            or _taped(logits)
+        ):
+            return None
+        try:
+            value = torch.nn.functional.cross_entropy(logits.double(), target)
+        except IndexError:
+            return None  # a label that is out of range: the engine says which
+        return value.float() if 1e-6 < value.item() < math.inf else None
 
     def prepared(self, kernel: Any, x: Array) -> tuple[Array, Callable[[Array], Array]]:
         """The kernel's value, and what pulls a cotangent back, once."""
