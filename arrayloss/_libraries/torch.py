@@ -80,15 +80,20 @@ class _Compiled(_Traced):
     _TERMS = 256
 
     def sum(self, x: torch.Tensor) -> torch.Tensor:
-        pieces = x.shape[1] // self._TERMS
-        if x.device.type != "cpu" or pieces < 2:
+        rows, n = x.shape
+        if x.device.type != "cpu" or n <= self._TERMS:
             return torch.sum(x, 1, keepdim=True)
-        if x.dtype != torch.float64:
-            return torch.sum(x, 1, keepdim=True, dtype=torch.float64).to(x.dtype)
-        # Nothing is wider.
-        n = pieces * self._TERMS
-        sums = torch.sum(torch.reshape(x[:, :n], (x.shape[0], pieces, self._TERMS)), 2)
-        return torch.sum(sums, 1, keepdim=True) + torch.sum(x[:, n:], 1, keepdim=True)
+        # Here, as it imports SymPy.
+        from torch.fx.experimental.symbolic_shapes import statically_known_true
+
+        # A sum of sums: of pieces without a remnant, if there are such, since two sums of one array may have it stored.
+        sizes = range(self._TERMS, self._TERMS // 4, -1)
+        size = next((size for size in sizes if statically_known_true(n % size == 0)), None)
+        if size is not None:
+            return self.sum(torch.sum(torch.reshape(x, (rows, n // size, size)), 2))
+        whole = n // self._TERMS * self._TERMS
+        pieces = torch.reshape(x[:, :whole], (rows, n // self._TERMS, self._TERMS))
+        return self.sum(torch.sum(pieces, 2)) + torch.sum(x[:, whole:], 1, keepdim=True)
 
     def labels(self, x: torch.Tensor, labels: torch.Tensor) -> ComparedLabels:
         # Int32, of which twice as many fit a vector. An arange is put together element by element, for every vector
