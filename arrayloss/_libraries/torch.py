@@ -86,11 +86,13 @@ class _Compiled(_Traced):
         # Here, as it imports SymPy.
         from torch.fx.experimental.symbolic_shapes import statically_known_true
 
-        # A sum of sums: of pieces without a remnant, if there are such, since two sums of one array may have it stored.
+        # In pieces, if there is no remnant: of two sums over parts of what is computed, all of that is stored.
         sizes = range(self._TERMS, self._TERMS // 4, -1)
         size = next((size for size in sizes if statically_known_true(n % size == 0)), None)
         if size is not None:
             return self.sum(torch.sum(torch.reshape(x, (rows, n // size, size)), 2))
+        if x.dtype != torch.float64:
+            return torch.sum(x, 1, keepdim=True, dtype=torch.float64).to(x.dtype)
         whole = n // self._TERMS * self._TERMS
         pieces = torch.reshape(x[:, :whole], (rows, n // self._TERMS, self._TERMS))
         return self.sum(torch.sum(pieces, 2)) + torch.sum(x[:, whole:], 1, keepdim=True)
