@@ -22,6 +22,7 @@ def main(arguments: list[str] | None = None) -> int:
         for row in chosen:
             print(row.name)
         return 0
+    timing.keep_freed_memory()
     console = Console(stderr=True)
     columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.description}"))
     found: list[report.Measured] = []
