@@ -543,10 +543,7 @@ def _reduced(problem: Problem[Any], losses: Array, parts: Parts | None) -> Array
         share, denominator, empty = parts
         if share is not None:
             losses = xp.where(share == 0, xp.zeros_like(losses), losses * share)
-        total = library.sum(losses)
-        if isinstance(denominator, (int, float)) and denominator:
-            return library.quotient(total, float(denominator), problem.dtype)
-        value = _divided(xp, total, denominator, empty)
+        value = _divided(xp, library.sum(losses), denominator, empty)
     return library.astype(value, problem.dtype)
 
 

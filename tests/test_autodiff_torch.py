@@ -313,6 +313,21 @@ def test_per_sample_gradients_of_a_model() -> None:
     torch.testing.assert_close(got, inputs[:, :, None] * p[:, None, :])
 
 
+@pytest.mark.parametrize("rows", [5, 500])
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+def test_dual_numbers_keep_their_tangents(rows: int, reduction: str) -> None:
+    """Forward mode without torch.func: what is looked at on the way must not be made a number for good."""
+    generator = torch.Generator().manual_seed(0)
+    x, v = (torch.randn(rows, 20, generator=generator) for _ in range(2))
+    y = torch.randint(0, 20, (rows,), generator=generator)
+    options = {} if reduction == "mean" else {"reduction": reduction}
+    with torch.autograd.forward_ad.dual_level():
+        out = cross_entropy(torch.autograd.forward_ad.make_dual(x, v), y, **options)
+        tangent = torch.autograd.forward_ad.unpack_dual(out).tangent
+    assert tangent is not None
+    torch.testing.assert_close(tangent, (value_and_grad(cross_entropy)(x, y, **options)[1] * v).sum())
+
+
 # --- torch.compile ------------------------------------------------------------------------------------------
 
 

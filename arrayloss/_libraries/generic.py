@@ -112,10 +112,6 @@ class Library:
         info = self.xp.__array_namespace_info__()
         return info.dtypes(device=self.device(x), kind="real floating").get("float64")
 
-    def quotient(self, total: Array, number: float, dtype: Any) -> Array:
-        """`total / number`, in `dtype`."""
-        return self.astype(total / number, dtype)
-
     def count(self, condition: Array) -> Array:
         """How many elements are true."""
         dtype = self.index_dtype(condition)

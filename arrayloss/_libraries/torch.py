@@ -25,7 +25,6 @@ _DEVICE_BLOCK_BYTES = 256 * 1024 * 1024
 _FEW = 1 << 12
 # Elements from which a sum in float64 is folded first.
 _FOLDED = 1 << 19
-_LARGEST = torch.finfo(torch.float32).max
 # The integers that have the order of positive numbers, and one half among them.
 _INTEGERS: dict[torch.dtype, tuple[torch.dtype, int]] = {
     dtype: (integer, int(torch.tensor(0.5, dtype=dtype).view(integer)))
@@ -381,15 +380,6 @@ class Torch(Library):
             x = torch.cat(((first + second) + (third + fourth), flat[4 * n :]))
             return x.to(torch.float64).sum()
         return x.sum(dtype=torch.float64)
-
-    def quotient(self, total: torch.Tensor, number: float, dtype: Any) -> torch.Tensor:
-        # A tensor and a Python number take 3 us, the conversion another.
-        if dtype is torch.float32 and self.looks(total) and not _taped(total):
-            value = total.item() / number
-            if abs(value) < _LARGEST:  # torch refuses to round to inf
-                return torch.scalar_tensor(value, dtype=dtype, device="cpu")
-        made: torch.Tensor = super().quotient(total, number, dtype)
-        return made
 
     def looks(self, *arrays: Array | None) -> bool:
         return _plain() and _on_cpu(*arrays)
