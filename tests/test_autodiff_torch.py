@@ -1,6 +1,7 @@
 """torch: autograd to the second order, torch.func, torch.compile forward and backward."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -448,18 +449,25 @@ def test_compiled_hardest(counter: Any) -> None:
     torch.testing.assert_close(torch.autograd.grad(out, x)[0], torch.autograd.grad(f(x, y), x)[0])
 
 
+@contextmanager
+def needing_a_compiler() -> Iterator[None]:
+    """Skip where inductor, which generates C++, finds none."""
+    try:
+        yield
+    except Exception as error:
+        if "C++ compiler" in str(error) or "InvalidCxxCompiler" in str(error):
+            pytest.skip("inductor finds no C++ compiler here")
+        raise
+
+
 @pytest.mark.parametrize("loss", [cross_entropy, sigmoid_focal_loss], ids=names)
 def test_inductor(loss: Any) -> None:
     """The compiler that users get, with generated code; the accuracy of it is conformance's to judge."""
     torch._dynamo.reset()
     x, y = soft_or_labels(loss, 6)
     x = x.detach().float().requires_grad_()
-    try:
+    with needing_a_compiler():
         out = torch.compile(loss, fullgraph=True)(x, y)
-    except Exception as error:
-        if "C++ compiler" in str(error) or "InvalidCxxCompiler" in str(error):
-            pytest.skip("inductor finds no C++ compiler here")
-        raise
     torch.testing.assert_close(out, loss(x, y), rtol=1e-6, atol=0)
     (got,) = torch.autograd.grad(out, x)
     torch.testing.assert_close(got, value_and_grad(loss)(x.detach(), y)[1], rtol=1e-5, atol=1e-8)
@@ -468,17 +476,13 @@ def test_inductor(loss: Any) -> None:
 def test_compiled_sums_of_many_terms() -> None:
     """One C++ sum of equal terms after another lost 180 units in the last place."""
     torch._dynamo.reset()
-    try:
-        compiled = torch.compile(cross_entropy, fullgraph=True, dynamic=True)
-        for classes, dtype in ((300, torch.float32), (32000, torch.float32), (1000, torch.float64)):
-            x = torch.full((2, classes), 0.3, dtype=dtype, requires_grad=True)
+    compiled = torch.compile(cross_entropy, fullgraph=True, dynamic=True)
+    for classes, dtype in ((300, torch.float32), (32000, torch.float32), (1000, torch.float64)):
+        x = torch.full((2, classes), 0.3, dtype=dtype, requires_grad=True)
+        with needing_a_compiler():
             (got,) = torch.autograd.grad(compiled(x, torch.tensor([0, 1]), reduction="sum"), x)
-            error = (got[0, 2].double() - 1 / classes) * classes
-            assert abs(float(error)) <= 4 * torch.finfo(dtype).eps
-    except Exception as error:
-        if "C++ compiler" in str(error) or "InvalidCxxCompiler" in str(error):
-            pytest.skip("inductor finds no C++ compiler here")
-        raise
+        error = (got[0, 2].double() - 1 / classes) * classes
+        assert abs(float(error)) <= 4 * torch.finfo(dtype).eps
 
 
 # --- a handful of numbers -----------------------------------------------------------------------------------
