@@ -6,6 +6,7 @@ import re
 import sys
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -126,6 +127,33 @@ def test_torch_compiles_once_and_whole(loss: Callable[..., Any]) -> None:
     assert counter.frame_count == 1
     explained = dynamo.explain(lambda x, t: loss(x, t))(x, t)
     assert explained.graph_break_count == 0
+
+
+def test_torch_compiled_backward_has_no_exponentials() -> None:
+    dynamo = _dynamo()
+    import torch
+    from functorch.compile import min_cut_rematerialization_partition, nop
+
+    backward: list[Any] = []
+
+    def keep(graph: Any, inputs: Any) -> Any:
+        backward.append(graph.graph)
+        return nop(graph, inputs)
+
+    # What torch.compile does but for the code that it writes in the end.
+    backend = dynamo.backends.common.aot_autograd(
+        fw_compiler=nop,
+        bw_compiler=keep,
+        partition_fn=partial(min_cut_rematerialization_partition, compiler="inductor"),
+    )
+    x, t = torch.tensor(LOGITS[:64, :100], requires_grad=True), torch.tensor(LABELS[:64] % 100)
+    torch.compile(al.cross_entropy, backend=backend, fullgraph=True)(x, t).backward()
+    (graph,) = backward
+    large = [n for n in graph.nodes if "val" in n.meta and n.meta["val"].numel() >= x.numel()]
+    assert large
+    assert not [n for n in large if "exp." in str(n.target)]
+    # The gradient is all that is kept, and is written over.
+    assert [n.op for n in large].count("placeholder") == 1
 
 
 def _operations(jaxpr: Any, size: int) -> Counter[str]:

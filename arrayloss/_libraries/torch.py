@@ -97,10 +97,13 @@ class _Compiled(_Traced):
         return self.sum(torch.sum(pieces, 2)) + torch.sum(x[:, whole:], 1, keepdim=True)
 
     def labels(self, x: torch.Tensor, labels: torch.Tensor) -> ComparedLabels:
+        return ComparedLabels(self, self._positions(x, labels), labels)
+
+    def _positions(self, x: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         # Int32, of which twice as many fit a vector. An arange is put together element by element, for every vector
         # anew; a cummax, on a CPU, is not the compiler's work, and is read.
         positions = torch.arange(x.shape[1], dtype=torch.int32, device=labels.device)
-        return ComparedLabels(self, positions.cummax(0).values if labels.device.type == "cpu" else positions, labels)
+        return positions.cummax(0).values if labels.device.type == "cpu" else positions
 
     def highest(self, x: torch.Tensor) -> torch.Tensor:
         # A whole number, which `base` has next to nothing to do with.
@@ -119,6 +122,25 @@ class _Compiled(_Traced):
 
     def log_ratio(self, others: Array, e: Array, x: Array, base: Array) -> Array:
         return super().log_ratio(others, e, x, self.at_most(base))
+
+
+class _ScatteredLabels(ComparedLabels):
+    """The label's number is written over what is there."""
+
+    def spread(self, e: torch.Tensor, others: torch.Tensor, at_label: torch.Tensor) -> torch.Tensor:
+        return torch.scatter(e * others, 1, self._labels, at_label)
+
+
+class _Ahead(_Compiled):
+    """For a gradient that a compiled forward makes, of the exponentials that it has, and keeps for the backward.
+
+    What to keep is the compiler's choice (torch/_functorch/partitioners.py). It would rather make the exponentials once
+    more of the logits, which is most of the time that the loss takes; but what it does not know how to fuse, as a
+    scatter, it doesn't do again.
+    """
+
+    def labels(self, x: torch.Tensor, labels: torch.Tensor) -> ComparedLabels:
+        return _ScatteredLabels(self, self._positions(x, labels), labels)
 
 
 class _Labels(IndexedLabels):
@@ -230,6 +252,8 @@ def _pulled(kernel: Any, g: torch.Tensor, arrays: Arrays, needed: tuple[bool, ..
     """What the kernel pulls the cotangent `g` back to, for each input that it is needed for."""
     # A tape (create_graph=True) needs operations that it can differentiate: out of place, on whole arrays.
     mode = library.mode(kernel.dtype, g, *arrays)
+    if ahead := isinstance(mode, _Compiled) and _is_made_ahead(kernel, arrays[0]):
+        mode = _Ahead(library.xp, kernel.dtype)
     # A compiled backward has no second one, and shares what it computes with the forward if that reads the same.
     twice = not isinstance(mode, Eager) and not torch.compiler.is_compiling()
 
@@ -244,6 +268,10 @@ def _pulled(kernel: Any, g: torch.Tensor, arrays: Arrays, needed: tuple[bool, ..
         rows = (x, *others)
         pulls = kernel(mode.into(gradient=room), *rows).pulls
         g = mode.real(g)
+        if ahead:
+            first = pulls[0]
+            # One number for each row: nothing but this product is the backward's.
+            pulls = (lambda g: mode.still(g, first(torch.ones_like(x[:, :1])) * g), *pulls[1:])
         # The pull of the logits may write over what the others read: it comes last.
         gradients = [pulls[i](g).to(rows[i].dtype) if needed[i] else None for i in reversed(range(len(needed)))]
         if room is not None:
@@ -260,6 +288,13 @@ def _pulled(kernel: Any, g: torch.Tensor, arrays: Arrays, needed: tuple[bool, ..
 def _linear(kernel: Any) -> bool:
     """Whether a kernel has to do with one element of each row alone, so that blocks are nothing but more operations."""
     return isinstance(kernel, LabelLoss) and kernel.linear
+
+
+def _is_made_ahead(kernel: Any, x: Array) -> bool:
+    """Whether a compiled forward makes the gradient by the logits `x` of a kernel that has one number a row."""
+    # Of half the bytes, the logits are less to keep; an accelerator moves memory for longer than it computes.
+    one_a_row = not kernel.elementwise and not kernel.keeps_classes
+    return x.device.type == "cpu" and x.dtype == kernel.dtype and one_a_row and not _linear(kernel)
 
 
 class _Prepaid(torch.autograd.Function):
