@@ -348,12 +348,15 @@ class Relative:
     def push(self, v: Array) -> Array:
         """v - sum(p v), of log p; forward, and turned round to reverse, as `pull` has it."""
         mode = self._mode
-        xp, zero = mode.xp, mode.xp.zeros_like(v)
+        xp = mode.xp
         p, miss = self.odds()
         most, large, small = self._others(p)
-        # About the class with p > 1/2, where there is one: nothing is subtracted from 1.
-        about = mode.sum(xp.where(most, p * v, zero))
-        return xp.where(most, v * miss, v - about) - (mode.sum(large * v) + mode.sum(small * v) * (1 / mode.unit))
+        zero, one = xp.zeros_like(p), xp.ones_like(p)
+        # About the class with p > 1/2, where there is one: nothing is subtracted from 1. In this order, as turned round
+        # it is g - sum(g) first, which is 0 where the class is all there is.
+        others = mode.sum(xp.where(most, -miss, large) * v) + mode.sum(small * v) * (1 / mode.unit)
+        about = mode.sum(xp.where(most, one, zero) * v)
+        return (v - about) - others
 
     def push_shares(self, v: Array) -> Array:
         """p (v - sum(p v)), of p; the matrix is symmetric, and so are the steps."""
