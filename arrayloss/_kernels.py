@@ -473,7 +473,7 @@ def _sigmoid_label(mode: Traced, x: Array, target: Array, near: float) -> tuple[
 
 def _sigmoid_total(mode: Traced, x: Array, target: Array, near: float) -> tuple[Array, Pull] | None:
     against = mode.against(x, target, near, known=False)
-    total = None if against is None else against.surprisals()
+    total = None if against is None else against.sum()
     return None if against is None or total is None else (total, against.pull)
 
 
@@ -507,7 +507,7 @@ def _given_both(mode: Traced, x: Array, near: float) -> tuple[Chance, Chance, Ca
 class BinaryLink(NamedTuple):
     """What numbers say of the probabilities of 1 and 0; and of the answer alone, where that is less work.
 
-    `total` is `label` where only the sum of the surprisals is asked for: numbers, fewer as a rule, that have the same.
+    `total` is `label` where only the sum of the surprisals is asked for.
     """
 
     both: Both

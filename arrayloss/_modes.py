@@ -9,7 +9,6 @@ on a CPU, looks at the numbers to skip work that they do not need.
 from __future__ import annotations
 
 import math
-from copy import copy
 from typing import Any
 
 Array = Any
@@ -155,8 +154,8 @@ class Against:
     def surprisal(self) -> Array:
         return self._mode.xp.log1p(self._e)
 
-    def surprisals(self) -> Array | None:
-        """Numbers, fewer if there are many, that have the sum of the surprisals; None where odds are out of range."""
+    def sum(self) -> Array | None:
+        """The sum of the surprisals, (1, 1); None where odds are out of range."""
         xp, products = self._mode.xp, self._e
         odd = []
         for _ in range(2 if products.shape[0] > self._MANY else 0):
@@ -168,9 +167,10 @@ class Against:
         if odd:
             products = xp.concat([products, *odd])
         for some in (products, self._e):
-            # A nan is not below, either.
-            if 0 in some.shape or bool(xp.max(some) < float("inf")):
-                return xp.log1p(some)
+            # Out of range of a product, or of an exponential, is out of range of the sum.
+            total = self._mode.total(xp.log1p(some))
+            if math.isfinite(total):
+                return xp.reshape(total, (1, 1))
         return None
 
     def rest(self) -> Array:
@@ -495,15 +495,25 @@ class Eager(Traced):
         # A gradient is what becomes of the exponentials: these are written to its room, once.
         if value is None and gradient is None:
             return self
-        mode = copy(self)
+        mode = self._copy()
         mode._value, mode._gradient = value, gradient
         return mode
 
     def summing(self) -> Eager:
         """This mode, for a kernel of whose values only the sum is asked for."""
-        mode = copy(self)
+        mode = self._copy()
         mode.sums = True
         return mode
+
+    def _copy(self) -> Eager:
+        # A tenth of the time of copy.copy, which is 8 us.
+        mode = object.__new__(type(self))
+        mode.__dict__.update(self.__dict__)
+        return mode
+
+    def total(self, x: Array) -> Array:
+        """The sum of all of `x`, in float64 where there is one."""
+        return self.xp.sum(x, dtype=self.wide or self.dtype)
 
     def least(self, x: Array) -> float:
         """The smallest element, or nan; there is one."""

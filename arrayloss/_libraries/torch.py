@@ -166,6 +166,7 @@ class _Eager(Eager):
     def __init__(self, *, dtype: Any, looks: bool) -> None:
         super().__init__(xp, dtype, looks=looks)
         self.one = torch.ones((), dtype=dtype, device="cpu")
+        self._zero = torch.zeros((), dtype=dtype, device="cpu")
 
     def least(self, x: torch.Tensor) -> float:
         return (x.min() if x.numel() <= _FEW else x.amin()).item()
@@ -179,6 +180,9 @@ class _Eager(Eager):
     def sum(self, x: torch.Tensor) -> torch.Tensor:
         return x.sum(1, True)
 
+    def total(self, x: torch.Tensor) -> torch.Tensor:
+        return library.sum(x)
+
     def labels(self, x: torch.Tensor, labels: torch.Tensor) -> _Labels:
         return _Labels(labels)
 
@@ -187,9 +191,8 @@ class _Eager(Eager):
         if not self.looks or g.numel() != 1 or not abs(factor := g.item()) <= 1:
             made: torch.Tensor = super().part(e, g)
             return made
-        zero = e.new_zeros(())
-        for some in torch.split(e, self._CACHED):
-            torch.addcdiv(zero, some, some + 1, value=factor, out=some)
+        for some in torch.split(e, 2 * self._CACHED) if e.numel() > 2 * self._CACHED else (e,):
+            torch.addcdiv(self._zero, some, some + 1, value=factor, out=some)
         return e
 
     def joint(self, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
@@ -329,7 +332,7 @@ class _Prepaid(torch.autograd.Function):
         cotangent, *arrays = ctx.saved_tensors
         gradient, ctx.gradient = ctx.gradient, None
         kept: tuple[None, ...] = (None,) * (len(arrays) - 1)
-        if torch.is_grad_enabled():
+        if torch.is_grad_enabled() or _linear(ctx.kernel):
             needed = (True, *(False for _ in kept))
             return (None, None, None, *_pulled(ctx.kernel, g * cotangent, tuple(arrays), needed))
         if gradient is None:
