@@ -42,13 +42,14 @@ class Chance(NamedTuple):
     """A probability, as a cost sees it: the surprisal -log p, and, if it asks, (p, 1 - p).
 
     `rarity`, where the link knows it, is -log(1 - p) in two parts: one without an error, and a small one; `rest` is
-    1 - p alone, where that is less work.
+    1 - p alone, where that is less work. `weighable` says that the surprisal is finite where the coefficient is 0.
     """
 
     surprisal: Array
     odds: Callable[[], tuple[Array, Array]]
     rarity: Callable[[], tuple[Array, Array]] | None = None
     rest: Callable[[], Array] | None = None
+    weighable: bool = False
 
 
 def _once(compute: Callable[[], tuple[Array, Array]]) -> Callable[[], tuple[Array, Array]]:
@@ -263,6 +264,12 @@ class Peak:
         """log1p(rest) - distance."""
         return self.settled(self.mode.xp.log1p(rest) - distance, distance)
 
+    def beyond(self, distance: Array) -> Array:
+        """What is left of a -log p that was made without +inf: inf beside one, or 0."""
+        xp = self.mode.xp
+        zero = xp.zeros_like(distance)
+        return xp.where((self.maximum == float("inf")) & (distance < 0), xp.full_like(zero, float("inf")), zero)
+
     def settled(self, h: Array, distance: Array) -> Array:
         """`h`, where there is no +inf: beside one a class has probability 0, or nan as it stands."""
         if self.bounded:
@@ -279,9 +286,12 @@ class Peak:
         return xp.where((self.maximum == float("inf")) & (total > 1.5), xp.full_like(rest, float("nan")), rest)
 
 
-def _softmax_label(mode: Traced, x: Array, target: Array, near: float) -> tuple[Chance, Pull]:
+def _softmax_label(
+    mode: Traced, x: Array, target: Array, near: float, coefficient: Array | None
+) -> tuple[Chance, Pull]:
     xp = mode.xp
     labels = mode.labels(x, target)
+    weighable = False
     # Leaving out the label, not the maximum: `others` and `e` are then the two parts of 1 to full precision.
     parts = mode.unscaled(x, labels, near)
     if parts is not None:
@@ -289,25 +299,29 @@ def _softmax_label(mode: Traced, x: Array, target: Array, near: float) -> tuple[
         h = xp.log1p(others / e)
     else:
         peak = Peak(mode, x, near, mode.highest(x))
-        x_label = labels.take(x)
-        d = peak.distance(x_label)
         base = mode.base(peak.maximum)
+        weighable = base is not None
         dropped = labels.drop(peak.exp(x, peak.distance(x), base))
-        e = peak.exp(x_label, d, base)
-        others = mode.sum(dropped)
-        others = peak.only(others, others + e)
-        total = others + e
-        if base is None:
-            # log(others + e) = log1p(others - (1 - e)): `others` alone where the label is the maximum, and at least 1
-            # where it is not, so that nothing cancels in either case.
-            h = peak.surprisal(others - (1 - e), d)
-        else:
-            h = peak.settled(mode.log_ratio(others, e, x_label, base), d)
+
+        def of_rows(others: Array, x_label: Array, maximum: Array, coefficient: Array | None) -> tuple[Array, ...]:
+            peak, base = Peak(mode, x_label, near, maximum), mode.base(maximum)
+            d = peak.distance(x_label)
+            e = peak.exp(x_label, d, base)
+            others = peak.only(others, others + e)
+            if base is None:
+                # log(others + e) = log1p(others - (1 - e)): `others` alone where the label is the maximum, and at
+                # least 1 where it is not, so that nothing cancels in either case.
+                h = peak.surprisal(others - (1 - e), d)
+            else:
+                h = mode.log_ratio(others, e, x_label, base, peak.beyond(d), coefficient)
+            return h, others, e, others + e
+
+        h, others, e, total = mode.of_rows(of_rows, mode.sum(dropped), labels.take(x), peak.maximum, coefficient)
 
     def pull(g: Array) -> Array:
         return labels.spread(*mode.shares(dropped, total, -g), g * (others / total))
 
-    return Chance(h, _once(lambda: (e / total, others / total))), pull
+    return Chance(h, _once(lambda: (e / total, others / total)), weighable=weighable), pull
 
 
 class Relative:
@@ -391,7 +405,7 @@ def _softmax_rows(mode: Traced, x: Array, near: float) -> tuple[Chance, Pull]:
     return Chance(parts.surprisal(), _once(parts.odds)), parts.pull
 
 
-def _log_label(mode: Traced, x: Array, target: Array, near: float) -> tuple[Chance, Pull]:
+def _log_label(mode: Traced, x: Array, target: Array, near: float, coefficient: Array | None) -> tuple[Chance, Pull]:
     xp = mode.xp
     labels = mode.labels(x, target)
     log_p = labels.take(x)
@@ -443,7 +457,7 @@ def _softmax_diagonal(mode: Traced, p: Array, miss: Array, slope: Array, curvatu
 
 
 Both = Callable[[Traced, Array, float], tuple[Chance, Chance, Callable[[Array, Array], Array]]]
-Label = Callable[[Traced, Array, Array, float], tuple[Chance, Pull]]
+Label = Callable[[Traced, Array, Array, float, Array | None], tuple[Chance, Pull]]
 
 
 def _sigmoid_both(mode: Traced, x: Array, near: float) -> tuple[Chance, Chance, Callable[[Array, Array], Array]]:
@@ -461,7 +475,9 @@ def _sigmoid_both(mode: Traced, x: Array, near: float) -> tuple[Chance, Chance, 
     )
 
 
-def _sigmoid_label(mode: Traced, x: Array, target: Array, near: float) -> tuple[Chance, Pull]:
+def _sigmoid_label(
+    mode: Traced, x: Array, target: Array, near: float, coefficient: Array | None
+) -> tuple[Chance, Pull]:
     against = mode.against(x, target, near)
     if against is not None:
         return Chance(against.surprisal, against.odds, against.rarity, against.rest), against.pull
@@ -535,8 +551,10 @@ def _sloped(mode: Traced, g: Array, slope: Array | None) -> Array:
     return g if slope is None else mode.times(g, slope)
 
 
-def _weighed(mode: Traced, coefficient: Array | None, value: Array, *pulls: Pull | None) -> Evaluated:
-    """`coefficient * value`; the pulls are those of `value`."""
+def _weighed(
+    mode: Traced, coefficient: Array | None, value: Array, *pulls: Pull | None, weighable: bool = False
+) -> Evaluated:
+    """`coefficient * value`, where that may be 0 * inf unless `weighable`; the pulls are those of `value`."""
     if coefficient is None:
         return Evaluated(value, (pulls[0], None, *pulls[1:]))
 
@@ -544,7 +562,8 @@ def _weighed(mode: Traced, coefficient: Array | None, value: Array, *pulls: Pull
         return pull and (lambda g: pull(g * coefficient))
 
     first, *others = map(through, pulls)
-    return Evaluated(mode.times(coefficient, value), (first, lambda g: mode.times(g, value), *others))
+    product = coefficient * value if weighable else mode.times(coefficient, value)
+    return Evaluated(product, (first, lambda g: mode.times(g, value), *others))
 
 
 def _bent(mode: Traced, cost: Cost, at: Chance) -> Array:
@@ -598,12 +617,13 @@ class LabelLoss:
                 value, pull_total = total
                 return Evaluated(value, (lambda g: mode.still(g, pull_total(-g)), None, None))
         assert self.link.label is not None  # or the engine takes another kernel
-        at, pull = self.link.label(mode, x, target, near)
+        at, pull = self.link.label(mode, x, target, near, coefficient)
 
         def pull_x(g: Array) -> Array:
             return mode.still(g, mode.real(pull(_sloped(mode, -g, self._of(mode, target, at, _slope)))))
 
-        return _weighed(mode, coefficient, mode.real(self._of(mode, target, at, _value)), pull_x, None)
+        value = mode.real(self._of(mode, target, at, _value))
+        return _weighed(mode, coefficient, value, pull_x, None, weighable=at.weighable and self.cost.plain)
 
     def _of(self, mode: Traced, target: Array, at: Chance, what: Callable[[Traced, Cost, Chance], Any]) -> Any:
         """What the costs say of the chance of the label; None stands for 1."""
@@ -622,7 +642,7 @@ class LabelLoss:
             return RowLoss(self.link, self.cost, self.dtype).diagonal(mode, x, *one_hot)
         _of_logits(self.link)
         assert self.link.label is not None  # or the engine takes another kernel
-        at, _ = self.link.label(mode, _prepared(mode, x, *self._costs), target, self._near)
+        at, _ = self.link.label(mode, _prepared(mode, x, *self._costs), target, self._near, None)
         return self._of(mode, target, at, _bent)
 
 
@@ -878,7 +898,7 @@ class Scaled:
             return mode.sum(terms)
         zero = mode.xp.zeros_like(terms)
         few, most = mode.xp.where(small, terms, zero), mode.xp.where(small, zero, terms)
-        return mode.sum(most) + mode.sum(few) * (1 / mode.unit)
+        return mode.sum(most) + mode.pairwise(few) * (1 / mode.unit)
 
 
 def _log_ratio(mode: Traced, x: Array, target: Array, at_x: Chance, at_target: Chance, scaled: Scaled) -> Array:

@@ -9,6 +9,7 @@ on a CPU, looks at the numbers to skip work that they do not need.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 Array = Any
@@ -365,13 +366,27 @@ class Traced:
         """
         return self.xp.floor(self.at_most(highest)) - self.depth
 
-    def log_ratio(self, others: Array, e: Array, x: Array, base: Array) -> Array:
-        """log((others + e) / e), of sums relative to `base` and `e = exp(x - base)`."""
+    def log_ratio(
+        self, others: Array, e: Array, x: Array, base: Array, more: Array, coefficient: Array | None
+    ) -> Array:
+        """log((others + e) / e) + more, of sums relative to `base` and `e = exp(x - base)`.
+
+        It is finite where the coefficient is 0.
+        """
         xp = self.xp
         # From where `e` may be too small to divide by, the distance is all but all of it; one logarithm does for both.
         near = x - base > -2 * self.depth
         ratio = xp.where(near, others / xp.where(near, e, xp.ones_like(e)), others - 1)
-        return xp.log1p(ratio) - xp.where(near, xp.zeros_like(x), x - base)
+        more = more - xp.where(near, xp.zeros_like(x), x - base)
+        if coefficient is not None:
+            # Here, as XLA's CPU compiler makes no vector code of a logarithm that is selected, or not, afterwards.
+            nothing = (coefficient == 0) & ~xp.isfinite(ratio + more)
+            ratio, more = (xp.where(nothing, xp.zeros_like(a), a) for a in (ratio, more))
+        return xp.log1p(ratio) + more
+
+    def of_rows(self, f: Callable[..., tuple[Array, ...]], *columns: Array | None) -> tuple[Array, ...]:
+        """`f` of numbers of the rows, (rows, 1), each on its own."""
+        return f(*columns)
 
     def peel(self, d: Array, e: Array) -> Array:
         """The sum of each row of `e = exp(d) unit` but for one maximum (d = 0), and with its derivative.

@@ -59,12 +59,14 @@ class WrongSign(_kernels.CrossEntropy):
         return -super().slope(mode, at)
 
 
-def naive(mode: Traced, x: Array, target: Array, near: float) -> tuple[_kernels.Chance, _kernels.Pull]:
+def naive(
+    mode: Traced, x: Array, target: Array, near: float, coefficient: Array | None
+) -> tuple[_kernels.Chance, _kernels.Pull]:
     """Softmax, then its logarithm: what the tutorial asks about."""
     xp = mode.xp
     labels = mode.labels(x, target)
     p = labels.take(xp.exp(x) / xp.sum(xp.exp(x), axis=1, keepdims=True))
-    _, pull = _kernels.softmax.label(mode, x, target, near)
+    _, pull = _kernels.softmax.label(mode, x, target, near, coefficient)
     return _kernels.Chance(-xp.log(p), lambda: (p, 1 - p)), pull
 
 

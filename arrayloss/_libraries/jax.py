@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -62,10 +63,8 @@ class _Traced(Traced):
         # Uncommitted, so that it goes where it is used; a tracer has no device.
         return jnp.arange(n, dtype=like.dtype)
 
-    def log_ratio(self, others: Array, e: Array, x: Array, base: Array) -> Array:
-        # XLA's CPU compiler makes vector code of the last axis alone.
-        in_a_row = (jnp.reshape(a, (1, -1)) for a in (others, e, x, base))
-        return jnp.reshape(super().log_ratio(*in_a_row), (-1, 1))
+    def of_rows(self, f: Callable[..., tuple[Array, ...]], *columns: Array | None) -> tuple[Array, ...]:
+        return tuple(jnp.reshape(a, (-1, 1)) for a in f(*_in_a_row(columns)))
 
     def log_complement(self, p: Array) -> Array:
         # XLA's float64 log1p is 128 ULP off about -0.41 (jaxlib 0.10.2); 1 - p is right to half of one from 1/4 up.

@@ -120,8 +120,10 @@ class _Compiled(_Traced):
         e = torch.exp(d) * (1 + self.finite(x - (d + base), d))
         return torch.where(x == float("inf"), 1.0, e)
 
-    def log_ratio(self, others: Array, e: Array, x: Array, base: Array) -> Array:
-        return super().log_ratio(others, e, x, self.at_most(base))
+    def log_ratio(
+        self, others: Array, e: Array, x: Array, base: Array, more: Array, coefficient: Array | None
+    ) -> Array:
+        return super().log_ratio(others, e, x, self.at_most(base), more, coefficient)
 
 
 class _ScatteredLabels(ComparedLabels):

@@ -66,7 +66,9 @@ class ClippedRows:
     epsilon: float
     normalised: bool
 
-    def label(self, mode: Traced, x: Array, target: Array, near: float) -> tuple[Chance, Pull]:
+    def label(
+        self, mode: Traced, x: Array, target: Array, near: float, coefficient: Array | None
+    ) -> tuple[Chance, Pull]:
         xp = mode.xp
         labels = mode.labels(x, target)
         total = self._total(mode, x)
