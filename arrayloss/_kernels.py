@@ -895,10 +895,10 @@ class Scaled:
         """The sum of each row."""
         mode, small = self._mode, self._small
         if small is None:
-            return mode.sum(terms)
+            return mode.pairwise(terms)
         zero = mode.xp.zeros_like(terms)
         few, most = mode.xp.where(small, terms, zero), mode.xp.where(small, zero, terms)
-        return mode.sum(most) + mode.pairwise(few) * (1 / mode.unit)
+        return mode.pairwise(most) + mode.pairwise(few) * (1 / mode.unit)
 
 
 def _log_ratio(mode: Traced, x: Array, target: Array, at_x: Chance, at_target: Chance, scaled: Scaled) -> Array:

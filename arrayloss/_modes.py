@@ -204,6 +204,15 @@ class Against:
         return self._mode.turn(part, self._answers)
 
 
+def halved(xp: Namespace, x: Array, most: int) -> Array:
+    """`x` with the sum of its halves in their place, until there are no more than `most` numbers a row."""
+    while (n := x.shape[1]) > most:
+        half = n // 2
+        pairs = x[:, :half, ...] + x[:, half : 2 * half, ...]
+        x = xp.concat((pairs, x[:, 2 * half :, ...]), axis=1) if n % 2 else pairs
+    return x
+
+
 class Traced:
     """The array API alone; no value is looked at."""
 
@@ -239,6 +248,10 @@ class Traced:
     def sum(self, x: Array) -> Array:
         """The sum of each row, (rows, 1)."""
         return self.xp.sum(x, axis=1, keepdims=True)
+
+    def pairwise(self, x: Array) -> Array:
+        """`sum`, of terms of any size: small ones, added one after another, would be lost in a large one's rounding."""
+        return self.sum(x)
 
     def alone(self, labels: Any, x: Array, at_label: Array) -> Array:
         """`at_label` at the labels, and 0 elsewhere, of the shape of `x`."""
@@ -541,6 +554,9 @@ class Eager(Traced):
     def span(self, x: Array) -> tuple[float, float]:
         """The smallest and the largest element, or nan; there is one."""
         return self.least(x), self.most(x)
+
+    def pairwise(self, x: Array) -> Array:
+        return self.sum(halved(self.xp, x, self._FEW))
 
     def labels(self, x: Array, labels: Array) -> Any:
         return IndexedLabels(self._at(x, labels[:, 0]))

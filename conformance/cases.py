@@ -630,15 +630,10 @@ def _nothing_left(function: str, dtype: str, arrays: Mapping[str, Floats], kind:
     yield Case(function, "", name, dtype, empty, {"reduction": "none"}, kind, np.ones(0))
 
 
-def _ties(function: str, dtype: str, rng: np.random.Generator) -> Iterator[Case]:
-    """Many equal terms make of a sum's roundings one that grows."""
-    # Not of a divergence: it is 10 ULP off there, on torch and array-api-strict (docs/numerics.md).
-    yield from _stress(_tie_rows, (2, 10) if function in PAIRED else (2, 10, 1000))(function, dtype, rng)
-
-
 FAMILIES: dict[str, Family] = {
     "margins": _margins,
-    "ties": _ties,
+    # 1000, as many equal terms make of a sum's roundings one that grows.
+    "ties": _stress(_tie_rows, (2, 10, 1000)),
     "classes": _stress(_margin_rows, (100, 1000)),
     "wide": _wide,
     "dominating": _stress(_dominating_rows, (10,)),

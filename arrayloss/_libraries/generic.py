@@ -8,7 +8,7 @@ from functools import lru_cache
 from typing import Any
 
 from arrayloss._kernels import Evaluated
-from arrayloss._modes import Array, Eager, Namespace, Traced
+from arrayloss._modes import Array, Eager, Namespace, Traced, halved
 from arrayloss._rows import Arrays, Work, whole
 
 # Rows from which a block's losses are summed with it; fewer are no less work than a sum of sums.
@@ -36,20 +36,13 @@ def remembered(f: Callable[..., Any], *signature: Any) -> Any:
 
 
 class _Folding(Traced):
-    """For a namespace whose sums may add one number after the other: rows are folded three times first."""
+    """For a namespace whose sums may add one number after the other: halves are added first."""
 
     def sum(self, x: Array) -> Array:
-        single: Array | None = None
-        for _ in range(3):
-            half, odd = divmod(x.shape[1], 2)
-            if not half:
-                break
-            if odd:
-                last = x[:, 2 * half :, ...]
-                single = last if single is None else single + last
-            x = x[:, :half, ...] + x[:, half : 2 * half, ...]
-        total = super().sum(x)
-        return total if single is None else total + single
+        return super().sum(halved(self.xp, x, max(1, x.shape[1] // 8)))
+
+    def pairwise(self, x: Array) -> Array:
+        return super().sum(halved(self.xp, x, 8))
 
 
 class Library:
