@@ -1,5 +1,6 @@
 """torch: autograd to the second order, torch.func, torch.compile forward and backward."""
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -483,6 +484,17 @@ def test_compiled_sums_of_many_terms() -> None:
             (got,) = torch.autograd.grad(compiled(x, torch.tensor([0, 1]), reduction="sum"), x)
         error = (got[0, 2].double() - 1 / classes) * classes
         assert abs(float(error)) <= 4 * torch.finfo(dtype).eps
+
+
+def test_compiled_gradient_of_next_to_nothing_with_a_large_cotangent() -> None:
+    """The forward makes the gradient, of numbers that are normal only once the backward has scaled them."""
+    torch._dynamo.reset()
+    x = torch.tensor([[95.0, 0.0, 0.0]], requires_grad=True)
+    with needing_a_compiler():
+        loss = torch.compile(cross_entropy, fullgraph=True)(x, torch.tensor([0]), reduction="sum")
+        (got,) = torch.autograd.grad(65536 * loss, x)
+    p = 65536 * math.exp(-95)
+    torch.testing.assert_close(got, torch.tensor([[-2 * p, p, p]]), rtol=7e-6, atol=0)
 
 
 # --- a handful of numbers -----------------------------------------------------------------------------------

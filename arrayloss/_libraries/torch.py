@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from array_api_compat import torch as xp
 
-from arrayloss._kernels import LabelLoss
+from arrayloss._kernels import LabelLoss, softmax
 from arrayloss._libraries.generic import Library, remembered, summing
 from arrayloss._modes import Array, ComparedLabels, Eager, IndexedLabels, Traced
 from arrayloss._rows import Arrays, Work, in_blocks, whole
@@ -127,10 +127,14 @@ class _Compiled(_Traced):
 
 
 class _ScatteredLabels(ComparedLabels):
-    """The label's number is written over what is there."""
+    """The label's number is written over what is there, times what all that is kept is times."""
+
+    def __init__(self, mode: _Ahead, positions: torch.Tensor, labels: torch.Tensor) -> None:
+        super().__init__(mode, positions, labels)
+        self._kept = mode.kept
 
     def spread(self, e: torch.Tensor, others: torch.Tensor, at_label: torch.Tensor) -> torch.Tensor:
-        return torch.scatter(e * others, 1, self._labels, at_label)
+        return torch.scatter(e * others, 1, self._labels, at_label * self._kept)
 
 
 class _Ahead(_Compiled):
@@ -141,8 +145,16 @@ class _Ahead(_Compiled):
     scatter, it doesn't do again.
     """
 
+    def __init__(self, xp: Any, dtype: Any) -> None:
+        super().__init__(xp, dtype)
+        # What is kept is times this: alone, it may be no normal number where, scaled, it is one again.
+        self.kept = 2 / torch.finfo(dtype).eps
+
     def labels(self, x: torch.Tensor, labels: torch.Tensor) -> ComparedLabels:
         return _ScatteredLabels(self, self._positions(x, labels), labels)
+
+    def shares(self, e: torch.Tensor, total: torch.Tensor, factor: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return super().shares(e * self.kept, total, factor)
 
 
 class _Labels(IndexedLabels):
@@ -257,7 +269,7 @@ def _pulled(kernel: Any, g: torch.Tensor, arrays: Arrays, needed: tuple[bool, ..
     """What the kernel pulls the cotangent `g` back to, for each input that it is needed for."""
     # A tape (create_graph=True) needs operations that it can differentiate: out of place, on whole arrays.
     mode = library.mode(kernel.dtype, g, *arrays)
-    if ahead := isinstance(mode, _Compiled) and _is_made_ahead(kernel, arrays[0]):
+    if isinstance(mode, _Compiled) and _is_made_ahead(kernel, arrays[0]):
         mode = _Ahead(library.xp, kernel.dtype)
     # A compiled backward has no second one, and shares what it computes with the forward if that reads the same.
     twice = not isinstance(mode, Eager) and not torch.compiler.is_compiling()
@@ -273,10 +285,10 @@ def _pulled(kernel: Any, g: torch.Tensor, arrays: Arrays, needed: tuple[bool, ..
         rows = (x, *others)
         pulls = kernel(mode.into(gradient=room), *rows).pulls
         g = mode.real(g)
-        if ahead:
-            first = pulls[0]
+        if isinstance(mode, _Ahead):
+            first, kept = pulls[0], mode.kept
             # One number for each row: nothing but this product is the backward's.
-            pulls = (lambda g: mode.still(g, first(torch.ones_like(x[:, :1])) * g), *pulls[1:])
+            pulls = (lambda g: mode.still(g, first(torch.ones_like(x[:, :1])) * (g * (1 / kept))), *pulls[1:])
         # The pull of the logits may write over what the others read: it comes last.
         gradients = [pulls[i](g).to(rows[i].dtype) if needed[i] else None for i in reversed(range(len(needed)))]
         if room is not None:
@@ -296,10 +308,10 @@ def _linear(kernel: Any) -> bool:
 
 
 def _is_made_ahead(kernel: Any, x: Array) -> bool:
-    """Whether a compiled forward makes the gradient by the logits `x` of a kernel that has one number a row."""
+    """Whether a compiled forward makes the gradient by the logits `x`: of what has one number a row, and shares."""
     # Of half the bytes, the logits are less to keep; an accelerator moves memory for longer than it computes.
-    one_a_row = not kernel.elementwise and not kernel.keeps_classes
-    return x.device.type == "cpu" and x.dtype == kernel.dtype and one_a_row and not _linear(kernel)
+    of_shares = isinstance(kernel, LabelLoss) and kernel.link is softmax
+    return x.device.type == "cpu" and x.dtype == kernel.dtype and of_shares
 
 
 class _Prepaid(torch.autograd.Function):
