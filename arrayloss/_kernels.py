@@ -262,21 +262,14 @@ class Peak:
 
     def surprisal(self, rest: Array, distance: Array) -> Array:
         """log1p(rest) - distance."""
-        return self.settled(self.mode.xp.log1p(rest) - distance, distance)
+        h = self.mode.xp.log1p(rest) - distance
+        return h if self.bounded else h + self.beyond(distance)
 
     def beyond(self, distance: Array) -> Array:
-        """What is left of a -log p that was made without +inf: inf beside one, or 0."""
+        """What a -log p that was made without +inf lacks: inf beside one, where a class has probability 0, or 0."""
         xp = self.mode.xp
         zero = xp.zeros_like(distance)
         return xp.where((self.maximum == float("inf")) & (distance < 0), xp.full_like(zero, float("inf")), zero)
-
-    def settled(self, h: Array, distance: Array) -> Array:
-        """`h`, where there is no +inf: beside one a class has probability 0, or nan as it stands."""
-        if self.bounded:
-            return h
-        xp = self.mode.xp
-        infinity = xp.full_like(h, float("inf"))
-        return xp.where((self.maximum == infinity) & (distance < 0) & (h >= 0), infinity, h)
 
     def only(self, rest: Array, total: Array) -> Array:
         """`rest`, or nan where the maximum is +inf more than once."""
