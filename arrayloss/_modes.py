@@ -326,14 +326,8 @@ class Traced:
         Where no d is beyond -`near`, the caller can do without.
         """
         xp = self.xp
-        selects = base is None or self.selects(x)
-        if selects:
-            # +inf, alone above `top`, has a scale of its own.
-            x = xp.where(x > top, top, x)
-        else:
-            # No -inf either, but far enough down for exp to be 0. Nothing is clipped to a constant, which XLA's CPU
-            # compiler takes 5 times as long for.
-            x = xp.minimum(xp.maximum(x, top - xp.maximum(xp.abs(top) / 2, xp.full_like(top, 1000.0))), top)
+        # +inf, alone above `top`, has a scale of its own.
+        x = xp.where(x > top, top, x)
         if not near and self.wide is not None and x.dtype == self.dtype:
             wide = xp.astype(x, self.wide) - xp.astype(top if base is None else base, self.wide)
             return xp.astype(xp.exp(wide) * (self.unit if base is None else 1.0), self.dtype)
@@ -343,7 +337,7 @@ class Traced:
             # it.
             d = x - base
             error = x - (d + base)
-            return xp.exp(d) * (1 + (self.finite(error, d) if selects else error))
+            return xp.exp(d) * (1 + self.finite(error, d))
         # 2Sum (Knuth, TAOCP 2, section 4.2.2).
         d = x - top
         back = d - x
@@ -358,10 +352,6 @@ class Traced:
         error = self.finite(xp.where(far, error + (whole - (raised - d)), error), d)
         one = xp.ones_like(d)
         return xp.exp(raised) * (1 + error) * xp.where(far, one * (self.unit / math.exp(whole)), one * self.unit)
-
-    def selects(self, x: Array) -> bool:
-        """Whether, relative to a base, infinities are better told by a selection than kept out by arithmetic."""
-        return True
 
     def finite(self, error: Array, d: Array) -> Array:
         """The error of a difference `d`, or 0 where that is infinite, as is its error, but its exponential 0."""

@@ -13,7 +13,7 @@ from jax.custom_derivatives import SymbolicZero
 
 from arrayloss._kernels import Evaluated
 from arrayloss._libraries.generic import Library
-from arrayloss._modes import Array, Traced
+from arrayloss._modes import Array, ComparedLabels, Traced
 from arrayloss._rows import Arrays, whole
 
 # XLA's CPU compiler has two ways with a sum of exponentials. What YNNPACK can do, which is arithmetic but no selection,
@@ -23,41 +23,20 @@ from arrayloss._rows import Arrays, whole
 _WRITTEN_BYTES = 32 * 1024 * 1024
 
 
-def _is_large(x: Array) -> bool:
-    return bool(x.size * x.dtype.itemsize > _WRITTEN_BYTES)
+def _positions(mode: Traced, classes: int, labels: Array) -> Array:
+    """The numbers of the classes, in floating point as long as that counts so far.
 
-
-class _MaskedLabels:
-    """One label a row, by arithmetic: how far every class is from it, times more than any exponential is."""
-
-    def __init__(self, mode: Traced, classes: int, labels: Array) -> None:
-        self._labels = labels
-        scale = 2.0 ** math.ceil(1.5 * (mode.depth + 1))
-        if classes <= 2 / mode.xp.finfo(mode.dtype).eps:
-            # In floating point as long as it counts that far: XLA's CPU compiler takes 3 times as long for integers.
-            labels = labels.astype(mode.dtype) * scale
-            self._distance = jnp.abs(jnp.arange(classes, dtype=mode.dtype)[None, :] * scale - labels)
-        else:
-            positions = jnp.arange(classes, dtype=labels.dtype)[None, :]
-            self._distance = jnp.abs(positions - labels).astype(mode.dtype) * scale
-
-    def take(self, x: Array) -> Array:
-        return jnp.take_along_axis(x, self._labels, axis=1)
-
-    def drop(self, e: Array) -> Array:
-        return jnp.minimum(e, self._distance)
-
-    def spread(self, e: Array, others: Array, at_label: Array) -> Array:
-        here = 1 - jnp.minimum(self._distance, jnp.ones_like(at_label))
-        return e * others + here * at_label
+    XLA's CPU compiler compares integers as int64, of which half as many fit a vector: it takes twice as long for the
+    exponentials (jaxlib 0.10.2). It takes longer as well for numbers that are floating point from the first.
+    """
+    if classes > 2 / mode.xp.finfo(mode.dtype).eps:
+        return jnp.arange(classes, dtype=labels.dtype)
+    return jnp.arange(classes, dtype=jnp.int32).astype(mode.dtype)
 
 
 class _Traced(Traced):
     def labels(self, x: Array, labels: Array) -> Any:
-        return _MaskedLabels(self, x.shape[1], labels) if _is_large(x) else super().labels(x, labels)
-
-    def selects(self, x: Array) -> bool:
-        return not _is_large(x)
+        return ComparedLabels(self, _positions(self, x.shape[1], labels), labels)
 
     def arange(self, n: int, like: Array) -> Array:
         # Uncommitted, so that it goes where it is used; a tracer has no device.
@@ -71,15 +50,58 @@ class _Traced(Traced):
         return jnp.where(p < 0.25, jnp.log1p(-p), jnp.log(1 - p))
 
 
+class _MaskedLabels:
+    """One label a row, by arithmetic: how far every class is from it, times more than any exponential is."""
+
+    def __init__(self, mode: Traced, positions: Array, labels: Array) -> None:
+        self._labels = labels
+        scale = 2.0 ** math.ceil(1.5 * (mode.depth + 1))
+        if positions.dtype == mode.dtype:
+            self._distance = jnp.abs(positions[None, :] * scale - labels.astype(mode.dtype) * scale)
+        else:
+            self._distance = jnp.abs(positions[None, :] - labels).astype(mode.dtype) * scale
+
+    def take(self, x: Array) -> Array:
+        return jnp.take_along_axis(x, self._labels, axis=1)
+
+    def drop(self, e: Array) -> Array:
+        return jnp.minimum(e, self._distance)
+
+    def spread(self, e: Array, others: Array, at_label: Array) -> Array:
+        here = 1 - jnp.minimum(self._distance, jnp.ones_like(at_label))
+        return e * others + here * at_label
+
+
+class _Large(_Traced):
+    """For more than is well written to memory: of all elements, arithmetic alone."""
+
+    def labels(self, x: Array, labels: Array) -> Any:
+        return _MaskedLabels(self, _positions(self, x.shape[1], labels), labels)
+
+    def exp_below(self, x: Array, d: Array, top: Array, near: float, base: Array | None = None) -> Array:
+        if base is None:
+            return super().exp_below(x, d, top, near)
+        # No infinities, but far enough down for exp to be 0. Nothing is clipped to a constant, which XLA's CPU compiler
+        # takes 5 times as long for.
+        x = jnp.minimum(jnp.maximum(x, top - jnp.maximum(jnp.abs(top) / 2, jnp.full_like(top, 1000.0))), top)
+        d = x - base
+        return jnp.exp(d) * (1 + (x - (d + base)))
+
+
+def _mode(dtype: Any, x: Array) -> Traced:
+    large = x.size * jnp.dtype(dtype).itemsize > _WRITTEN_BYTES
+    return _Large(jnp, dtype) if large else _Traced(jnp, dtype)
+
+
 @partial(jax.custom_jvp, nondiff_argnums=(0,))
 def _apply(kernel: Any, arrays: Arrays) -> Array:
-    mode = _Traced(jnp, kernel.dtype)
+    mode = _mode(kernel.dtype, arrays[0])
     return whole(jnp, lambda *rows: (kernel(mode, *rows).value,), arrays)[0]
 
 
 def _jvp(kernel: Any, primals: Any, tangents: Any) -> tuple[Array, Array]:
-    mode = _Traced(jnp, kernel.dtype)
     ((arrays,), (dots,)) = primals, tangents
+    mode = _mode(kernel.dtype, arrays[0])
     moving = [i for i, v in enumerate(dots) if v is not None and not isinstance(v, SymbolicZero)]
 
     def work(*rows: Array) -> tuple[Array, Array]:
@@ -125,7 +147,7 @@ class Jax(Library):
         return True
 
     def mode(self, dtype: Any, *arrays: Array | None) -> Traced:
-        return _Traced(self.xp, dtype)
+        return _mode(dtype, arrays[0])
 
     def apply(self, kernel: Any, arrays: Arrays, *, summed: bool = False) -> Array:
         if not kernel.elementwise:
