@@ -23,9 +23,8 @@ from arrayloss._rows import Arrays, Block, Work, in_blocks, one_by_one
 _BLOCK_BYTES = 1024 * 1024
 # Where exponentials are written to their place, fewer are better: threads wait for each other between operations.
 _PLACED_BYTES = 2 * _BLOCK_BYTES
-# Up to here, to start a thread and to pass the interpreter's lock on takes most of what a second core saves; and much
-# more where torch's threads, which wait for work for some milliseconds, keep that core busy.
-_THREADED_BYTES = 16 * _BLOCK_BYTES
+# Up to here, to start a thread and to pass the interpreter's lock on takes most of what a second core saves.
+_THREADED_BYTES = 4 * _BLOCK_BYTES
 # So that the blocks in use at once are no more than some MiB.
 _MOST_THREADS = 8
 # How many numbers are added one by one, in four times four sums: NumPy adds 128 in eight.
