@@ -20,7 +20,7 @@ SHAPE = (2560, 2000)  # large enough for NumPy's threads
 LOGITS = np.random.default_rng(0).standard_normal(SHAPE, dtype=np.float32)
 LABELS = np.random.default_rng(1).integers(0, SHAPE[1], SHAPE[0])
 BLOCK = 2 * 2**20  # the largest block of an eager library on a CPU
-PLACED = 4 * 2**20  # where it is written to its place, and takes no memory of its own
+PLACED = 8 * 2**20  # where it is written to its place, and takes no memory of its own
 
 
 @pytest.mark.parametrize("threads", [1, 2])

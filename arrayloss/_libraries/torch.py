@@ -17,9 +17,10 @@ from arrayloss._modes import Array, ComparedLabels, Eager, IndexedLabels, Traced
 from arrayloss._rows import Arrays, Work, in_blocks, whole
 
 _CPU_BLOCK_BYTES = 2 * 1024 * 1024
-# Where the exponentials are written to their place, and of rows of one number: an operation on two threads takes 10 us
+# Of rows of one number, and where the exponentials are written to their place: an operation on two threads takes 10 us
 # before it starts.
 _CPU_LARGE_BYTES = 2 * _CPU_BLOCK_BYTES
+_CPU_PLACED_BYTES = 4 * _CPU_BLOCK_BYTES
 _DEVICE_BLOCK_BYTES = 256 * 1024 * 1024
 # Elements up to which what starts sooner is done sooner: `max`, 0.5 us before `amax`.
 _FEW = 1 << 12
@@ -476,7 +477,7 @@ class Torch(Library):
             return work(*arrays)
         size = _DEVICE_BLOCK_BYTES
         if x.is_cpu:
-            size = _CPU_LARGE_BYTES if placed or x.shape[1] == 1 else _CPU_BLOCK_BYTES
+            size = _CPU_LARGE_BYTES if x.shape[1] == 1 else _CPU_PLACED_BYTES if placed else _CPU_BLOCK_BYTES
         return in_blocks(self.xp, work, arrays, size)
 
     def order(self, x: torch.Tensor) -> tuple[int, ...] | None:
