@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Any
 
 from benchmarks.rows import Memory, Row
@@ -51,9 +52,22 @@ def about() -> dict[str, Any]:
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "python": platform.python_version(),
         "machine": platform.machine(),
+        "processor": _processor(),
         "cores": os.cpu_count(),
         "versions": found,
     }
+
+
+def _processor() -> str:
+    """What the processor is called; a virtual one is told by its numbers more than by its name."""
+    try:
+        first = Path("/proc/cpuinfo").read_text().split("\n\n")[0]
+    except OSError:
+        return platform.processor()
+    told = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in first.splitlines())}
+    widest = next((v for v in ("avx512f", "avx2") if v in told.get("flags", "").split()), "")
+    numbers = [f"{key} {told[key]}" for key in ("cpu family", "model") if key in told]
+    return ", ".join(part for part in (told.get("model name", platform.processor()), *numbers, widest) if part)
 
 
 def as_json(found: Sequence[Measured], about: dict[str, Any]) -> dict[str, Any]:
@@ -85,7 +99,8 @@ def text(found: Sequence[Measured], about: dict[str, Any]) -> str:
     lines = [
         "# Benchmarks",
         "",
-        f"{about['date']}; Python {about['python']}, {about['machine']}, {about['cores']} cores; {versions}",
+        f"{about['date']}; Python {about['python']}; {about['machine']}, {about['processor']}, {about['cores']} cores; "
+        f"{versions}",
         "",
         LEGEND,
         "",
