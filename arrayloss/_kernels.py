@@ -42,7 +42,8 @@ class Chance(NamedTuple):
     """A probability, as a cost sees it: the surprisal -log p, and, if it asks, (p, 1 - p).
 
     `rarity`, where the link knows it, is -log(1 - p) in two parts: one without an error, and a small one; `rest` is
-    1 - p alone, where that is less work. `weighable` says that the surprisal is finite where the coefficient is 0.
+    1 - p alone, where that is less work. `weighable` says that the surprisal is finite where the coefficient is 0,
+    `finite` that it is everywhere.
     """
 
     surprisal: Array
@@ -50,6 +51,11 @@ class Chance(NamedTuple):
     rarity: Callable[[], tuple[Array, Array]] | None = None
     rest: Callable[[], Array] | None = None
     weighable: bool = False
+    finite: bool = False
+
+    def weighed(self, mode: Traced, factor: Array) -> Array:
+        """The surprisal times what may be 0 where it is infinite, as is the product then."""
+        return factor * self.surprisal if self.finite else mode.times(factor, self.surprisal)
 
 
 def _once(compute: Callable[[], tuple[Array, Array]]) -> Callable[[], tuple[Array, Array]]:
@@ -132,13 +138,13 @@ class Focal(Cost):
         return self.gamma > 2
 
     def value(self, mode: Traced, at: Chance) -> Array:
-        return mode.times(self._factor(mode, at), at.surprisal)
+        return at.weighed(mode, self._factor(mode, at))
 
     def slope(self, mode: Traced, at: Chance) -> Array:
         if self.gamma in (1, 2):
             # The quotient multiplied out, which for a power below 1 would not do: its derivative at 0 is infinite.
             p, miss = at.odds()
-            bent = miss + self.gamma * mode.times(p, at.surprisal)
+            bent = miss + self.gamma * at.weighed(mode, p)
             return bent if self.gamma == 1 else miss * bent
         return self._factor(mode, at) * (1 + self.gamma * self._ratio(mode, at))
 
@@ -149,7 +155,7 @@ class Focal(Cost):
     def _ratio(self, mode: Traced, at: Chance) -> Array:
         # p (-log p) is 0 at p = 0, and (-log p) / (1 - p) is 1 at p = 1, where its factor is 0.
         p, miss = at.odds()
-        return mode.ratio(mode.times(p, at.surprisal), miss)
+        return mode.ratio(at.weighed(mode, p), miss)
 
     def _factor(self, mode: Traced, at: Chance) -> Array:
         if self.steep and at.rarity is not None:
@@ -473,7 +479,7 @@ def _sigmoid_label(
 ) -> tuple[Chance, Pull]:
     against = mode.against(x, target, near)
     if against is not None:
-        return Chance(against.surprisal, against.odds, against.rarity, against.rest), against.pull
+        return Chance(against.surprisal, against.odds, against.rarity, against.rest, finite=True), against.pull
     # The chance of 0 is that of 1 with the sign of the logit turned.
     sign = 2 * mode.real(target) - 1
     (above, below, short), odds = _sigmoid(mode, x * sign, near)
