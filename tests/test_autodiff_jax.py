@@ -149,6 +149,24 @@ def test_second_derivatives_along_a_long_tangent(x64: bool) -> None:
         close(ours, theirs, x64)
 
 
+@pytest.mark.parametrize("loss", [cross_entropy, softmax_focal_loss], ids=names)
+def test_large_arrays(monkeypatch: pytest.MonkeyPatch, loss: Any) -> None:
+    """Beyond a size, all is arithmetic: the same values and gradients, of infinities and what is nearly lost too."""
+    monkeypatch.setattr("arrayloss._libraries.jax._WRITTEN_BYTES", 0)
+    x = np.concatenate([RNG.normal(size=(40, 6)) * scale for scale in (1e-3, 1.0, 20.0, 1e4)]).astype(np.float32)
+    x[0], x[1, 2], x[2, 0], x[3, 5], x[4, :3] = 0.5, np.inf, -np.inf, np.nan, np.inf
+    t = RNG.integers(0, 6, len(x))
+    t[1], t[2], t[5] = 2, 0, -100
+    x[6:10, 1] = 88 + x[6:10].max(axis=1)
+    t[6:8] = 1
+    value, pull = jax.vjp(jax.jit(lambda x: loss(x, jnp.asarray(t), reduction="none")), jnp.asarray(x))
+    expected = loss(x.astype(np.float64), t, reduction="none")
+    _, gradient = value_and_grad(loss)(x.astype(np.float64), t, reduction="none", cotangent=np.ones(len(x)))
+    # Nothing above the smallest normal number is lost.
+    np.testing.assert_allclose(np.asarray(value), expected, rtol=2e-6, atol=1.2e-38)
+    np.testing.assert_allclose(np.asarray(pull(jnp.ones_like(value))[0]), gradient, rtol=2e-6, atol=1.2e-38)
+
+
 # --- check_grads --------------------------------------------------------------------------------------------
 
 
