@@ -26,12 +26,14 @@ Pull = Callable[[Array], Array]
 class Evaluated(NamedTuple):
     """A kernel's value, its pulls (reverse mode), and for a value of several elements a row its push (forward).
 
-    The value may be stated as what computes it, where a pull has no use for it.
+    The value may be stated as what computes it, where a pull has no use for it. `pull_label`, where that is less work,
+    is the first pull of what is 0 but at a label of each row: of the labels, and of these numbers.
     """
 
     stated: Array | Callable[[], Array]
     pulls: tuple[Pull | None, ...]
     push: Pull | None = None
+    pull_label: Callable[[Any, Array], Array] | None = None
 
     @property
     def value(self) -> Array:
@@ -793,11 +795,10 @@ class Answered:
     ) -> Evaluated:
         one, zero = self.weights(mode, x, target, *factors)
         scale = one + zero  # one of them is 0
-        value, (pull_x, pull_scale, _), _ = self.loss(
-            mode, x, scale if coefficient is None else coefficient * scale, target
-        )
+        evaluated = self.loss(mode, x, scale if coefficient is None else coefficient * scale, target)
+        pull_x, pull_scale, _ = evaluated.pulls
         assert pull_scale is not None  # there is a scale
-        return Evaluated(value, (pull_x, lambda g: pull_scale(g) * scale, None, *(None for _ in factors)))
+        return Evaluated(evaluated.value, (pull_x, lambda g: pull_scale(g) * scale, None, *(None for _ in factors)))
 
     def diagonal(self, mode: Traced, x: Array, target: Array, *factors: Array | None) -> Array:
         one, zero = self.weights(mode, x, target, *factors)
@@ -821,8 +822,9 @@ class Assembled:
         return self.loss.dtype
 
     def __call__(self, mode: Traced, x: Array, coefficient: Array | None, *target: Array | None) -> Evaluated:
-        value, (pull_x, pull_coefficient, *_), push = self.loss(mode, x, coefficient, *self.weights(mode, x, *target))
-        return Evaluated(value, (pull_x, pull_coefficient, *(None for _ in target)), push)
+        evaluated = self.loss(mode, x, coefficient, *self.weights(mode, x, *target))
+        pull_x, pull_coefficient, *_ = evaluated.pulls
+        return Evaluated(evaluated.value, (pull_x, pull_coefficient, *(None for _ in target)))
 
     def diagonal(self, mode: Traced, x: Array, *target: Array | None) -> Array:
         return self.loss.diagonal(mode, x, *self.weights(mode, x, *target))
@@ -1034,7 +1036,9 @@ class LogSoftmax:
 
     def __call__(self, mode: Traced, x: Array) -> Evaluated:
         parts = _softmax_parts(mode, mode.real(x), CrossEntropy.near)
-        return Evaluated(parts.log, (parts.pull,), parts.push if isinstance(parts, Relative) else None)
+        if isinstance(parts, Relative):
+            return Evaluated(parts.log, (parts.pull,), parts.push)
+        return Evaluated(parts.log, (parts.pull,), pull_label=parts.pull_label)
 
 
 @dataclass(frozen=True)

@@ -17,12 +17,21 @@ Namespace = Any
 
 
 class ComparedLabels:
-    """One label a row, by a comparison of `positions`, the numbers of the classes, with it."""
+    """One label a row of as many classes as `x` has, by a comparison with their numbers."""
 
-    def __init__(self, mode: Traced, positions: Array, labels: Array) -> None:
+    def __init__(self, mode: Traced, x: Array, labels: Array) -> None:
         self._mode = mode
+        self._classes = x.shape[1]
         self._labels = labels
-        self._hit = positions[None, :] == mode.xp.astype(labels, positions.dtype)
+        self._known: Array | None = None
+
+    @property
+    def _hit(self) -> Array:
+        # When it is asked for, and once: a tape runs what nothing uses as well.
+        if self._known is None:
+            positions = self._mode.positions(self._classes, self._labels)
+            self._known = positions[None, :] == self._mode.xp.astype(self._labels, positions.dtype)
+        return self._known
 
     def take(self, x: Array) -> Array:
         """The label's element of each row, (rows, 1)."""
@@ -63,22 +72,19 @@ class IndexedLabels:
 class Even:
     """Rows of exponentials, ours to write to, none of which outweighs the rest of its row: their sum says it all."""
 
-    def __init__(self, mode: Eager, x: Array, e: Array, total: Array) -> None:
+    def __init__(self, mode: Eager, x: Array, e: Array, total: Array, log_total: Array) -> None:
         self._mode = mode
         self._x = x
         self._e = e
         self._total = total
+        self._log_total = log_total
 
     def surprisal(self) -> Array:
         """-log p."""
-        return self._log_total() - self._x
+        return self._log_total - self._x
 
     def log(self) -> Array:
-        return self._mode.difference(self._x, self._log_total())
-
-    def _log_total(self) -> Array:
-        mode = self._mode
-        return mode.real(mode.xp.log(mode.precise(self._total)))
+        return self._mode.difference(self._x, self._log_total)
 
     def odds(self) -> tuple[Array, Array]:
         """p and 1 - p."""
@@ -88,6 +94,13 @@ class Even:
         """g - p sum(g), over the exponentials."""
         mode = self._mode
         return mode.scaled(*mode.shares(self._e, self._total, -mode.sum(g)), g)
+
+    def pull_label(self, labels: Any, g: Array) -> Array:
+        """`pull` of what is `g` at the labels and 0 elsewhere."""
+        e, total = self._e, self._total
+        miss = (total - labels.take(e)) / total
+        made: Array = labels.spread(*self._mode.shares(e, total, -g), g * miss)
+        return made
 
 
 class Peeled:
@@ -132,6 +145,13 @@ class Peeled:
             rest, unit, whole = self._rest[self._rows], self._unit[self._rows], total[self._rows]
             e[self._best] = own * (rest / whole) - (unit / whole) * (among[self._rows] - own)
         return e
+
+    def pull_label(self, labels: Any, g: Array) -> Array:
+        """`pull` of what is `g` at the labels and 0 elsewhere."""
+        e, total = self._e, self._rest + self._unit
+        miss = (self._rest + (self._unit - labels.take(e))) / total
+        made: Array = labels.spread(*self._mode.shares(e, total, -g), g * miss)
+        return made
 
 
 class Against:
@@ -290,7 +310,11 @@ class Traced:
         return self.xp.take_along_axis(x, labels, axis=1)
 
     def labels(self, x: Array, labels: Array) -> Any:
-        return ComparedLabels(self, self.arange(x.shape[1], labels), labels)
+        return ComparedLabels(self, x, labels)
+
+    def positions(self, classes: int, labels: Array) -> Array:
+        """The numbers of the classes, in the dtype that labels are compared in."""
+        return self.arange(classes, labels)
 
     # -----------------------------------------------------------------------------------------------------------
     # Rows of exponentials
@@ -596,12 +620,16 @@ class Eager(Traced):
         # Nothing is subtracted, so there is no rounding to make good; and no maximum is needed.
         if not self.looks or 0 in x.shape:
             return None
+        room = self._gradient
         e = self.exp(x, near if x.shape[1] > self._FEW else 0.0)
         at_label = labels.take(e)
         dropped = labels.drop(e)
         others = self.sum(dropped)
         total = others + at_label
-        return (dropped, others, at_label, total) if self._in_range(total, at_label) else None
+        if self._in_range(total, at_label):
+            return dropped, others, at_label, total
+        self._gradient = room
+        return None
 
     def unscaled_rows(self, x: Array, near: float) -> Even | Peeled | None:
         if not self.looks or 0 in x.shape:
@@ -609,6 +637,7 @@ class Eager(Traced):
         xp = self.xp
         rows: Any = None
         best: Any = None
+        room = self._gradient
         few = x.shape[1] <= self._FEW
         e = self.exp(x, 0.0 if few else near)
         if few:
@@ -620,11 +649,11 @@ class Eager(Traced):
             e[best] = unit[:, 0]
             total = rest + unit
         else:
-            total = self.sum(e)
-            if near and self._even(x, total):
-                return Even(self, x, e, total)
+            total, top = self.sum(e), xp.max(x, axis=1, keepdims=True)
+            log_total = self._log_even(total, top) if near else None
+            if log_total is not None:
+                return Even(self, x, e, total, log_total)
             # Where none does, the difference of the sum and the largest has all but a bit of the digits.
-            top = xp.max(x, axis=1, keepdims=True)
             unit = self.exp(top, near)
             rest = total - unit
             outweighed = rest < unit
@@ -635,21 +664,25 @@ class Eager(Traced):
                 others[self.arange(largest.shape[0], largest), largest] = 0
                 rows, best = (outer, 0, *inner), (outer, largest, *inner)
                 rest[rows] = self.sum(others)[:, 0]
-        return Peeled(self, x, e, top, unit, rest, rows, best) if self._in_range(total, unit) else None
+        if self._in_range(total, unit):
+            return Peeled(self, x, e, top, unit, rest, rows, best)
+        self._gradient = room
+        return None
 
-    def _even(self, x: Array, total: Array) -> bool:
-        """Whether no class outweighs the rest of any row, and the logarithms of the sums are all that -log p takes.
+    def _log_even(self, total: Array, top: Array) -> Array | None:
+        """log(total), if no class outweighs the rest of any row, and it is all that -log p takes.
 
-        No -log p is less than a fourth of them, so that half a unit in their last place is no more than two in its own.
+        No -log p is less than a fourth of it then, so that half a unit in its last place is no more than two in theirs.
         """
-        least, most = self.span(total)
+        lowest, highest = self.span(total)
         # A nan is none of these.
-        if not (least >= 0.25 and most <= self._largest):
-            return False
-        lowest, highest = math.log(least), math.log(most)
-        # The smallest surprisal is no less than this.
-        nearest = lowest - self.most(x)
-        return nearest >= math.log(2) and max(abs(lowest), abs(highest)) <= 4 * nearest
+        if not (lowest >= 0.25 and highest <= self._largest):
+            return None
+        log_total = self.real(self.xp.log(self.precise(total)))
+        nearest = log_total - top
+        if not (self.least(nearest) >= math.log(2) and self.least(nearest - self.xp.abs(log_total) / 4) >= 0):
+            return None
+        return log_total
 
     def _in_range(self, total: Array, least: Array) -> bool:
         """Whether no sum is so small that a term that is no normal number could matter, nor anything too large."""
@@ -672,9 +705,14 @@ class Eager(Traced):
         if self.wide is not None:
             # 2.4 times the plain exponential; the corrections below take 5 times it, and leave in the exponential's
             # own error, 2.4 ULP on NumPy.
-            wide = xp.astype(x, self.wide)
-            wide -= top
-            return xp.astype(xp.exp(wide), self.dtype)
+            room = self._room(x)
+            e = xp.empty_like(x) if room is None else room
+            rows = max(1, self._CACHED // math.prod(x.shape[1:]))
+            for i in range(0, x.shape[0], rows):
+                wide = xp.astype(x[i : i + rows], self.wide)
+                wide -= top[i : i + rows]
+                e[i : i + rows] = xp.exp(wide, out=wide)
+            return e
         e = xp.exp(d)
         back = d - x
         error = d - back

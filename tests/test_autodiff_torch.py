@@ -1,5 +1,6 @@
 """torch: autograd to the second order, torch.func, torch.compile forward and backward."""
 
+import importlib
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -241,6 +242,54 @@ def test_accumulates_and_frees_like_any_other() -> None:
     torch.testing.assert_close(x.grad, 2 * once)
     with pytest.raises(RuntimeError, match="second time"):
         out.backward()
+
+
+def _twice(g: Any) -> None:
+    g.mul_(2)
+
+
+@pytest.mark.parametrize("scale", [1.0, 20.0, 400.0])
+@pytest.mark.parametrize(
+    ("loss", "hook", "factor", "taken"),
+    [
+        (lambda log_p, t: nll_loss(log_p, t), None, 1, True),
+        (lambda log_p, t: nll_loss(log_p, t, ignore_index=2), None, 1, True),
+        # Its gradient is added to, in place, or is another one.
+        (lambda log_p, t: nll_loss(log_p, t) + log_p.sum(), None, 1, False),
+        (lambda log_p, t: log_p.sum() + nll_loss(log_p, t), None, 1, False),
+        (lambda log_p, t: nll_loss(log_p, t) + nll_loss(log_p, 4 - t), None, 1, False),
+        (lambda log_p, t: nll_loss(log_p, t), _twice, 2, False),
+        (lambda log_p, t: nll_loss(log_p, t), lambda g: 2 * g, 2, False),
+        (lambda log_p, t: nll_loss(2 * log_p, t), None, 1, False),
+    ],
+)
+def test_log_softmax_of_what_is_known_of_a_gradient(
+    monkeypatch: pytest.MonkeyPatch, loss: Any, hook: Any, factor: int, taken: bool, scale: float
+) -> None:
+    library = "arrayloss._libraries.torch"
+    known: list[bool] = []
+    ask = importlib.import_module(library)._taken
+
+    def asked(g: Any) -> Any:
+        labels = ask(g)
+        known.append(labels is not None)
+        return labels
+
+    monkeypatch.setattr(f"{library}._taken", asked)
+    generator = torch.Generator().manual_seed(0)
+    x = (scale * torch.randn((64, 40), generator=generator)).requires_grad_()
+    t = torch.randint(0, 5, (64,), generator=generator)
+    log_p = arrayloss.log_softmax(x)
+    if hook is not None:
+        log_p.register_hook(hook)
+    (gradient,) = torch.autograd.grad(loss(log_p, t), x)
+    assert known == [taken]
+    wide = x.detach().double().requires_grad_()
+    # With create_graph=True, nothing is remembered.
+    (exact,) = torch.autograd.grad(loss(arrayloss.log_softmax(wide), t), wide, create_graph=True)
+    # A row of nothing but its label has a gradient of next to nothing, which is right as well; of a sum of gradients
+    # the difference g - p sum(g) is not.
+    torch.testing.assert_close(gradient.double(), factor * exact.detach(), rtol=2e-6, atol=1e-37 if taken else 1e-6)
 
 
 def test_views_and_strides() -> None:

@@ -23,20 +23,16 @@ from arrayloss._rows import Arrays, whole
 _WRITTEN_BYTES = 32 * 1024 * 1024
 
 
-def _positions(mode: Traced, classes: int, labels: Array) -> Array:
-    """The numbers of the classes, in floating point as long as that counts so far.
-
-    XLA's CPU compiler compares integers as int64, of which half as many fit a vector: it takes twice as long for the
-    exponentials (jaxlib 0.10.2). It takes longer as well for numbers that are floating point from the first.
-    """
-    if classes > 2 / mode.xp.finfo(mode.dtype).eps:
-        return jnp.arange(classes, dtype=labels.dtype)
-    return jnp.arange(classes, dtype=jnp.int32).astype(mode.dtype)
-
-
 class _Traced(Traced):
-    def labels(self, x: Array, labels: Array) -> Any:
-        return ComparedLabels(self, _positions(self, x.shape[1], labels), labels)
+    def positions(self, classes: int, labels: Array) -> Array:
+        """In floating point as long as that counts so far.
+
+        XLA's CPU compiler compares integers as int64, of which half as many fit a vector: it takes twice as long for
+        the exponentials (jaxlib 0.10.2). It takes longer as well for numbers that are floating point from the first.
+        """
+        if classes > 2 / self.xp.finfo(self.dtype).eps:
+            return super().positions(classes, labels)
+        return jnp.arange(classes, dtype=jnp.int32).astype(self.dtype)
 
     def arange(self, n: int, like: Array) -> Array:
         # Uncommitted, so that it goes where it is used; a tracer has no device.
@@ -50,19 +46,17 @@ class _Traced(Traced):
         return jnp.where(p < 0.25, jnp.log1p(-p), jnp.log(1 - p))
 
 
-class _MaskedLabels:
-    """One label a row, by arithmetic: how far every class is from it, times more than any exponential is."""
+class _MaskedLabels(ComparedLabels):
+    """By arithmetic: how far every class is from the label, times more than any exponential is."""
 
-    def __init__(self, mode: Traced, positions: Array, labels: Array) -> None:
-        self._labels = labels
+    def __init__(self, mode: Traced, x: Array, labels: Array) -> None:
+        super().__init__(mode, x, labels)
+        positions = mode.positions(x.shape[1], labels)
         scale = 2.0 ** math.ceil(1.5 * (mode.depth + 1))
         if positions.dtype == mode.dtype:
             self._distance = jnp.abs(positions[None, :] * scale - labels.astype(mode.dtype) * scale)
         else:
             self._distance = jnp.abs(positions[None, :] - labels).astype(mode.dtype) * scale
-
-    def take(self, x: Array) -> Array:
-        return jnp.take_along_axis(x, self._labels, axis=1)
 
     def drop(self, e: Array) -> Array:
         return jnp.minimum(e, self._distance)
@@ -76,7 +70,7 @@ class _Large(_Traced):
     """For more than is well written to memory: of all elements, arithmetic alone."""
 
     def labels(self, x: Array, labels: Array) -> Any:
-        return _MaskedLabels(self, _positions(self, x.shape[1], labels), labels)
+        return _MaskedLabels(self, x, labels)
 
     def exp_below(self, x: Array, d: Array, top: Array, near: float, base: Array | None = None) -> Array:
         if base is None:

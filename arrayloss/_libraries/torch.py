@@ -18,9 +18,11 @@ from arrayloss._rows import Arrays, Work, in_blocks, whole
 
 _CPU_BLOCK_BYTES = 2 * 1024 * 1024
 # Of rows of one number, and where the exponentials are written to their place: an operation on two threads takes 10 us
-# before it starts.
+# before it starts, and a gather or a scatter of less than 32768 rows takes one thread.
 _CPU_LARGE_BYTES = 2 * _CPU_BLOCK_BYTES
 _CPU_PLACED_BYTES = 4 * _CPU_BLOCK_BYTES
+# Up to here, they are written in one block.
+_CPU_WHOLE_BYTES = 16 * _CPU_BLOCK_BYTES
 _DEVICE_BLOCK_BYTES = 256 * 1024 * 1024
 # Elements up to which what starts sooner is done sooner: `max`, 0.5 us before `amax`.
 _FEW = 1 << 12
@@ -70,6 +72,41 @@ class _Traced(Traced):
         return x.gather(1, labels)
 
 
+class _Taped(_Traced):
+    def take(self, x: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        made: torch.Tensor = _Taken.apply(x, labels)  # type: ignore[no-untyped-call]
+        return made
+
+
+class _Taken(torch.autograd.Function):
+    """`gather` of one element a row, of which the tape keeps the shape alone.
+
+    Its gradient knows what it is: a softmax that it comes to is spared two passes over all of it.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        ctx.shape = x.shape
+        ctx.save_for_backward(labels)
+        return x.gather(1, labels)
+
+    @staticmethod
+    def backward(ctx: Any, g: torch.Tensor) -> tuple[torch.Tensor, None]:
+        (labels,) = ctx.saved_tensors
+        zeros = g.new_zeros(ctx.shape)
+        if torch.is_grad_enabled():
+            return zeros.scatter(1, labels, g), None
+        zeros.scatter_(1, labels, g)
+        zeros.taken = labels, zeros._version  # type: ignore[attr-defined]
+        return zeros, None
+
+
+def _taken(g: torch.Tensor) -> torch.Tensor | None:
+    """The labels that `g` is 0 but at, where it is known to be: such a gradient, which nothing has been added to."""
+    labels, version = getattr(g, "taken", (None, -1))
+    return labels if version == g._version else None
+
+
 class _Compiled(_Traced):
     """For torch.compile, whose C++ reads what a reduction or a foreign operation wrote, and computes all else anew.
 
@@ -97,13 +134,10 @@ class _Compiled(_Traced):
         pieces = torch.reshape(x[:, :whole], (rows, n // self._TERMS, self._TERMS))
         return self.sum(torch.sum(pieces, 2)) + torch.sum(x[:, whole:], 1, keepdim=True)
 
-    def labels(self, x: torch.Tensor, labels: torch.Tensor) -> ComparedLabels:
-        return ComparedLabels(self, self._positions(x, labels), labels)
-
-    def _positions(self, x: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    def positions(self, classes: int, labels: torch.Tensor) -> torch.Tensor:
         # Int32, of which twice as many fit a vector. An arange is put together element by element, for every vector
         # anew; a cummax, on a CPU, is not the compiler's work, and is read.
-        positions = torch.arange(x.shape[1], dtype=torch.int32, device=labels.device)
+        positions = torch.arange(classes, dtype=torch.int32, device=labels.device)
         return positions.cummax(0).values if labels.device.type == "cpu" else positions
 
     def highest(self, x: torch.Tensor) -> torch.Tensor:
@@ -130,8 +164,8 @@ class _Compiled(_Traced):
 class _ScatteredLabels(ComparedLabels):
     """The label's number is written over what is there, times what all that is kept is times."""
 
-    def __init__(self, mode: _Ahead, positions: torch.Tensor, labels: torch.Tensor) -> None:
-        super().__init__(mode, positions, labels)
+    def __init__(self, mode: _Ahead, x: torch.Tensor, labels: torch.Tensor) -> None:
+        super().__init__(mode, x, labels)
         self._kept = mode.kept
 
     def spread(self, e: torch.Tensor, others: torch.Tensor, at_label: torch.Tensor) -> torch.Tensor:
@@ -152,7 +186,7 @@ class _Ahead(_Compiled):
         self.kept = 2 / torch.finfo(dtype).eps
 
     def labels(self, x: torch.Tensor, labels: torch.Tensor) -> ComparedLabels:
-        return _ScatteredLabels(self, self._positions(x, labels), labels)
+        return _ScatteredLabels(self, x, labels)
 
     def shares(self, e: torch.Tensor, total: torch.Tensor, factor: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         return super().shares(e * self.kept, total, factor)
@@ -297,14 +331,12 @@ def _pulled(kernel: Any, g: torch.Tensor, arrays: Arrays, needed: tuple[bool, ..
         return tuple(reversed(gradients))
 
     x, *others = arrays
-    rows = (x, g, room, *others)
-    at_once = isinstance(mode, Eager) and _linear(kernel)
-    gradient, *rest = work(*rows) if at_once else library.run(mode, work, rows, placed=room is not None)
+    gradient, *rest = library.run(mode, work, (x, g, room, *others), placed=room is not None)
     return gradient if room is None else room, *rest
 
 
 def _linear(kernel: Any) -> bool:
-    """Whether a kernel has to do with one element of each row alone, so that blocks are nothing but more operations."""
+    """Whether a kernel has to do with one element of each row alone: torch's tape has its derivatives right."""
     return isinstance(kernel, LabelLoss) and kernel.linear
 
 
@@ -331,15 +363,8 @@ class _Prepaid(torch.autograd.Function):
         *arrays: torch.Tensor | None,
     ) -> torch.Tensor:
         ctx.kernel = kernel
-        x, *others = arrays
-        if _linear(kernel):
-            # The gradient asks nothing of the input but its shape: neither is kept.
-            losses, ctx.gradient = kernel(library.mode(kernel.dtype, *arrays), *arrays).value, None
-            assert x is not None
-            x = x.new_zeros(()).expand(x.shape)
-        else:
-            losses, ctx.gradient = library.gradient(kernel, arrays, cotangent, summed=True)
-        ctx.save_for_backward(cotangent, x, *others)
+        losses, ctx.gradient = library.gradient(kernel, arrays, cotangent, summed=True)
+        ctx.save_for_backward(cotangent, *arrays)
         return reduced(losses)
 
     @staticmethod
@@ -347,7 +372,7 @@ class _Prepaid(torch.autograd.Function):
         cotangent, *arrays = ctx.saved_tensors
         gradient, ctx.gradient = ctx.gradient, None
         kept: tuple[None, ...] = (None,) * (len(arrays) - 1)
-        if torch.is_grad_enabled() or _linear(ctx.kernel):
+        if torch.is_grad_enabled():
             needed = (True, *(False for _ in kept))
             return (None, None, None, *_pulled(ctx.kernel, g * cotangent, tuple(arrays), needed))
         if gradient is None:
@@ -465,15 +490,17 @@ class Torch(Library):
     def mode(self, dtype: Any, *arrays: Array | None) -> Traced:
         if torch.compiler.is_compiling():
             return _Compiled(self.xp, dtype)
-        if not _plain() or _taped(*arrays):
+        if not _plain():
             return _Traced(self.xp, dtype)
+        if _taped(*arrays):
+            return _Taped(self.xp, dtype)
         return _eager(dtype, _on_cpu(*arrays))
 
     def run(self, mode: Traced, work: Work, arrays: Arrays, *, placed: bool = False) -> tuple[Array | None, ...]:
         if not isinstance(mode, Eager):
             return whole(self.xp, work, arrays)
         x = arrays[0]
-        if x.numel() <= _FEW:
+        if x.numel() <= _FEW or (placed and x.is_cpu and x.nbytes <= _CPU_WHOLE_BYTES):
             return work(*arrays)
         size = _DEVICE_BLOCK_BYTES
         if x.is_cpu:
@@ -501,7 +528,8 @@ class Torch(Library):
 
     def apply(self, kernel: Any, arrays: Arrays, *, summed: bool = False) -> Array:
         # Nothing to differentiate: no function either, which torch.compile calls with one argument too many then.
-        if not _taped(*arrays) and not torch._C._are_functorch_transforms_active():
+        plain = not _taped(*arrays) and not torch._C._are_functorch_transforms_active()
+        if plain or (_linear(kernel) and not torch.compiler.is_compiling()):
             return self.value(kernel, arrays, summed=summed)
         x, *others = arrays
         if not others and kernel.keeps_exponentials and self.looks(x) and x.dtype == kernel.dtype:
@@ -538,17 +566,20 @@ class Torch(Library):
 
         def work(x: Array, value: Array | None, gradient: Array | None) -> tuple[Array | None]:
             evaluated = kernel(mode.into(value=value, gradient=gradient), x)
-            pulls.append(evaluated.pulls[0])
+            pulls.append((evaluated.pulls[0], evaluated.pull_label))
             return (self.placed(evaluated.value, value),)
 
         def pull(g: Array) -> Array:
             # The blocks are those of `x`.
             left = iter(pulls)
 
-            def work(g: Array, gradient: Array | None) -> tuple[Array | None]:
-                return (self.placed(next(left)(g), gradient),)
+            def work(g: Array, gradient: Array | None, labels: Array | None) -> tuple[Array | None]:
+                pull, pull_label = next(left)
+                if labels is None or pull_label is None:
+                    return (self.placed(pull(g), gradient),)
+                return (self.placed(pull_label(mode.labels(g, labels), g.gather(1, labels)), gradient),)
 
-            (made,) = self.run(mode, work, (g, gradient), placed=gradient is not None)
+            (made,) = self.run(mode, work, (g, gradient, _taken(g)), placed=gradient is not None)
             return made if gradient is None else gradient
 
         (made,) = self.run(mode, work, (x, value, gradient), placed=value is not None)
@@ -558,7 +589,8 @@ class Torch(Library):
         self, kernel: Any, arrays: Arrays, reduced: Callable[[Array], Array], cotangent: Callable[[], Array]
     ) -> Array:
         x, *others = arrays
-        if _taped(x) and _plain() and not _taped(*others) and x.dtype == kernel.dtype:
+        alone = _taped(x) and _plain() and not _taped(*others)
+        if alone and x.dtype == kernel.dtype and not _linear(kernel):
             g = cotangent()
             if not g.requires_grad:
                 return _Prepaid.apply(kernel, reduced, g, *arrays)  # type: ignore[no-untyped-call]

@@ -125,13 +125,14 @@ class _Averaged:
         return self.loss.dtype
 
     def __call__(self, mode: Traced, x: Array, *others: Array | None) -> Evaluated:
-        value, pulls, _ = self.loss(mode, x, *others)
+        evaluated = self.loss(mode, x, *others)
         n = x.shape[1]
 
         def through(pull: Pull | None) -> Pull | None:
             return pull and (lambda g: pull(g / n))
 
-        return Evaluated(mode.xp.mean(value, axis=1, keepdims=True), tuple(map(through, pulls)))
+        value = mode.xp.mean(evaluated.value, axis=1, keepdims=True)
+        return Evaluated(value, tuple(map(through, evaluated.pulls)))
 
 
 def averaged(problem: Problem[Any], axis: int) -> Problem[Any]:
