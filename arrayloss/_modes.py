@@ -589,14 +589,25 @@ class Eager(Traced):
 
     def scaled(self, e: Array, factor: Array, g: Array) -> Array:
         """e factor + g, in place of `e`."""
-        e *= factor
+        e = self.multiply(e, factor)
         e += g
         return e
 
     def difference(self, x: Array, top: Array) -> Array:
         """x - top, ours to write to: in the room for the value, if there is one."""
         room, self._value = self._value, None
-        return x - top if room is None or room.dtype != x.dtype else self.xp.subtract(x, top, out=room)
+        return self.subtract(x, top, None if room is None or room.dtype != x.dtype else room)
+
+    # Of rows, and one number for each.
+
+    def subtract(self, x: Array, column: Array, room: Array | None) -> Array:
+        """x - column, in the room if there is one."""
+        return x - column if room is None else self.xp.subtract(x, column, out=room)
+
+    def multiply(self, e: Array, column: Array) -> Array:
+        """e column, in place of `e`."""
+        e *= column
+        return e
 
     def exp(self, x: Array, near: float) -> Array:
         xp = self.xp
