@@ -711,7 +711,8 @@ class Eager(Traced):
         furthest = self.least(d)
         if furthest > -near or x.dtype != self.dtype:
             return self._exp(d)
-        if not furthest > -float("inf"):
+        # Nor can the following do without a selection where +inf stands above `top`, the largest number there is.
+        if not (furthest > -float("inf") and self.most(top) < float(xp.finfo(self.dtype).max)):
             return super().exp_below(x, d, top, near)
         if self.wide is not None:
             # 2.4 times the plain exponential; the corrections below take 5 times it, and leave in the exponential's

@@ -12,6 +12,7 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from arrayloss.testing import FORMATS, HALF, Case, Floats, Reduce, rounded
 
@@ -556,18 +557,21 @@ def _nonfinite(function: str, dtype: str, rng: np.random.Generator) -> Iterator[
     if function in TRANSFORMS:
         if function == "logsumexp":  # defined for each of these as the limit, which the table leaves open
             rows = rows[[0, 2, 3, 6]]
-        shape = rows.shape[:-1] if function == "logsumexp" else rows.shape
-        g = np.ones(shape) if function == "logsumexp" else np.tile([1.0, 0.0, 0.0], (len(rows), 1))
-        yield Case(function, "", "values", dtype, {"logits": rows}, cotangent=g)
+        for name, some in _mixes(rows):
+            x = rows[some]
+            g = np.ones(len(x)) if function == "logsumexp" else np.tile([1.0, 0.0, 0.0], (len(x), 1))
+            yield Case(function, "", f"values{name}", dtype, {"logits": x}, cotangent=g)
         return
     if function == "nll_loss":
         rows = np.asarray([[-1.0, -2.0, nan], [-inf, -0.5, -1.0], [0.0, -inf, -inf], [-0.5, -2.0, -1.0]])
+    # Of nll_loss only the label is read: a NaN beside it is nobody's business.
+    labelled = rows[1:] if function == "nll_loss" else rows
     for label in (0, 1):
-        arrays = {"logits": rows, "target": np.full(len(rows), float(label))}
-        if function == "nll_loss":  # only the label is read: a NaN beside it is nobody's business
-            arrays = {"logits": rows[1:], "target": arrays["target"][1:]}
-        arrays = {name: _filled(values) for name, values in arrays.items()}
-        yield Case(function, "", f"label {label}", dtype, arrays, {"reduction": "none"}, "index", np.ones(ROWS))
+        for name, some in _mixes(labelled):
+            arrays = {"logits": labelled[some], "target": np.full(int(np.sum(some)), float(label))}
+            arrays = {key: _filled(values) for key, values in arrays.items()}
+            detail = f"label {label}{name}"
+            yield Case(function, "", detail, dtype, arrays, {"reduction": "none"}, "index", np.ones(ROWS))
     if function == "nll_loss":
         arrays = {"logits": rows, "target": np.full(len(rows), 2.0)}
         # What a nan pulls back is left open by the contract.
@@ -584,9 +588,17 @@ def _nonfinite(function: str, dtype: str, rng: np.random.Generator) -> Iterator[
     shares = np.where(keep[:, None], [0.5, 0.5, 0.0], [0.0, 1.0, 0.0])
     zero_cost = {"logits": np.where(np.isnan(rows), 0.0, rows), "target": shares}
     if function != "nll_loss":
-        zero_cost = {name: _filled(values) for name, values in zero_cost.items()}
-        yield Case(function, "", "0 * inf", dtype, zero_cost, {"reduction": "none"}, "float", np.ones(ROWS))
+        for name, some in _mixes(zero_cost["logits"]):
+            arrays = {key: _filled(values[some]) for key, values in zero_cost.items()}
+            yield Case(function, "", f"0 * inf{name}", dtype, arrays, {"reduction": "none"}, "float", np.ones(ROWS))
     yield from _nothing_left(function, dtype, {"logits": rows, "target": labels}, "index")
+
+
+def _mixes(*arrays: Floats) -> Iterator[tuple[str, NDArray[np.bool_]]]:
+    """All of the rows, and those of +inf alone: what they bring about must not hang on a nan or -inf beside them."""
+    above = np.all([np.all(values > -np.inf, axis=1) for values in arrays], axis=0)
+    yield "", np.ones_like(above)
+    yield ", +inf", above
 
 
 def _paired_nonfinite(function: str, dtype: str) -> Iterator[Case]:
@@ -609,8 +621,9 @@ def _paired_nonfinite(function: str, dtype: str) -> Iterator[Case]:
         ([0.0, 0.0, 0.0], [0.0, 0.0, nan]),
     ]
     arrays = {"logits": np.asarray([x for x, _ in pairs]), "target": np.asarray([t for _, t in pairs])}
-    filled = {name: _filled(values) for name, values in arrays.items()}
-    yield Case(function, "", "values", dtype, filled, {"reduction": "none"}, "float", np.ones(ROWS))
+    for name, some in _mixes(*arrays.values()):
+        filled = {key: _filled(values[some]) for key, values in arrays.items()}
+        yield Case(function, "", f"values{name}", dtype, filled, {"reduction": "none"}, "float", np.ones(ROWS))
     keep = np.asarray([i < 4 for i in range(len(pairs))], dtype=np.float64)
     for name in ("where", "sample_weight"):
         yield Case(function, "", f"{name} 0", dtype, {**arrays, name: keep}, {}, "float", None, ("logits", "target"))
