@@ -397,7 +397,7 @@ class Relative:
 
 def _softmax_parts(mode: Traced, x: Array, near: float) -> Even | Peeled | Relative:
     """The softmax of rows; its pull, of log p, may write over what the other methods read."""
-    parts = mode.unscaled_rows(x, near)
+    parts = mode.rows(x, near)
     return Relative(mode, x, near) if parts is None else parts
 
 

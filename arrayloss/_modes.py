@@ -330,8 +330,8 @@ class Traced:
         """
         return None
 
-    def unscaled_rows(self, x: Array, near: float) -> Even | Peeled | None:
-        """The exponentials as they are; None as in `unscaled`."""
+    def rows(self, x: Array, near: float) -> Even | Peeled | None:
+        """The exponentials of plain rows; None where these have infinite maxima, or can't be looked at."""
         return None
 
     def bounded(self, top: Array) -> bool:
@@ -642,16 +642,27 @@ class Eager(Traced):
         self._gradient = room
         return None
 
-    def unscaled_rows(self, x: Array, near: float) -> Even | Peeled | None:
+    def rows(self, x: Array, near: float) -> Even | Peeled | None:
         if not self.looks or 0 in x.shape:
             return None
+        room = self._gradient
+        # Where few take part, their own errors show.
+        exact = 0.0 if x.shape[1] <= self._FEW else near
+        parts = self._rows(x, self.exp(x, exact), near, scaled=False)
+        if parts is None:
+            self._gradient = room
+            top = self.xp.max(x, axis=1, keepdims=True)
+            lowest, highest = self.span(top)
+            if lowest > -float("inf") and highest < float("inf"):
+                parts = self._rows(x, self.exp_below(x, x - top, top, exact), near, scaled=True)
+        return parts
+
+    def _rows(self, x: Array, e: Array, near: float, *, scaled: bool) -> Even | Peeled | None:
+        """Of exponentials as they are, if in range, or `scaled`, relative to the maxima."""
         xp = self.xp
         rows: Any = None
         best: Any = None
-        room = self._gradient
-        few = x.shape[1] <= self._FEW
-        e = self.exp(x, 0.0 if few else near)
-        if few:
+        if x.shape[1] <= self._FEW:
             # One will outweigh the rest in many rows: it is left out of the sum in all.
             rows, best = (slice(None), 0), self._at(x, xp.argmax(x, axis=1))
             top, unit = x[best][:, None], e[best][:, None]
@@ -661,11 +672,11 @@ class Eager(Traced):
             total = rest + unit
         else:
             total, top = self.sum(e), xp.max(x, axis=1, keepdims=True)
-            log_total = self._log_even(total, top) if near else None
+            log_total = self._log_even(total, top) if near and not scaled else None
             if log_total is not None:
                 return Even(self, x, e, total, log_total)
             # Where none does, the difference of the sum and the largest has all but a bit of the digits.
-            unit = self.exp(top, near)
+            unit = xp.ones_like(top) if scaled else self.exp(top, near)
             rest = total - unit
             outweighed = rest < unit
             if bool(xp.any(outweighed)):
@@ -675,10 +686,8 @@ class Eager(Traced):
                 others[self.arange(largest.shape[0], largest), largest] = 0
                 rows, best = (outer, 0, *inner), (outer, largest, *inner)
                 rest[rows] = self.sum(others)[:, 0]
-        if self._in_range(total, unit):
-            return Peeled(self, x, e, top, unit, rest, rows, best)
-        self._gradient = room
-        return None
+        in_range = scaled or self._in_range(total, unit)
+        return Peeled(self, x, e, top, unit, rest, rows, best) if in_range else None
 
     def _log_even(self, total: Array, top: Array) -> Array | None:
         """log(total), if no class outweighs the rest of any row, and it is all that -log p takes.
@@ -711,8 +720,9 @@ class Eager(Traced):
         furthest = self.least(d)
         if furthest > -near or x.dtype != self.dtype:
             return self._exp(d)
-        # Nor can the following do without a selection where +inf stands above `top`, the largest number there is.
-        if not (furthest > -float("inf") and self.most(top) < float(xp.finfo(self.dtype).max)):
+        # +inf stands above `top` where that is the largest number there is; a nan is not below it either.
+        below = self.most(top) < float(xp.finfo(self.dtype).max)
+        if not (below and (furthest > -float("inf") or self.wide is not None)):
             return super().exp_below(x, d, top, near)
         if self.wide is not None:
             # 2.4 times the plain exponential; the corrections below take 5 times it, and leave in the exponential's

@@ -292,6 +292,12 @@ def test_log_softmax_of_what_is_known_of_a_gradient(
     torch.testing.assert_close(gradient.double(), factor * exact.detach(), rtol=2e-6, atol=1e-37 if taken else 1e-6)
 
 
+def test_gradients_of_logarithms_are_plain_tensors() -> None:
+    log_p = torch.randn(4, 3).log_softmax(-1).requires_grad_()
+    nll_loss(log_p, torch.tensor([0, 2, 1, 1])).backward()
+    assert vars(log_p.grad) == {}
+
+
 def test_views_and_strides() -> None:
     """Transposed, expanded and sliced logits: nothing assumes contiguous memory."""
     base = doubles(3, 8).detach()

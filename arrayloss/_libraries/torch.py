@@ -81,12 +81,14 @@ class _Taped(_Traced):
 class _Taken(torch.autograd.Function):
     """`gather` of one element a row, of which the tape keeps the shape alone.
 
-    Its gradient knows what it is: a softmax that it comes to is spared two passes over all of it.
+    For `log_softmax` its gradient says where it is not 0: that takes two passes over all of it less.
     """
 
     @staticmethod
     def forward(ctx: Any, x: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         ctx.shape = x.shape
+        # Nobody else is to find an attribute on a gradient.
+        ctx.says = x.grad_fn is not None and x.grad_fn.name() == f"{_Prepared.__name__}Backward"
         ctx.save_for_backward(labels)
         return x.gather(1, labels)
 
@@ -97,7 +99,8 @@ class _Taken(torch.autograd.Function):
         if torch.is_grad_enabled():
             return zeros.scatter(1, labels, g), None
         zeros.scatter_(1, labels, g)
-        zeros.taken = labels, zeros._version  # type: ignore[attr-defined]
+        if ctx.says:
+            zeros.taken = labels, zeros._version  # type: ignore[attr-defined]
         return zeros, None
 
 
