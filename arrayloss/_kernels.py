@@ -320,7 +320,7 @@ def _softmax_label(
         h, others, e, total = mode.of_rows(of_rows, mode.sum(dropped), labels.take(x), peak.maximum, coefficient)
 
     def pull(g: Array) -> Array:
-        return labels.spread(*mode.shares(dropped, total, -g), g * (others / total))
+        return mode.pull_label(labels, dropped, total, others, g)
 
     return Chance(h, _once(lambda: (e / total, others / total)), weighable=weighable), pull
 

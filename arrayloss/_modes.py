@@ -97,10 +97,7 @@ class Even:
 
     def pull_label(self, labels: Any, g: Array) -> Array:
         """`pull` of what is `g` at the labels and 0 elsewhere."""
-        e, total = self._e, self._total
-        miss = (total - labels.take(e)) / total
-        made: Array = labels.spread(*self._mode.shares(e, total, -g), g * miss)
-        return made
+        return self._mode.pull_label(labels, self._e, self._total, self._total - labels.take(self._e), g)
 
 
 class Peeled:
@@ -148,10 +145,8 @@ class Peeled:
 
     def pull_label(self, labels: Any, g: Array) -> Array:
         """`pull` of what is `g` at the labels and 0 elsewhere."""
-        e, total = self._e, self._rest + self._unit
-        miss = (self._rest + (self._unit - labels.take(e))) / total
-        made: Array = labels.spread(*self._mode.shares(e, total, -g), g * miss)
-        return made
+        others = self._rest + (self._unit - labels.take(self._e))
+        return self._mode.pull_label(labels, self._e, self._rest + self._unit, others, g)
 
 
 class Against:
@@ -433,6 +428,11 @@ class Traced:
         large = xp.abs(factor) > 1
         return e * (xp.where(large, factor, one) / total), xp.where(large, one, factor)
 
+    def pull_label(self, labels: Any, e: Array, total: Array, others: Array, g: Array) -> Array:
+        """g ([the label] - e / total), of which `others` is what the total has beside the label's."""
+        made: Array = labels.spread(*self.shares(e, total, -g), g * (others / total))
+        return made
+
     # -----------------------------------------------------------------------------------------------------------
     # Numbers on their own
 
@@ -648,30 +648,30 @@ class Eager(Traced):
         room = self._gradient
         # Where few take part, their own errors show.
         exact = 0.0 if x.shape[1] <= self._FEW else near
-        parts = self._rows(x, self.exp(x, exact), near, scaled=False)
+        e, top = self.exp(x, exact), self.xp.max(x, axis=1, keepdims=True)
+        parts = self._rows(x, e, top, near, scaled=False)
         if parts is None:
             self._gradient = room
-            top = self.xp.max(x, axis=1, keepdims=True)
             lowest, highest = self.span(top)
             if lowest > -float("inf") and highest < float("inf"):
-                parts = self._rows(x, self.exp_below(x, x - top, top, exact), near, scaled=True)
+                parts = self._rows(x, self.exp_below(x, x - top, top, exact), top, near, scaled=True)
         return parts
 
-    def _rows(self, x: Array, e: Array, near: float, *, scaled: bool) -> Even | Peeled | None:
-        """Of exponentials as they are, if in range, or `scaled`, relative to the maxima."""
+    def _rows(self, x: Array, e: Array, top: Array, near: float, *, scaled: bool) -> Even | Peeled | None:
+        """Of exponentials as they are, if in range, or `scaled`, relative to the maxima `top`."""
         xp = self.xp
         rows: Any = None
         best: Any = None
         if x.shape[1] <= self._FEW:
             # One will outweigh the rest in many rows: it is left out of the sum in all.
             rows, best = (slice(None), 0), self._at(x, xp.argmax(x, axis=1))
-            top, unit = x[best][:, None], e[best][:, None]
+            unit = e[best][:, None]
             e[best] = 0
             rest = self.sum(e)
             e[best] = unit[:, 0]
             total = rest + unit
         else:
-            total, top = self.sum(e), xp.max(x, axis=1, keepdims=True)
+            total = self.sum(e)
             log_total = self._log_even(total, top) if near and not scaled else None
             if log_total is not None:
                 return Even(self, x, e, total, log_total)

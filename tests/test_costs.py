@@ -64,10 +64,10 @@ def test_torch_needs_blocks_alone() -> None:
 def blocks(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
     """How many blocks torch takes for what it writes to its place."""
     pytest.importorskip("torch")
-    most = WHOLE if request.param == 1 else 0
-    if most:
-        assert most == importlib.import_module("arrayloss._libraries.torch")._CPU_WHOLE_BYTES
-    monkeypatch.setattr("arrayloss._libraries.torch._CPU_WHOLE_BYTES", most)
+    library = importlib.import_module("arrayloss._libraries.torch")
+    assert library._CPU_WHOLE_BYTES == WHOLE
+    if request.param > 1:
+        monkeypatch.setattr(library, "_CPU_WHOLE_BYTES", 0)
     return int(request.param)
 
 

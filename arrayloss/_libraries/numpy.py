@@ -64,7 +64,7 @@ def _column_sums(x: Array) -> Array:
 
 
 def _by_rows(ufunc: np.ufunc, x: Array, column: Array, out: Array | None) -> Array:
-    """`ufunc` of rows, and one number for each, that are no array of their own."""
+    """`ufunc` of rows and one number for each, which from `_LONG` classes on is not written out first."""
     if x.ndim != 2 or x.shape[1] < _LONG or x.dtype != column.dtype:
         return ufunc(x, column, out=out)
     with np.errstate():  # within which the size is kept, on this thread

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from array_api_compat import torch as xp
 
-from arrayloss._kernels import LabelLoss, softmax
+from arrayloss._kernels import Evaluated, LabelLoss, softmax
 from arrayloss._libraries.generic import Library, remembered, summing
 from arrayloss._modes import Array, ComparedLabels, Eager, IndexedLabels, Traced
 from arrayloss._rows import Arrays, Work, in_blocks, whole
@@ -565,22 +565,24 @@ class Torch(Library):
         """The kernel's value, and what pulls a cotangent back, once."""
         mode = self.mode(kernel.dtype, x)
         value, gradient = self.room(x, kernel.dtype), self.room(x, x.dtype)
-        pulls: list[Any] = []
+        blocks: list[Evaluated] = []
 
         def work(x: Array, value: Array | None, gradient: Array | None) -> tuple[Array | None]:
             evaluated = kernel(mode.into(value=value, gradient=gradient), x)
-            pulls.append((evaluated.pulls[0], evaluated.pull_label))
+            blocks.append(evaluated)
             return (self.placed(evaluated.value, value),)
 
         def pull(g: Array) -> Array:
             # The blocks are those of `x`.
-            left = iter(pulls)
+            left = iter(blocks)
 
             def work(g: Array, gradient: Array | None, labels: Array | None) -> tuple[Array | None]:
-                pull, pull_label = next(left)
-                if labels is None or pull_label is None:
+                evaluated = next(left)
+                if labels is None or evaluated.pull_label is None:
+                    (pull,) = evaluated.pulls
+                    assert pull is not None  # every kernel has the derivative by its first input
                     return (self.placed(pull(g), gradient),)
-                return (self.placed(pull_label(mode.labels(g, labels), g.gather(1, labels)), gradient),)
+                return (self.placed(evaluated.pull_label(mode.labels(g, labels), g.gather(1, labels)), gradient),)
 
             (made,) = self.run(mode, work, (g, gradient, _taken(g)), placed=gradient is not None)
             return made if gradient is None else gradient
