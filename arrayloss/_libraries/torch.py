@@ -120,21 +120,14 @@ class _Compiled(_Traced):
     _TERMS = 256
 
     def sum(self, x: torch.Tensor) -> torch.Tensor:
-        rows, n = x.shape
+        n = x.shape[1]
         if x.device.type != "cpu" or n <= self._TERMS:
             return torch.sum(x, 1, keepdim=True)
-        # Here, as it imports SymPy.
-        from torch.fx.experimental.symbolic_shapes import statically_known_true
-
-        # In pieces, if there is no remnant: of two sums over parts of what is computed, all of that is stored.
-        sizes = range(self._TERMS, self._TERMS // 4, -1)
-        size = next((size for size in sizes if statically_known_true(n % size == 0)), None)
-        if size is not None:
-            return self.sum(torch.sum(torch.reshape(x, (rows, n // size, size)), 2))
         if x.dtype != torch.float64:
+            # In the loop that makes the terms, which pieces of a row would not be.
             return torch.sum(x, 1, keepdim=True, dtype=torch.float64).to(x.dtype)
         whole = n // self._TERMS * self._TERMS
-        pieces = torch.reshape(x[:, :whole], (rows, n // self._TERMS, self._TERMS))
+        pieces = torch.reshape(x[:, :whole], (x.shape[0], n // self._TERMS, self._TERMS))
         return self.sum(torch.sum(pieces, 2)) + torch.sum(x[:, whole:], 1, keepdim=True)
 
     def positions(self, classes: int, labels: torch.Tensor) -> torch.Tensor:
@@ -165,34 +158,29 @@ class _Compiled(_Traced):
 
 
 class _ScatteredLabels(ComparedLabels):
-    """The label's number is written over what is there, times what all that is kept is times."""
-
-    def __init__(self, mode: _Ahead, x: torch.Tensor, labels: torch.Tensor) -> None:
-        super().__init__(mode, x, labels)
-        self._kept = mode.kept
-
-    def spread(self, e: torch.Tensor, others: torch.Tensor, at_label: torch.Tensor) -> torch.Tensor:
-        return torch.scatter(e * others, 1, self._labels, at_label * self._kept)
+    def put(self, e: torch.Tensor, at_label: torch.Tensor) -> torch.Tensor:
+        """`e` with `at_label` at the label."""
+        return torch.scatter(e, 1, self._labels, at_label)
 
 
 class _Ahead(_Compiled):
-    """For a gradient that a compiled forward makes, of the exponentials that it has, and keeps for the backward.
+    """For a gradient that a compiled backward makes of the exponentials of the forward.
 
-    What to keep is the compiler's choice (torch/_functorch/partitioners.py). It would rather make the exponentials once
-    more of the logits, which is most of the time that the loss takes; but what it does not know how to fuse, as a
-    scatter, it doesn't do again.
+    What the forward keeps is the compiler's choice (torch/_functorch/partitioners.py). It would rather make the
+    exponentials once more of the logits, which is most of the time that the loss takes; but what it does not know how
+    to fuse, as a scatter, it doesn't do again. What that keeps lacks one number a row of the gradient, which is written
+    over it.
     """
-
-    def __init__(self, xp: Any, dtype: Any) -> None:
-        super().__init__(xp, dtype)
-        # What is kept is times this: alone, it may be no normal number where, scaled, it is one again.
-        self.kept = 2 / torch.finfo(dtype).eps
 
     def labels(self, x: torch.Tensor, labels: torch.Tensor) -> ComparedLabels:
         return _ScatteredLabels(self, x, labels)
 
-    def shares(self, e: torch.Tensor, total: torch.Tensor, factor: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        return super().shares(e * self.kept, total, factor)
+    def pull_label(
+        self, labels: Any, e: torch.Tensor, total: torch.Tensor, others: torch.Tensor, g: torch.Tensor
+    ) -> torch.Tensor:
+        shares, factor = self.shares(labels.put(e, -others), total, -g)
+        made: torch.Tensor = shares * factor
+        return made
 
 
 class _Labels(IndexedLabels):
@@ -323,10 +311,6 @@ def _pulled(kernel: Any, g: torch.Tensor, arrays: Arrays, needed: tuple[bool, ..
         rows = (x, *others)
         pulls = kernel(mode.into(gradient=room), *rows).pulls
         g = mode.real(g)
-        if isinstance(mode, _Ahead):
-            first, kept = pulls[0], mode.kept
-            # One number for each row: nothing but this product is the backward's.
-            pulls = (lambda g: mode.still(g, first(torch.ones_like(x[:, :1])) * (g * (1 / kept))), *pulls[1:])
         # The pull of the logits may write over what the others read: it comes last.
         gradients = [pulls[i](g).to(rows[i].dtype) if needed[i] else None for i in reversed(range(len(needed)))]
         if room is not None:
