@@ -315,3 +315,19 @@ def backend(request: pytest.FixtureRequest) -> Iterator[Backend]:
 
 def _device_names(xp: Any) -> list[str]:
     return [repr(d).split("'")[1] for d in xp.__array_namespace_info__().devices()]
+
+
+@contextlib.contextmanager
+def _needing_a_compiler() -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:
+        if "C++ compiler" in str(error) or "InvalidCxxCompiler" in str(error):
+            pytest.skip("inductor finds no C++ compiler here")
+        raise
+
+
+@pytest.fixture
+def needing_a_compiler() -> Callable[[], contextlib.AbstractContextManager[None]]:
+    """Within it, skip where inductor, which generates C++, finds no compiler."""
+    return _needing_a_compiler

@@ -177,6 +177,27 @@ def test_torch_compiled_backward_has_no_exponentials() -> None:
     assert [n.op for n in large].count("placeholder") == 1
 
 
+def test_torch_compiled_loss_reads_the_logits_in_one_loop(needing_a_compiler: Any) -> None:
+    _dynamo()
+    import torch
+    from torch._inductor.utils import run_and_get_code
+
+    x, t = torch.tensor(LOGITS[:64, :300], requires_grad=True), torch.tensor(LABELS[:64] % 300)
+
+    def both() -> Any:
+        return torch.autograd.grad(torch.compile(al.cross_entropy, fullgraph=True)(x, t), x)
+
+    with needing_a_compiler():
+        _, (forward, backward) = run_and_get_code(both)
+    over_a_row = r"for\(int64_t x1=.*x1<static_cast<int64_t>\(300L\)"
+    # The maximum, and the exponentials with their sum, while the row is in the cache; then one product.
+    assert len(re.findall(over_a_row, forward)) == 2
+    assert len(re.findall(over_a_row, backward)) == 1
+    # What is kept is all that is written, and becomes the gradient.
+    assert len(re.findall(r"empty_strided_cpu\(\(64, 300\)", forward)) == 1
+    assert not re.findall(r"empty_strided_cpu\(\(64, 300\)", backward)
+
+
 def _equations(jaxpr: Any, size: int) -> Iterator[Any]:
     """The equations whose result is at least of `size`, in a jaxpr and those inside it."""
     for equation in jaxpr.eqns:

@@ -475,13 +475,9 @@ class Torch(Library):
         return not _plain() or _taped(*arrays)
 
     def mode(self, dtype: Any, *arrays: Array | None) -> Traced:
-        if torch.compiler.is_compiling():
-            return _Compiled(self.xp, dtype)
-        if not _plain():
-            return _Traced(self.xp, dtype)
-        if _taped(*arrays):
-            return _Taped(self.xp, dtype)
-        return _eager(dtype, _on_cpu(*arrays))
+        if _plain():
+            return _Taped(self.xp, dtype) if _taped(*arrays) else _eager(dtype, _on_cpu(*arrays))
+        return (_Compiled if torch.compiler.is_compiling() else _Traced)(self.xp, dtype)
 
     def run(self, mode: Traced, work: Work, arrays: Arrays, *, placed: bool = False) -> tuple[Array | None, ...]:
         if not isinstance(mode, Eager):
