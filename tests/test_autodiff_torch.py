@@ -530,7 +530,7 @@ def test_compiled_sums_of_many_terms(needing_a_compiler: Any) -> None:
 
 
 def test_compiled_gradient_of_next_to_nothing_with_a_large_cotangent(needing_a_compiler: Any) -> None:
-    """The backward scales the exponentials of the forward, which are normal numbers as those of the chances are not."""
+    """The backward scales what the forward kept: normal numbers, even where the probabilities are not."""
     torch._dynamo.reset()
     x = torch.tensor([[95.0, 0.0, 0.0]], requires_grad=True)
     with needing_a_compiler():

@@ -173,7 +173,7 @@ def test_torch_compiled_backward_has_no_exponentials() -> None:
     large = [n for n in graph.nodes if "val" in n.meta and n.meta["val"].numel() >= x.numel()]
     assert large
     assert not [n for n in large if "exp." in str(n.target)]
-    # The gradient is all that is kept, and is written over.
+    # They are all that is kept, and the gradient is written over them.
     assert [n.op for n in large].count("placeholder") == 1
 
 

@@ -158,12 +158,14 @@ class _Compiled(_Traced):
 
 
 class _ScatteredLabels(ComparedLabels):
+    """The label's number is written over what is there."""
+
     def put(self, e: torch.Tensor, at_label: torch.Tensor) -> torch.Tensor:
         """`e` with `at_label` at the label."""
         return torch.scatter(e, 1, self._labels, at_label)
 
 
-class _Ahead(_Compiled):
+class _Keeping(_Compiled):
     """For a gradient that a compiled backward makes of the exponentials of the forward.
 
     What the forward keeps is the compiler's choice (torch/_functorch/partitioners.py). It would rather make the
@@ -178,6 +180,7 @@ class _Ahead(_Compiled):
     def pull_label(
         self, labels: Any, e: torch.Tensor, total: torch.Tensor, others: torch.Tensor, g: torch.Tensor
     ) -> torch.Tensor:
+        # Times -g / total, as the exponentials are, this is g others / total.
         shares, factor = self.shares(labels.put(e, -others), total, -g)
         made: torch.Tensor = shares * factor
         return made
@@ -295,8 +298,8 @@ def _pulled(kernel: Any, g: torch.Tensor, arrays: Arrays, needed: tuple[bool, ..
     """What the kernel pulls the cotangent `g` back to, for each input that it is needed for."""
     # A tape (create_graph=True) needs operations that it can differentiate: out of place, on whole arrays.
     mode = library.mode(kernel.dtype, g, *arrays)
-    if isinstance(mode, _Compiled) and _is_made_ahead(kernel, arrays[0]):
-        mode = _Ahead(library.xp, kernel.dtype)
+    if isinstance(mode, _Compiled) and _keeps_exponentials(kernel, arrays[0]):
+        mode = _Keeping(library.xp, kernel.dtype)
     # A compiled backward has no second one, and shares what it computes with the forward if that reads the same.
     twice = not isinstance(mode, Eager) and not torch.compiler.is_compiling()
 
@@ -327,8 +330,8 @@ def _linear(kernel: Any) -> bool:
     return isinstance(kernel, LabelLoss) and kernel.linear
 
 
-def _is_made_ahead(kernel: Any, x: Array) -> bool:
-    """Whether a compiled forward makes the gradient by the logits `x`: of what has one number a row, and shares."""
+def _keeps_exponentials(kernel: Any, x: Array) -> bool:
+    """Whether a compiled forward keeps exponentials for its backward: of what has one number a row, and shares."""
     # Of half the bytes, the logits are less to keep; an accelerator moves memory for longer than it computes.
     of_shares = isinstance(kernel, LabelLoss) and kernel.link is softmax
     return x.device.type == "cpu" and x.dtype == kernel.dtype and of_shares
