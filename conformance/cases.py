@@ -357,12 +357,15 @@ def _wide(function: str, dtype: str, rng: np.random.Generator) -> Iterator[Case]
 
 
 def _reductions(function: str, dtype: str, rng: np.random.Generator) -> Iterator[Case]:
-    """The mean and the sum over many samples; `million` has the long ones."""
+    """The mean and the sum over many samples, and over some that are alike; `million` has the long ones."""
     if function in TRANSFORMS:
         return
     for reduction in ("mean", "sum"):
         base = _plain(function, dtype, rng, 3_000)  # of one shape, for what compiles
         yield replace(base, name=reduction, options={**base.options, "reduction": reduction})
+    # Added one after another, they are rounded the same way every time.
+    alike = {name: np.repeat(values[:1], 64, axis=0) for name, values in base.arrays.items()}
+    yield replace(base, name="sum of 64 alike", arrays=alike, options={**base.options, "reduction": "sum"})
 
 
 def _million(function: str, dtype: str, rng: np.random.Generator) -> Iterator[Case]:

@@ -105,6 +105,17 @@ def test_the_mean_of_many_halves_is_finite(backend: Any, dtype: str) -> None:
     np.testing.assert_allclose(backend.to_numpy(flat), loss, rtol=backend.rtol(dtype))
 
 
+@pytest.mark.parametrize("samples", [64, 1000])
+def test_samples_alike_lose_nothing(backend: Any, samples: int) -> None:
+    """Added one after another, equal numbers are rounded the same way every time."""
+    y = backend.asarray(np.zeros(samples))
+    for number in np.linspace(0.1, 6, 12):
+        x = backend.asarray(np.full(samples, number))
+        got = backend.to_numpy(arrayloss.binary_cross_entropy_with_logits(x, y, reduction="sum"))
+        one = backend.to_numpy(arrayloss.binary_cross_entropy_with_logits(x[:1], y[:1], reduction="sum"))
+        np.testing.assert_allclose(got, samples * one, rtol=4 * float(np.finfo(backend.default).eps))
+
+
 def test_a_float32_sum_of_many_is_accurate(backend: Any) -> None:
     """Blocks or pairs, not one running sum: 20,000 terms would lose three digits."""
     logits = np.random.default_rng(0).normal(size=20_000).astype(np.float32)
