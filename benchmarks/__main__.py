@@ -52,7 +52,7 @@ def _measured(row: rows.Row | rows.Memory, seconds: float) -> report.Measured:
         return report.Measured(row, None, ours, theirs)
     contest = row.contest(row)
     calls = {"ours": contest.ours, "theirs": contest.theirs, "passing": contest.passing}
-    times = timing.medians(calls, seconds)
+    times = timing.medians(calls, seconds, pause=contest.pause)
     return report.Measured(row, None, times["ours"], times["theirs"], times["passing"], contest.bytes)
 
 

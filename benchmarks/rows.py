@@ -32,12 +32,15 @@ class Contest:
         On a CPU, one exponential of every element into a buffer; on a device, a copy.
     bytes
         The fewest that must be moved: the inputs read once, the results written once.
+    pause
+        Seconds to wait before each call.
     """
 
     ours: Call
     theirs: Call
     passing: Call
     bytes: int
+    pause: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -137,6 +140,9 @@ def _waiting(call: Call, x: Any) -> Call:
 # ---------------------------------------------------------------------------------------------------------------
 # NumPy
 
+# Torch's OpenMP threads spin for 3 to 4 ms after a call, on the core that NumPy's second thread would have.
+_SPINNING = 10e-3
+
 
 def numpy_value(row: Row) -> Contest:
     from scipy.special import log_softmax
@@ -154,20 +160,27 @@ def numpy_value(row: Row) -> Contest:
 def _numpy_gradient(row: Row) -> Contest:
     x, t = logits(row.shape), labels(row.shape)
     both = al.value_and_grad(al.cross_entropy)
-    return Contest(lambda: both(x, t), _torch_fwd_bwd(_torch_peer("cross_entropy"), x, t), _passing(x), 2 * x.nbytes)
+    peer = _torch_fwd_bwd(_torch_peer("cross_entropy"), x, t)
+    return Contest(lambda: both(x, t), peer, _passing(x), 2 * x.nbytes, _SPINNING)
 
 
 def _numpy_focal(row: Row) -> Contest:
     x, y = logits(row.shape), answers(row.shape)
     focal, a, b = _tutorial_focal(), *_tensors(x, y)
-    return Contest(lambda: al.sigmoid_focal_loss(x, y), lambda: focal(a, b), _passing(x), x.nbytes + y.nbytes)
+    return Contest(
+        lambda: al.sigmoid_focal_loss(x, y), lambda: focal(a, b), _passing(x), x.nbytes + y.nbytes, _SPINNING
+    )
 
 
 def _numpy_bce(row: Row) -> Contest:
     x, y = logits(row.shape), answers(row.shape)
     peer, a, b = _torch_peer("binary_cross_entropy_with_logits"), *_tensors(x, y)
     return Contest(
-        lambda: al.binary_cross_entropy_with_logits(x, y), lambda: peer(a, b), _passing(x), x.nbytes + y.nbytes
+        lambda: al.binary_cross_entropy_with_logits(x, y),
+        lambda: peer(a, b),
+        _passing(x),
+        x.nbytes + y.nbytes,
+        _SPINNING,
     )
 
 

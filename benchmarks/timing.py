@@ -33,8 +33,11 @@ def keep_freed_memory() -> None:
     mallopt(_M_MMAP_THRESHOLD, _MOST_MMAP_THRESHOLD)
 
 
-def medians(calls: Mapping[str, Call], seconds: float, rounds: int = 5) -> dict[str, float]:
-    """The median time of one call of each, measured for about `seconds` in all, `rounds` times at least."""
+def medians(calls: Mapping[str, Call], seconds: float, rounds: int = 5, pause: float = 0.0) -> dict[str, float]:
+    """The median time of one call of each, measured for about `seconds` in all, `rounds` times at least.
+
+    `pause` is what is waited for before each call, in seconds.
+    """
     repeats = {name: _repeats(call) for name, call in calls.items()}
     times: dict[str, list[float]] = {name: [] for name in calls}
     end = time.perf_counter() + seconds
@@ -43,6 +46,7 @@ def medians(calls: Mapping[str, Call], seconds: float, rounds: int = 5) -> dict[
     try:
         while time.perf_counter() < end or len(next(iter(times.values()))) < rounds:
             for name, call in calls.items():
+                time.sleep(pause)
                 times[name].append(_timed(call, repeats[name]))
     finally:
         gc.enable()
