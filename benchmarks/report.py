@@ -158,7 +158,7 @@ def _table(head: list[str], body: list[list[str]]) -> list[str]:
 
 LEGEND = (
     "Medians of interleaved runs in one process that keeps the memory it frees, those of NumPy beside torch 10 ms "
-    "apart; float32, mean reduction, logits N(0, 1). `ratio` is ours / theirs, `at most` what it has to be. `passes` is "
-    "our time over that of one pass over the logits in the same library (on a CPU an exponential of each, on a device a "
-    "copy); `GB/s` the bytes that must be moved at least, over our time."
+    "apart; float32, mean reduction, logits N(0, 1). `ratio` is ours / theirs, `at most` what it has to be. `passes` "
+    "is our time over that of one pass over the logits in the same library (on a CPU an exponential of each, on a "
+    "device a copy); `GB/s` the bytes that must be moved at least, over our time."
 )
