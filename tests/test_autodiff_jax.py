@@ -392,3 +392,41 @@ def test_options_may_be_traced(x64: bool) -> None:
 
     expected = sigmoid_focal_loss(x, y, alpha=0.25, reduction=Mean(over=7))
     close(f(x, y, jnp.asarray(0.25), jnp.asarray(7.0)), expected, x64)
+
+
+@pytest.mark.parametrize("loss", [cross_entropy, softmax_focal_loss], ids=names)
+@pytest.mark.parametrize("differentiated", [False, True])
+def test_a_batch_of_any_size_is_exported(loss: Any, differentiated: bool, x64: bool) -> None:
+    """jax.export's symbolic lengths, whose comparisons with numbers may be inconclusive."""
+    export = pytest.importorskip("jax.export")
+    x, y = logits_for(loss), target_for(loss)
+    f = jax.jit(jax.value_and_grad(loss) if differentiated else loss)
+    (batch,) = export.symbolic_shape("batch")
+    symbolic = (jax.ShapeDtypeStruct((batch, *a.shape[1:]), a.dtype) for a in (x, y))
+    exported = export.export(f)(*symbolic)
+    for found, expected in zip(jax.tree.leaves(exported.call(x, y)), jax.tree.leaves(f(x, y)), strict=True):
+        close(found, expected, x64)
+
+
+@pytest.mark.parametrize("loss", [cross_entropy, softmax_focal_loss, poly_loss], ids=names)
+@pytest.mark.parametrize("what", ["far", "too far", "small", "infinite", "nan", "masked", "certain"])
+def test_logits_out_of_range_under_jit(loss: Any, what: str, x64: bool) -> None:
+    """One row whose exponentials as they are overflow, vanish, or say nothing, among rows that are plain."""
+    x, y = np.asarray(logits_for(loss)), target_for(loss)
+    row = {
+        "far": [80.0, 60.0, 20.0, 0.0],
+        "too far": [800.0, 799.0, 20.0, 0.0],
+        "small": [-90.0, -95.0, -91.0, -92.0],
+        "infinite": [float("inf"), 0.0, 1.0, 2.0],
+        "nan": [float("nan"), 0.0, 1.0, 2.0],
+        "masked": [1.0, -float("inf"), -float("inf"), 0.5],
+        "certain": [0.0, -float("inf"), -float("inf"), -float("inf")],
+    }[what]
+    mixed = jnp.asarray(np.concatenate((np.asarray([row], dtype=x.dtype), x[1:])))
+
+    def f(x: Any, y: Any) -> Any:
+        return loss(x, y, reduction="none")
+
+    expected = f(mixed, y)  # eager, which has the long way alone
+    for way in (jax.jit(f), jax.jit(jax.vmap(f))):
+        np.testing.assert_allclose(way(mixed, y), expected, rtol=1e-12 if x64 else 2e-6)

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jax.custom_derivatives import SymbolicZero
 
-from arrayloss._kernels import Evaluated
+from arrayloss._kernels import Evaluated, LabelLoss
 from arrayloss._libraries.generic import Library
 from arrayloss._modes import Array, ComparedLabels, Traced, halved
 from arrayloss._rows import Arrays, whole
@@ -50,12 +50,11 @@ class _Traced(Traced):
 
 
 class _MaskedLabels(ComparedLabels):
-    """By arithmetic: how far every class is from the label, times more than any exponential is."""
+    """By arithmetic: how far every class is from the label, times a power of two that is more than any exponential."""
 
-    def __init__(self, mode: Traced, x: Array, labels: Array) -> None:
+    def __init__(self, mode: Traced, x: Array, labels: Array, scale: float) -> None:
         super().__init__(mode, x, labels)
         positions = mode.positions(x.shape[1], labels)
-        scale = 2.0 ** math.ceil(1.5 * (mode.depth + 1))
         if positions.dtype == mode.dtype:
             self._distance = jnp.abs(positions[None, :] * scale - labels.astype(mode.dtype) * scale)
         else:
@@ -73,7 +72,7 @@ class _Large(_Traced):
     """For more than is well written to memory: of all elements, arithmetic alone."""
 
     def labels(self, x: Array, labels: Array) -> Any:
-        return _MaskedLabels(self, x, labels)
+        return _MaskedLabels(self, x, labels, 2.0 ** math.ceil(1.5 * (self.depth + 1)))
 
     def exp_below(self, x: Array, d: Array, top: Array, near: float, base: Array | None = None) -> Array:
         if base is None:
@@ -85,15 +84,79 @@ class _Large(_Traced):
         return jnp.exp(d) * (1 + (x - (d + base)))
 
 
+class _Unscaled(_Traced):
+    """For a value alone, of exponentials of the logits as they are; `in_range` says afterwards whether it is right.
+
+    One pass of arithmetic alone, where all else takes the maximum first and makes its rounding good.
+    """
+
+    in_range: Array | None = None
+
+    def __init__(self, xp: Any, dtype: Any) -> None:
+        super().__init__(xp, dtype)
+        self._exponents = math.floor(math.log2(float(xp.finfo(dtype).max))) // 2
+
+    def labels(self, x: Array, labels: Array) -> Any:
+        return _MaskedLabels(self, x, labels, 2.0**self._exponents)
+
+    def unscaled(self, x: Array, labels: Any, near: float) -> tuple[Array, Array, Array, Array]:
+        dropped = labels.drop(jnp.exp(x))
+        others, e = self.sum(dropped), jnp.exp(labels.take(x))
+        total = others + e
+        # No quotient of these is out of range, and no exponential that was flushed to 0 matters. A nan is none of it.
+        largest = 2.0 ** (self._exponents - 1)
+        small = jnp.minimum(others, e) * largest
+        self.in_range = _all((total >= 0.25) & (total <= largest) & (small >= 1))
+        return dropped, others, e, total
+
+
+@jax.custom_batching.custom_vmap
+def _all(condition: Array) -> Array:
+    """Whether it holds everywhere, in all of what is mapped over: what hangs on it stays one branch."""
+    return jnp.all(condition)
+
+
+@_all.def_vmap
+def _all_mapped(size: int, mapped: Any, condition: Array) -> tuple[Array, bool]:
+    return _all(condition), False
+
+
+def _sized(x: Array) -> bool:
+    """Whether all lengths are numbers; jax.export has symbols, whose comparisons may be inconclusive."""
+    return all(isinstance(n, int) for n in x.shape)
+
+
 def _mode(dtype: Any, x: Array) -> Traced:
-    large = x.size * jnp.dtype(dtype).itemsize > _WRITTEN_BYTES
+    large = _sized(x) and x.size * jnp.dtype(dtype).itemsize > _WRITTEN_BYTES
     return _Large(jnp, dtype) if large else _Traced(jnp, dtype)
+
+
+def _value(mode: Traced, kernel: Any, arrays: Arrays) -> Array:
+    return whole(jnp, lambda *rows: (kernel(mode, *rows).value,), arrays)[0]
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(0,))
 def _apply(kernel: Any, arrays: Arrays) -> Array:
-    mode = _mode(kernel.dtype, arrays[0])
-    return whole(jnp, lambda *rows: (kernel(mode, *rows).value,), arrays)[0]
+    if isinstance(kernel, LabelLoss) and not kernel.elementwise and isinstance(arrays[0], jax.core.Tracer):
+        return _compiled(kernel, arrays)
+    return _value(_mode(kernel.dtype, arrays[0]), kernel, arrays)
+
+
+# Compiled, lest a branch is compiled anew in every call of an eager `vmap`.
+@partial(jax.jit, static_argnums=0)
+def _compiled(kernel: Any, arrays: Arrays) -> Array:
+    def scaled(arrays: Arrays) -> Array:
+        return _value(_mode(kernel.dtype, arrays[0]), kernel, arrays)
+
+    def unscaled(arrays: Arrays) -> Array:
+        mode = _Unscaled(jnp, kernel.dtype)
+        value = _value(mode, kernel, arrays)
+        if mode.in_range is None:
+            return value
+        return jax.lax.cond(mode.in_range, lambda: value, lambda: scaled(arrays))
+
+    # An accelerator would have to wait for the condition.
+    return jax.lax.platform_dependent(arrays, cpu=unscaled, default=scaled)
 
 
 def _jvp(kernel: Any, primals: Any, tangents: Any) -> tuple[Array, Array]:
@@ -142,7 +205,7 @@ class Jax(Library):
 
     def sum(self, x: Array) -> Array:
         # The default is the widest that there is.
-        alone = x.dtype == jnp.result_type(float) and x.size < _ONE_BY_ONE
+        alone = x.dtype == jnp.result_type(float) and _sized(x) and x.size < _ONE_BY_ONE
         return super().sum(_folded(x) if alone else x)
 
     def differentiates(self, *arrays: Array | None) -> bool:
