@@ -73,7 +73,10 @@ class Layout:
         else:
             outer, inner = math.prod(lengths[:axis]), math.prod(lengths[axis + 1 :])
         shape = (outer, k) if inner == 1 else (outer, k, inner)
-        return x if x.shape == shape else xp.reshape(x, shape)
+        if x.shape == shape:
+            return x
+        # An index takes NumPy a fourth of the time of a reshape.
+        return x[:, None] if k == inner == x.ndim == 1 else xp.reshape(x, shape)
 
     def original(self, xp: Namespace, x: Array, shape: tuple[int, ...]) -> Array:
         """Rows as an array of `shape`, with or without the class axis."""
@@ -368,9 +371,13 @@ def binary(
     dtype: Any,
 ) -> Problem[Any]:
     """A loss of numbers on their own; the answer 0 costs what 1 does unless told."""
-    factors = {"pos_weight": pos_weight, "alpha": alpha}
-    numbers = {k: _checks.real(k, v) for k, v in factors.items() if isinstance(v, (int, float))}
-    arrays = {k: v for k, v in factors.items() if v is not None and k not in numbers}
+    numbers: dict[str, float] = {}
+    arrays: dict[str, Any] = {}
+    for factor, value in (("pos_weight", pos_weight), ("alpha", alpha)):
+        if isinstance(value, (int, float)):
+            numbers[factor] = _checks.real(factor, value)
+        elif value is not None:
+            arrays[factor] = value
     library = _checks.library(
         logits,
         name,

@@ -438,15 +438,14 @@ class Torch(Library):
         return lowest.item(), highest.item()
 
     def sum(self, x: torch.Tensor) -> torch.Tensor:
-        if not _plain() or _taped(x):
+        if torch.compiler.is_compiling():
             return x.to(torch.float64).sum()
-        if x.numel() > _FOLDED:
+        if x.numel() > _FOLDED and _plain() and not _taped(x):
             # torch makes a copy in float64 to sum that; of sums of four, rounded twice, the copy is a quarter.
             flat = x.reshape(-1)
             n = flat.shape[0] // 4
             first, second, third, fourth = (flat[i * n : (i + 1) * n] for i in range(4))
             x = torch.cat(((first + second) + (third + fourth), flat[4 * n :]))
-            return x.to(torch.float64).sum()
         return x.sum(dtype=torch.float64)
 
     def looks(self, *arrays: Array | None) -> bool:
