@@ -75,7 +75,7 @@ class Layout:
         shape = (outer, k) if inner == 1 else (outer, k, inner)
         if x.shape == shape:
             return x
-        # An index takes NumPy a fourth of the time of a reshape.
+        # An index takes NumPy a fourth of the time of a reshape (and JAX, without a compiler, twice).
         return x[:, None] if k == inner == x.ndim == 1 else xp.reshape(x, shape)
 
     def original(self, xp: Namespace, x: Array, shape: tuple[int, ...]) -> Array:

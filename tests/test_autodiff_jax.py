@@ -408,25 +408,89 @@ def test_a_batch_of_any_size_is_exported(loss: Any, differentiated: bool, x64: b
         close(found, expected, x64)
 
 
+# Logits of four classes and the label; whether their exponentials as they are say all, for float32 and for float64.
+ROWS: dict[str, tuple[list[float], int, bool, bool]] = {
+    "plain": ([1.0, -2.0, 0.5, 3.0], 0, True, True),
+    "low": ([-21.0, -22.0, -23.0, -20.0], 1, True, True),
+    "masked": ([1.0, -float("inf"), -float("inf"), 0.5], 0, True, True),
+    "large": ([80.0, 60.0, 20.0, 0.0], 1, False, True),
+    "overflowing": ([800.0, 799.0, 20.0, 0.0], 0, False, False),
+    "right by far": ([0.0, -100.0, -101.0, -102.0], 0, False, True),
+    "wrong by far": ([0.0, -100.0, -101.0, -102.0], 1, False, True),
+    "vanishing": ([-900.0, -901.0, -902.0, -903.0], 2, False, False),
+    "wrong beyond": ([0.0, -800.0, -801.0, -802.0], 1, False, False),
+    "alone": ([0.0, -float("inf"), -float("inf"), -float("inf")], 0, False, False),
+    "infinite": ([float("inf"), 0.0, 1.0, 2.0], 0, False, False),
+    "nan": ([float("nan"), 0.0, 1.0, 2.0], 0, False, False),
+}
+
+
 @pytest.mark.parametrize("loss", [cross_entropy, softmax_focal_loss, poly_loss], ids=names)
-@pytest.mark.parametrize("what", ["far", "too far", "small", "infinite", "nan", "masked", "certain"])
-def test_logits_out_of_range_under_jit(loss: Any, what: str, x64: bool) -> None:
-    """One row whose exponentials as they are overflow, vanish, or say nothing, among rows that are plain."""
-    x, y = np.asarray(logits_for(loss)), target_for(loss)
-    row = {
-        "far": [80.0, 60.0, 20.0, 0.0],
-        "too far": [800.0, 799.0, 20.0, 0.0],
-        "small": [-90.0, -95.0, -91.0, -92.0],
-        "infinite": [float("inf"), 0.0, 1.0, 2.0],
-        "nan": [float("nan"), 0.0, 1.0, 2.0],
-        "masked": [1.0, -float("inf"), -float("inf"), 0.5],
-        "certain": [0.0, -float("inf"), -float("inf"), -float("inf")],
-    }[what]
-    mixed = jnp.asarray(np.concatenate((np.asarray([row], dtype=x.dtype), x[1:])))
+@pytest.mark.parametrize("row", ROWS)
+def test_exponentials_as_they_are(loss: Any, row: str, x64: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A compiled value, of a row among plain ones; and that it goes the long way just where it has to."""
+    logits, label, *in_range = ROWS[row]
+    x, y = jnp.asarray([logits, *(5 * UNIFORM - 2.5).tolist()]), jnp.asarray([label, *LABELS.tolist()])
 
     def f(x: Any, y: Any) -> Any:
         return loss(x, y, reduction="none")
 
-    expected = f(mixed, y)  # eager, which has the long way alone
-    for way in (jax.jit(f), jax.jit(jax.vmap(f))):
-        np.testing.assert_allclose(way(mixed, y), expected, rtol=1e-12 if x64 else 2e-6)
+    expected = f(x, y)  # eager, which has the long way alone
+    ways = (jax.jit, lambda f: jax.jit(jax.vmap(f)), jax.vmap)
+    for way in ways:
+        np.testing.assert_allclose(way(f)(x, y), expected, rtol=1e-12 if x64 else 2e-6)
+
+    from arrayloss._libraries import jax as library
+
+    scaled = library._scaled
+    monkeypatch.setattr(library, "_scaled", lambda *args: 0 * scaled(*args) - 1)
+    for way in ways[:2]:
+        # Another function, lest the one that is compiled is called.
+        found = way(lambda x, y: f(x, y))(x, y)
+        assert bool(jnp.all(found >= 0)) == in_range[x64]
+
+
+def test_a_cost_may_have_what_no_hash_is_of(x64: bool) -> None:
+    """A cost of one's own, with a number that is traced."""
+    from arrayloss import _kernels
+    from arrayloss._engine import categorical
+    from arrayloss._gradients import loss
+
+    class Times(_kernels.CrossEntropy):
+        __hash__ = None
+
+        def __init__(self, factor: Any) -> None:
+            object.__setattr__(self, "factor", factor)
+
+        def value(self, mode: Any, at: Any) -> Any:
+            return self.factor * at.surprisal
+
+    @loss
+    def times(x: Any, y: Any, /, *, factor: Any) -> Any:
+        return categorical(
+            _kernels.softmax,
+            Times(factor),
+            x,
+            y,
+            axis=-1,
+            class_weight=None,
+            sample_weight=None,
+            where=None,
+            ignore_index=-100,
+            reduction="mean",
+            dtype=None,
+        )
+
+    x, y = logits_for(cross_entropy), target_for(cross_entropy)
+    expected = 3 * cross_entropy(x, y)
+    close(jax.jit(lambda x, y, factor: times(x, y, factor=factor))(x, y, 3.0), expected, x64)
+    close(jax.vmap(lambda factor: times(x, y, factor=factor))(jnp.asarray([3.0])), expected[None], x64)
+
+
+def test_checkify_finds_nothing_in_what_is_thrown_away(x64: bool) -> None:
+    checkify = pytest.importorskip("jax.experimental.checkify")
+    checked = checkify.checkify(jax.jit(cross_entropy), errors=checkify.float_checks)
+    x, y = logits_for(cross_entropy), target_for(cross_entropy)
+    for shift in (0, -2000, 2000):
+        error, _ = checked(x + shift, y)
+        assert error.get() is None

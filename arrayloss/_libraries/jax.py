@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jax.custom_derivatives import SymbolicZero
 
-from arrayloss._kernels import Evaluated, LabelLoss
+from arrayloss._kernels import Evaluated, LabelLoss, softmax
 from arrayloss._libraries.generic import Library
 from arrayloss._modes import Array, ComparedLabels, Traced, halved
 from arrayloss._rows import Arrays, whole
@@ -85,29 +85,30 @@ class _Large(_Traced):
 
 
 class _Unscaled(_Traced):
-    """For a value alone, of exponentials of the logits as they are; `in_range` says afterwards whether it is right.
+    """For a value alone, of exponentials of the logits as they are; `in_range`, once it is made, says if it is right.
 
     One pass of arithmetic alone, where all else takes the maximum first and makes its rounding good.
     """
 
-    in_range: Array | None = None
+    in_range: Array
 
     def __init__(self, xp: Any, dtype: Any) -> None:
         super().__init__(xp, dtype)
-        self._exponents = math.floor(math.log2(float(xp.finfo(dtype).max))) // 2
+        self._half_exponent = math.floor(math.log2(float(xp.finfo(dtype).max))) // 2
 
     def labels(self, x: Array, labels: Array) -> Any:
-        return _MaskedLabels(self, x, labels, 2.0**self._exponents)
+        return _MaskedLabels(self, x, labels, 2.0**self._half_exponent)
 
     def unscaled(self, x: Array, labels: Any, near: float) -> tuple[Array, Array, Array, Array]:
         dropped = labels.drop(jnp.exp(x))
         others, e = self.sum(dropped), jnp.exp(labels.take(x))
-        total = others + e
-        # No quotient of these is out of range, and no exponential that was flushed to 0 matters. A nan is none of it.
-        largest = 2.0 ** (self._exponents - 1)
-        small = jnp.minimum(others, e) * largest
-        self.in_range = _all((total >= 0.25) & (total <= largest) & (small >= 1))
-        return dropped, others, e, total
+        # Their quotients are normal numbers then, and no exponential that was flushed to 0 matters. A nan fails.
+        largest = 2.0 ** (self._half_exponent - 1)
+        fits = (others + e <= largest) & (jnp.minimum(others, e) * largest >= 1)
+        self.in_range = _all(fits)
+        # Nothing out of range is divided by, lest jax.experimental.checkify tells of it.
+        others, e = (jnp.where(fits, a, jnp.ones_like(a)) for a in (others, e))
+        return dropped, others, e, others + e
 
 
 @jax.custom_batching.custom_vmap
@@ -131,32 +132,32 @@ def _mode(dtype: Any, x: Array) -> Traced:
     return _Large(jnp, dtype) if large else _Traced(jnp, dtype)
 
 
+def _compiles(arrays: Arrays) -> bool:
+    """Whether a compiler traces. So does an eager `vmap`, but what is asked of all that it maps over is a number."""
+    traced = [a for a in arrays if isinstance(a, jax.core.Tracer)]
+    return any(isinstance(_all(a[:0] == 0), jax.core.Tracer) for a in traced)
+
+
 def _value(mode: Traced, kernel: Any, arrays: Arrays) -> Array:
     return whole(jnp, lambda *rows: (kernel(mode, *rows).value,), arrays)[0]
 
 
-@partial(jax.custom_jvp, nondiff_argnums=(0,))
-def _apply(kernel: Any, arrays: Arrays) -> Array:
-    if isinstance(kernel, LabelLoss) and not kernel.elementwise and isinstance(arrays[0], jax.core.Tracer):
-        return _compiled(kernel, arrays)
+def _scaled(kernel: Any, arrays: Arrays) -> Array:
     return _value(_mode(kernel.dtype, arrays[0]), kernel, arrays)
 
 
-# Compiled, lest a branch is compiled anew in every call of an eager `vmap`.
-@partial(jax.jit, static_argnums=0)
-def _compiled(kernel: Any, arrays: Arrays) -> Array:
-    def scaled(arrays: Arrays) -> Array:
-        return _value(_mode(kernel.dtype, arrays[0]), kernel, arrays)
+def _unscaled(kernel: Any, arrays: Arrays) -> Array:
+    mode = _Unscaled(jnp, kernel.dtype)
+    value = _value(mode, kernel, arrays)
+    return jax.lax.cond(mode.in_range, lambda: value, lambda: _scaled(kernel, arrays))
 
-    def unscaled(arrays: Arrays) -> Array:
-        mode = _Unscaled(jnp, kernel.dtype)
-        value = _value(mode, kernel, arrays)
-        if mode.in_range is None:
-            return value
-        return jax.lax.cond(mode.in_range, lambda: value, lambda: scaled(arrays))
 
+@partial(jax.custom_jvp, nondiff_argnums=(0,))
+def _apply(kernel: Any, arrays: Arrays) -> Array:
+    if not (isinstance(kernel, LabelLoss) and kernel.link is softmax and _compiles(arrays)):
+        return _scaled(kernel, arrays)
     # An accelerator would have to wait for the condition.
-    return jax.lax.platform_dependent(arrays, cpu=unscaled, default=scaled)
+    return jax.lax.platform_dependent(arrays, cpu=partial(_unscaled, kernel), default=partial(_scaled, kernel))
 
 
 def _jvp(kernel: Any, primals: Any, tangents: Any) -> tuple[Array, Array]:
