@@ -24,7 +24,7 @@ _BLOCK_BYTES = 1024 * 1024
 # Where exponentials are written to their place, fewer are better: threads wait for each other between operations.
 _PLACED_BYTES = 2 * _BLOCK_BYTES
 # Up to here, to start a thread and to pass the interpreter's lock on takes most of what a second core saves.
-_THREADED_BYTES = 4 * _BLOCK_BYTES
+_THREADED_BYTES = 3 * _BLOCK_BYTES
 # So that the blocks in use at once are no more than some MiB.
 _MOST_THREADS = 8
 # Numbers that are one block without a question, which takes 1 us.
