@@ -647,6 +647,11 @@ class LabelLoss:
         return self._of(mode, target, at, _bent)
 
 
+def leaves_label_out(kernel: Any) -> bool:
+    """Whether the kernel takes the exponentials of a row of logits, and their sum without the label's."""
+    return isinstance(kernel, LabelLoss) and kernel.link is softmax
+
+
 def _value(mode: Traced, cost: Cost, at: Chance) -> Array:
     return cost.value(mode, at)
 

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jax.custom_derivatives import SymbolicZero
 
-from arrayloss._kernels import Evaluated, LabelLoss, softmax
+from arrayloss._kernels import Evaluated, leaves_label_out
 from arrayloss._libraries.generic import Library
 from arrayloss._modes import Array, ComparedLabels, Traced, halved
 from arrayloss._rows import Arrays, whole
@@ -154,7 +154,7 @@ def _unscaled(kernel: Any, arrays: Arrays) -> Array:
 
 @partial(jax.custom_jvp, nondiff_argnums=(0,))
 def _apply(kernel: Any, arrays: Arrays) -> Array:
-    if not (isinstance(kernel, LabelLoss) and kernel.link is softmax and _compiles(arrays)):
+    if not (leaves_label_out(kernel) and _compiles(arrays)):
         return _scaled(kernel, arrays)
     # An accelerator would have to wait for the condition.
     return jax.lax.platform_dependent(arrays, cpu=partial(_unscaled, kernel), default=partial(_scaled, kernel))

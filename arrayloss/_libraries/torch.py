@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from array_api_compat import torch as xp
 
-from arrayloss._kernels import Evaluated, LabelLoss, softmax
+from arrayloss._kernels import Evaluated, LabelLoss, leaves_label_out
 from arrayloss._libraries.generic import Library, remembered, summing
 from arrayloss._modes import Array, ComparedLabels, Eager, IndexedLabels, Traced
 from arrayloss._rows import Arrays, Work, in_blocks, whole
@@ -333,8 +333,7 @@ def _linear(kernel: Any) -> bool:
 def _keeps_exponentials(kernel: Any, x: Array) -> bool:
     """Whether a compiled forward keeps exponentials for its backward: of what has one number a row, and shares."""
     # Of half the bytes, the logits are less to keep; an accelerator moves memory for longer than it computes.
-    of_shares = isinstance(kernel, LabelLoss) and kernel.link is softmax
-    return x.device.type == "cpu" and x.dtype == kernel.dtype and of_shares
+    return x.device.type == "cpu" and x.dtype == kernel.dtype and leaves_label_out(kernel)
 
 
 class _Prepaid(torch.autograd.Function):
