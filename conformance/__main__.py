@@ -1,8 +1,9 @@
-"""`python -m conformance`: judge the losses on every library found here."""
+"""`python -m conformance`: judge the losses on every library found here, quickly, or with --full by every case."""
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import os
 import sys
 import time
@@ -10,16 +11,18 @@ from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from arrayloss.testing import FORMATS, backends
-from conformance import compare, curves, failures, golden, hunt, named, peers, real, report, runner, share
+from conformance import compare, curves, failures, fuzz, golden, hunt, named, peers, plan, real, report, runner, share
 from conformance.backends import arrayloss
 from conformance.cases import FAMILIES, FUNCTIONS
 from conformance.runner import Result, Selection, Spread, Spreads
 
 BACKEND = "one of those that --list names, or any array API namespace, as module or module:object"
 MODES = ("eager", "jax.jit", "torch.compile")
+QUICK_TAKES = "about a minute on 2 cores"
+FULL_TAKES = "about 15 minutes on 2 cores"
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -48,17 +51,26 @@ def main(arguments: list[str] | None = None) -> int:
         tuple(asked.dtype),
         tuple(asked.family),
         asked.seed,
-        asked.quick,
+        not asked.full,
     )
     began = time.monotonic()
     if asked.vectors:
         golden.write(Path(asked.vectors))
         return 0
+    if asked.readme:
+        page = Path("README.md")
+        page.write_text(report.readme(compare.read(Path(asked.readme)), page.read_text()))
+        return 0
     if asked.hunt:
-        found = hunt.hunt(arrayloss(), selection, asked.hunt)
+        found = hunt.hunt(arrayloss(), replace(selection, quick=False), asked.hunt)
         print(hunt.told(found))
         hunt.keep(found)
-        return 0
+        seeds = itertools.count(selection.seed * 10**9)
+        tally = fuzz.search(
+            arrayloss(), asked.hunt, seeds=seeds, only=selection.backends, functions=selection.functions
+        )
+        print(tally)
+        return int(bool(tally.found))
     spreads: Spreads = {}
     work = share.PEERS if asked.peers else share.OURS
     if asked.candidate:
@@ -67,25 +79,29 @@ def main(arguments: list[str] | None = None) -> int:
         except ValueError as error:
             print(error, file=sys.stderr)
             return 2
+    if not asked.candidate:
+        print(_announced(selection, asked.peers), file=sys.stderr)
     results = _run(work, selection, asked.workers, spreads)
+    families_named = selection.families or selection.modes
     ours = sorted((s for s in spreads.values() if s.implementation == "arrayloss"), key=_order)
     sections = {
         "Where a peer is still better than we are": peers.better(results) if asked.peers else "",
         "Spread: the farthest apart that any two libraries are, in ULP": ""
         if asked.peers or not ours
         else report.apart(ours),
-        "Left out": "" if asked.candidate else runner.left_out(selection),
+        "Left out": "" if asked.candidate or families_named else plan.left_out(selection.quick),
         "Not covered": report.not_covered(results) if asked.candidate else "",
     }
-    print(report.matrix(results))
+    print(report.LEGEND, report.matrix(results), sep="\n\n")
     for heading, body in sections.items():
         if body:
             print(f"\n{heading}\n{body}")
     print()
-    failed = [] if asked.peers else failures.gather(results, work.implementations())
+    small = failures.QUICK if selection.quick and not asked.candidate else {}
+    failed = [] if asked.peers else failures.gather(results, work.implementations(), **small)
     if failed:
         print(failures.told(failed))
-    print(report.summary(results), f"in {time.monotonic() - began:.0f} s")
+    print(report.summary(results), f"It took {time.monotonic() - began:.0f} s.")
     families = tuple(f for f in curves.FAMILIES if f in (selection.families or FAMILIES))
     drawn = []
     if asked.report and families and not asked.peers:
@@ -110,9 +126,27 @@ def _drawn(selection: Selection, families: tuple[str, ...]) -> Selection:
     return replace(selection, families=families, modes=("eager",), dtypes=dtypes)
 
 
+def _announced(selection: Selection, peers: bool) -> str:
+    """What is about to run, and how long it takes."""
+    names = [b.name for b in named.chosen(selection.backends) if b.missing() is None]
+    functions = selection.functions or FUNCTIONS
+    what = "A quick run" if selection.quick else "A full run"
+    takes = QUICK_TAKES if selection.quick else FULL_TAKES
+    whole = replace(selection, quick=False, seed=0) == Selection() and not peers
+    said = f"{what} of {len(functions)} function{'s' * (len(functions) != 1)} on {', '.join(names)}: "
+    return said + (takes if whole else f"part of what takes {takes}")
+
+
 def _run(work: share.Work, selection: Selection, workers: int, spreads: Spreads) -> list[Result]:
     console = Console(stderr=True)
-    columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.description}"))
+    columns = (
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("left:"),
+        TimeRemainingColumn(),
+        TextColumn("{task.description}"),
+    )
     results: list[Result] = []
     cut = share.tasks(work, selection)
     with Progress(*columns, console=console) as progress:
@@ -151,7 +185,7 @@ def _backend(name: str) -> str:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m conformance", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="some minutes: no torch.compile, no wide cases")
+    parser.add_argument("--full", action="store_true", help=f"every case: {FULL_TAKES}; without, {QUICK_TAKES}")
     parser.add_argument("--function", action="append", default=[], choices=FUNCTIONS)
     parser.add_argument("--backend", action="append", default=[], type=_backend, metavar="NAME", help=BACKEND)
     parser.add_argument("--mode", action="append", default=[], choices=MODES)
@@ -161,10 +195,13 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--seed", type=int, default=0)
     what = parser.add_mutually_exclusive_group()
-    what.add_argument("--hunt", type=float, metavar="SECONDS", help="search at random for worse inputs")
+    what.add_argument(
+        "--hunt", type=float, metavar="SECONDS", help="search at random for worse inputs, and for calls that go wrong"
+    )
     what.add_argument("--peers", action="store_true", help="judge the libraries' own losses by the same cases")
     what.add_argument("--candidate", metavar="MODULE:FUNCTION", help="judge this function, whosever it is")
     what.add_argument("--vectors", metavar="DIR", help="write the golden vectors there")
+    what.add_argument("--readme", metavar="RESULTS", help="make README.md's table anew from a results.json")
     parser.add_argument("--as", dest="as_", choices=FUNCTIONS, help="what the candidate is judged as; its own name")
     parser.add_argument("--budget", type=float, metavar="ULP", help="the candidate's, in place of the contract's")
     parser.add_argument(

@@ -6,9 +6,11 @@ import math
 from collections.abc import Mapping
 
 import numpy as np
+from numpy.typing import NDArray
 
 from arrayloss.testing import FORMATS, HALF, Case, Due, Exact, Floats, spacing
 from conformance.cases import ELEMENTWISE, PAIRED, TRANSFORMS
+from conformance.oracle import chance, part_below
 
 HALF_ULP = 1.0
 """Half types are computed in float32 and rounded once, so conditioning doesn't show."""
@@ -31,11 +33,17 @@ BUDGET: dict[str, tuple[float, float]] = {
 }
 """ULP allowed to the value and to the gradient, in float32 and float64; gamma up to 2 for the focal losses."""
 
-STEEP_FOCAL = 16.0
-"""The same for a focal loss with gamma above 2."""
+BEYOND_2: dict[str, tuple[float, float]] = {
+    "sigmoid_focal_loss": (8, 12),
+    "softmax_focal_loss": (8, 8),
+    "asymmetric_loss": (8, 12),
+}
+"""The same for gamma above 2, and 4 gamma on top."""
 
 POLY_BELOW_0 = 12.0
 """The same for poly_loss with epsilon below 0: -log p - (1 - p) goes with (1 - p)^2, as focal with gamma 1."""
+
+LOG_2 = 0.6931471805599453
 
 
 def due(case: Case, answer: Mapping[str, Exact]) -> dict[str, Due]:
@@ -49,24 +57,34 @@ def due(case: Case, answer: Mapping[str, Exact]) -> dict[str, Due]:
             _allowance(case, name, numbers, terms),
             terms,
             _factor(case) * _seed(case, name),
+            flushable(case, name),
         )
         for name, numbers in answer.items()
     }
 
 
 def _allowance(case: Case, quantity: str, numbers: Exact, terms: int) -> Floats:
-    """k; for a divergence, what rounding exponentials to multiples of the smallest subnormal number takes.
+    """k; for a divergence, the same from its derivatives, and what rounding exponentials to subnormal numbers takes.
 
-    Each of them is multiplied by a log ratio, so that it shows in results that are small normal numbers (`measure` sees
-    to those that are none).
+    Each exponential is there multiplied by a log ratio, so that its rounding to a multiple of the smallest subnormal
+    number shows in results that are small normal numbers (`measure` sees to those that are none).
     """
     dtype = dtype_of(case, quantity)
-    if case.function not in PAIRED or dtype in HALF:
+    if case.function not in PAIRED:
         return allowance(case, quantity)
-    size = np.where(np.isfinite(numbers.scale), np.maximum(numbers.scale, np.abs(numbers.high)), 0)
     form = FORMATS[dtype]
-    underflow = terms / 2 * 2.0**form.subnormal_exponent / spacing(size, dtype)
-    return np.where((size >= form.tiny) & (underflow > HALF_ULP / 2), np.ceil(underflow), 0)
+    size = np.where(np.isfinite(numbers.scale), np.maximum(numbers.scale, np.abs(numbers.high)), 0)
+    unit = spacing(size, dtype)
+    moved = np.zeros(size.shape) if numbers.moved is None else numbers.moved
+    if dtype in HALF:  # computed in float32: what that loses shows where a difference of logits is next to nothing
+        moved = FORMATS["float32"].epsilon / 2 * moved / unit
+        return np.where(moved > 0.01, np.ceil(8 * moved) / 8, 0)
+    # As elsewhere, the ULP of what moves is that of the number, which is at least half of it.
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        moved = np.where(size >= form.tiny, moved / size, form.epsilon / 2 * moved / unit)
+    underflow = terms / 2 * np.ldexp(1.0, form.subnormal_exponent) / unit
+    underflow = np.where((size >= form.tiny) & (underflow > HALF_ULP / 2), underflow, 0)
+    return np.ceil(moved + underflow)
 
 
 def _terms(case: Case) -> int:
@@ -99,9 +117,10 @@ def base(case: Case, quantity: str) -> float:
         return case.budget
     if dtype_of(case, quantity) in HALF:
         return HALF_ULP
-    if _gamma(case) > 2:
-        return STEEP_FOCAL
-    if case.function == "poly_loss" and _gamma(case):
+    gamma = _gamma(case)
+    if gamma > 2:
+        return BEYOND_2[case.function][quantity != "value"] + 4 * gamma
+    if case.function == "poly_loss" and gamma:
         return POLY_BELOW_0
     return BUDGET[case.function][quantity != "value"]
 
@@ -114,20 +133,46 @@ def dtype_of(case: Case, quantity: str) -> str:
 def allowance(case: Case, quantity: str) -> Floats:
     """What conditioning adds to the budget of each number: k, times 1 + gamma for softmax_focal_loss.
 
-    x - max is rounded once, and exp magnifies that rounding by its size: k is half the distance of the element from the
-    maximum of its row; for what a class costs (a loss, -log p), that of the largest other logit.
+    x - max is rounded once, and exp magnifies that rounding by its size: k is the distance of the element from the
+    maximum of its row; for what a class costs (a loss, -log p) and for 1 - p, that of the largest other logit.
     For asymmetric_loss, what the answer 0 costs is a power of p - margin, which has the rounding of p and of the margin
-    at its own size, the 4 ULP of a sigmoid: 4 margin / (p - margin), times 1 + gamma. kl_divergence has no k.
+    at its own size, the 4 ULP of a sigmoid: 4 margin / (p - margin), times 1 + gamma. That of kl_divergence is made
+    with its exact numbers (`_allowance`).
     """
     if case.function == "asymmetric_loss" and dtype_of(case, quantity) not in HALF:
         return _k_margin(case, quantity)
-    if case.function in PAIRED:
+    if not _has_rows(case) or dtype_of(case, quantity) in HALF:
         return np.zeros(())
-    if case.function in ELEMENTWISE or case.function == "nll_loss" or dtype_of(case, quantity) in HALF:
+    # An exponential further down is no number of the dtype: k is at most 104 in float32.
+    end = math.ceil(-FORMATS[dtype_of(case, quantity)].subnormal_exponent * LOG_2)
+    return (1 + _gamma(case)) * np.minimum(_of_quantity(case, quantity, *_distances(case)), end)
+
+
+def flushable(case: Case, quantity: str) -> Floats:
+    """Which part of each number is made of exponentials, relative to the row's maximum, that are no normal numbers.
+
+    1 for an element so far from the maximum, and for what a class costs if all others are. What goes with a power of
+    1 - p loses its part once for each factor.
+    """
+    dtype = dtype_of(case, quantity)
+    if not _has_rows(case) or dtype == "float16":  # made of float32, far from where that ends
         return np.zeros(())
-    # An exponential further down is no number of the dtype: k is at most 52 in float32.
-    end = -FORMATS[dtype_of(case, quantity)].subnormal_exponent * math.log(2) / 2
-    return (1 + _gamma(case)) * np.minimum(_k(case, quantity), end)
+    end = -FORMATS["float32" if dtype in HALF else dtype].emin * LOG_2 * (1 - np.ldexp(1.0, -20))
+    far, near = _distances(case)
+    if not np.any(far > end):
+        return np.zeros(())
+    x = _rows(case)
+    parts = np.zeros(x.shape)
+    # Nearer ones leave of those further than `end` no more than rounding does.
+    for at in zip(*np.nonzero(near > end - 50), strict=True):
+        parts[at] = part_below(x[at[:-1]].tolist(), end)
+    found = _of_quantity(case, quantity, (far > end).astype(np.float64), parts)
+    return np.minimum((1 + _gamma(case)) * found, 1)
+
+
+def _has_rows(case: Case) -> bool:
+    """Whether logits are compared with the maximum of a row."""
+    return case.function not in (*ELEMENTWISE, *PAIRED, "nll_loss") and case.arrays["logits"].size > 0
 
 
 def _gamma(case: Case) -> float:
@@ -144,38 +189,67 @@ def _k_margin(case: Case, quantity: str) -> Floats:
     alone = case.options.get("reduction", "mean") == "none" and quantity in ("value", "d sample_weight")
     if not alone and quantity not in ("d logits", "d target"):
         return np.zeros(())
-    with np.errstate(all="ignore"):
-        over = 1 / (1 + np.exp(-case.arrays["logits"])) - margin
-        k = 4 * margin / over
+    over = np.asarray([chance(x) for x in case.arrays["logits"].ravel().tolist()]).reshape(case.arrays["logits"].shape)
+    over -= margin
     power = 1 + float(case.options.get("gamma_negative", 4.0))
-    return np.where((over > 0) & (case.arrays["target"] < 1), power * k, 0)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where((over > 0) & (case.arrays["target"] < 1), power * 4 * margin / over, 0)
 
 
-def _k(case: Case, quantity: str) -> Floats:
+def _rows(case: Case) -> Floats:
+    """The logits, class axis last; a class that takes no part is -inf."""
     x = np.moveaxis(case.arrays["logits"], case.axis, -1)
-    if x.size == 0:
-        return np.zeros(())
-    transform = case.function in TRANSFORMS
-    if transform and "where" in case.arrays:
+    if case.function in TRANSFORMS and "where" in case.arrays:
         mask = np.moveaxis(np.broadcast_to(case.arrays["where"], case.arrays["logits"].shape), case.axis, -1)
         x = np.where(mask != 0, x, -np.inf)
+    return x
+
+
+def _distances(case: Case) -> tuple[Floats, Floats]:
+    """Of each class from the maximum; and for a maximum, of the largest other logit from it (of other classes 0)."""
+    x = _rows(case)
     with np.errstate(invalid="ignore"):
         top = np.max(x, axis=-1, keepdims=True)
         runner_up = np.partition(x, -2, axis=-1)[..., -2:-1] if x.shape[-1] > 1 else top
-        far = _tame((top - x) / 2)
-        # What each class costs: of the largest other logit, which is the maximum of all but its own row.
-        cost = np.where(x == top, _tame((top - runner_up) / 2), 0)
-    if quantity == "d logits" or (case.function == "softmax" and quantity == "value"):
+        return _tame(top - x), np.where(x == top, _tame(top - runner_up), 0)
+
+
+def _of_quantity(case: Case, quantity: str, far: Floats, near: Floats) -> Floats:
+    """What each number of a quantity has, of what probabilities (`far`) and what 1 - p and -log p (`near`) have."""
+    if case.function == "logsumexp" and quantity == "value":
+        return np.zeros(())
+    if quantity == "d logits":
+        return np.moveaxis(_of_gradient(case, far, near), -1, case.axis)
+    if quantity == "value" and case.function == "softmax":
         return np.moveaxis(far, -1, case.axis)
     if quantity == "d target" or case.function == "log_softmax":
-        return np.moveaxis(cost, -1, case.axis)
-    if case.function == "logsumexp":
-        return np.zeros(())
-    of_loss = _of_loss(case, cost)
+        return np.moveaxis(near, -1, case.axis)
+    of_loss = _of_loss(case, near)
     if quantity == "d sample_weight" or (quantity == "value" and case.options.get("reduction", "mean") == "none"):
         return of_loss
-    # What is summed over samples is mostly the largest losses, and these have the least k.
+    # What is summed over samples is mostly the largest losses, and these have the least of it.
     return np.asarray(np.min(of_loss))
+
+
+def _of_gradient(case: Case, far: Floats, near: Floats) -> Floats:
+    """p of every class but the one pulled at, which has 1 - p of it; softmax's is that times p of the one pulled at."""
+    pulled = _pulled(case, far.shape)
+    alone = np.sum(pulled, axis=-1, keepdims=True) == 1
+    if case.function != "softmax":
+        return np.where(pulled & alone, near, far)
+    least = np.min(np.where(pulled, far, np.inf), axis=-1, keepdims=True)
+    return np.where(pulled & alone, far + near, far + np.where(np.isfinite(least), least, 0))
+
+
+def _pulled(case: Case, shape: tuple[int, ...]) -> NDArray[np.bool_]:
+    """The classes that a gradient is pulled back from."""
+    if case.function in ("softmax", "log_softmax"):
+        if case.cotangent is None:
+            return np.ones(shape, dtype=np.bool_)
+        return np.asarray(np.moveaxis(case.cotangent, case.axis, -1) != 0)
+    if case.target_kind == "index" and not case.options.get("label_smoothing"):
+        return np.asarray(np.arange(shape[-1]) == case.arrays["target"][..., None])
+    return np.zeros(shape, dtype=np.bool_)
 
 
 def _of_loss(case: Case, cost: Floats) -> Floats:

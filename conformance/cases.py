@@ -1,7 +1,8 @@
 """The cases: named families of inputs for every function, each family one way to lose digits.
 
 Stress cases are rows of few arrays (many rows to a call, few distinct shapes and option sets), so that the compiling
-modes compile few times. Arrays are float64 and hold numbers representable in the case's dtype.
+modes compile few times. Arrays are float64 and hold numbers representable in the case's dtype. They are the same on
+every processor: literals, `conformance.draws`, and arithmetic that IEEE 754 defines to the last bit.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from arrayloss.testing import FORMATS, HALF, Case, Floats, Reduce, rounded
+from conformance.draws import Draws, Size, spaced
 
 TRANSFORMS = ("softmax", "log_softmax", "logsumexp", "sigmoid", "log_sigmoid")
 CATEGORICAL = ("nll_loss", "cross_entropy", "softmax_focal_loss", "poly_loss")
@@ -45,7 +47,7 @@ def cases(function: str, dtype: str, *, seed: int = 0, quick: bool = False) -> I
     """Every fixed case of a function and dtype (the trained classifiers of `real` and what `hunt` kept come extra)."""
     for name, family in FAMILIES.items():
         if not (quick and name in SLOW):
-            rng = np.random.default_rng([seed, zlib.crc32(f"{function} {dtype} {name}".encode())])
+            rng = Draws(seed, zlib.crc32(f"{function} {dtype} {name}".encode()))
             for case in family(function, dtype, rng):
                 yield replace(case, family=name)
 
@@ -56,17 +58,30 @@ def cases(function: str, dtype: str, *, seed: int = 0, quick: bool = False) -> I
 ROWS = 176
 """Rows of every stress case of up to ten classes, repeated to fill up: with one shape the compilers compile once."""
 
+WIDE_ROWS = 24
+"""The same for a hundred classes and more, evenly picked where there are too many: the exact answers take long."""
+
 
 def _filled(values: Floats) -> Floats:
     return np.asarray(np.resize(values, (ROWS, *values.shape[1:]))) if len(values) else values
 
 
+def _fitted(values: Floats, classes: int) -> Floats:
+    """As many rows as a case of so many classes has."""
+    if classes <= 10:
+        return _filled(values)
+    return np.asarray(values[np.arange(WIDE_ROWS) * len(values) // WIDE_ROWS])
+
+
+DECADES = [float(f"{digits}e{power}") for power in range(-8, 4) for digits in ("1", "2.15443469", "4.64158883")]
+"""Three numbers a decade, from 1e-8 to below 1e4."""
+
+
 def margins(dtype: str) -> Floats:
     """Distances from 1e-8 to 1e4, denser where exp passes the ends of the formats, both signs."""
-    decades = np.logspace(-8, 4, 37)
     bends = [5.75, 9, 16.75, 17.5, 36, 40, 60, 80, 87, 88.5, 95, 102, 104]
     bends += [300.0, 700, 708, 712, 740, 745, 750] if dtype == "float64" else []
-    both = np.concatenate([decades, bends])
+    both = np.asarray([*DECADES, 1e4, *bends])
     return rounded(np.unique(np.concatenate([-both, both])), dtype)
 
 
@@ -74,16 +89,16 @@ def _below(values: Floats, dtype: str, steps: int = 1) -> Floats:
     """The number `steps` ULP below each (positive, normal) value."""
     precision = FORMATS[dtype].precision
     fraction, exponent = np.frexp(values)
-    return np.asarray(np.ldexp(fraction - np.where(fraction == 0.5, 0.5, 1) * steps * 2.0**-precision, exponent))
+    return np.asarray(np.ldexp(fraction - np.where(fraction == 0.5, 0.5, 1) * np.ldexp(steps, -precision), exponent))
 
 
-def _margin_rows(classes: int, dtype: str, rng: np.random.Generator) -> tuple[Floats, Floats]:
+def _margin_rows(classes: int, dtype: str, rng: Draws) -> tuple[Floats, Floats]:
     """The label's logit at every margin from the others, which lie about 0."""
     gaps = margins(dtype)
     rows = np.zeros((gaps.size, classes))
     if classes > 2:
-        rows = rng.normal(size=rows.shape)
-    labels = rng.integers(classes, size=gaps.size)
+        rows = rng.normal(rows.shape)
+    labels = rng.integers(classes, gaps.size).astype(np.int64)
     rows[np.arange(gaps.size), labels] = 0
     # Measured from the best of the others, so that the margin is what the row's name says.
     rows -= np.max(np.where(np.arange(classes) == labels[:, None], -np.inf, rows), axis=1, keepdims=True)
@@ -91,7 +106,7 @@ def _margin_rows(classes: int, dtype: str, rng: np.random.Generator) -> tuple[Fl
     return rounded(rows, dtype), labels.astype(np.float64)
 
 
-def _tie_rows(classes: int, dtype: str, rng: np.random.Generator) -> tuple[Floats, Floats]:
+def _tie_rows(classes: int, dtype: str, rng: Draws) -> tuple[Floats, Floats]:
     """All equal, two at the top, and the same one ULP apart."""
     rows, labels = [], []
     for height in (1e-3, 1.0, 3.7, 12.5, 1000.0):
@@ -100,7 +115,7 @@ def _tie_rows(classes: int, dtype: str, rng: np.random.Generator) -> tuple[Float
         flat = np.full(classes, height)
         near = flat.copy()
         near[0] = under
-        top = rounded(height - np.abs(rng.normal(size=classes)) * 8 - 1, dtype)
+        top = rounded(height - np.abs(rng.normal(classes)) * 8 - 1, dtype)
         top[:2] = height
         close = top.copy()
         close[1] = under
@@ -111,51 +126,72 @@ def _tie_rows(classes: int, dtype: str, rng: np.random.Generator) -> tuple[Float
     return np.asarray(rows), np.asarray(labels, dtype=np.float64)
 
 
-def _offset_rows(classes: int, dtype: str, rng: np.random.Generator) -> tuple[Floats, Floats]:
+def _offset_rows(classes: int, dtype: str, rng: Draws) -> tuple[Floats, Floats]:
     """Gaps of a few ULP, and of a few units, on a common offset of 1e4 and -1e4."""
     rows = []
     for offset in (1e4, -1e4, 300.0, -300.0):
         offset = float(rounded(offset, dtype))
         unit = abs(offset) * FORMATS[dtype].epsilon
-        rows += [offset + unit * rng.integers(-8, 8, size=classes) for _ in range(4)]
-        rows += [offset + rng.normal(size=classes) * 3 for _ in range(4)]
-    return rounded(rows, dtype), rng.integers(classes, size=len(rows)).astype(np.float64)
+        rows += [offset + unit * (rng.integers(16, classes) - 8) for _ in range(4)]
+        rows += [offset + rng.normal(classes) * 3 for _ in range(4)]
+    return rounded(rows, dtype), rng.integers(classes, len(rows))
 
 
-def _dominating_rows(classes: int, dtype: str, rng: np.random.Generator) -> tuple[Floats, Floats]:
+def _dominating_rows(classes: int, dtype: str, rng: Draws) -> tuple[Floats, Floats]:
     """One logit far above the rest: the right one in even rows, a wrong one in odd rows."""
-    rows = rng.normal(size=(24, classes)) * 3
-    labels = rng.integers(classes, size=24)
-    height = np.geomspace(20, 1e4, 12).repeat(2)
+    rows = rng.normal((24, classes)) * 3
+    labels = rng.integers(classes, 24).astype(np.int64)
+    height = spaced(20, 1e4, 12).repeat(2)
     top = np.where(np.arange(24) % 2 == 0, labels, (labels + 1) % classes)
     rows[np.arange(24), top] = height
     return rounded(rows, dtype), labels.astype(np.float64)
 
 
-def _masked_rows(classes: int, dtype: str, rng: np.random.Generator) -> tuple[Floats, Floats]:
+def _masked_rows(classes: int, dtype: str, rng: Draws) -> tuple[Floats, Floats]:
     """Classes masked by -inf, never the label."""
     rows, labels = _margin_rows(classes, dtype, rng)
-    mask = rng.random(rows.shape) < 0.5
+    mask = rng.uniform(rows.shape) < 0.5
     mask[np.arange(len(rows)), labels.astype(int)] = False
     mask[np.arange(len(rows)), (labels.astype(int) + 1) % classes] = False
     return np.where(mask, -np.inf, rows), labels
 
 
-Rows = Callable[[int, str, np.random.Generator], tuple[Floats, Floats]]
+def _spread_rows(deviation: float) -> Rows:
+    """Logits far apart, as of a model that is sure of itself: the label any class, or, every other row, the largest."""
+
+    def make(classes: int, dtype: str, rng: Draws) -> tuple[Floats, Floats]:
+        rows = rounded(rng.normal((WIDE_ROWS, classes)) * deviation, dtype)
+        labels = rng.integers(classes, WIDE_ROWS)
+        labels[::2] = np.argmax(rows[::2], axis=1)
+        return rows, labels
+
+    return make
 
 
-def _stress(make: Rows, classes: tuple[int, ...], gammas: tuple[float, ...] = (0.5, 2.0, 5.0)) -> Family:
+def _outlier_rows(classes: int, dtype: str, rng: Draws) -> tuple[Floats, Floats]:
+    """Ordinary rows, and among them one with a logit of 60, which is not its label's."""
+    rows = rng.normal((ROWS, classes)) * 3
+    labels = rng.integers(classes, ROWS)
+    rows[ROWS // 2, (int(labels[ROWS // 2]) + 1) % classes] = 60
+    return rounded(rows, dtype), labels
+
+
+Rows = Callable[[int, str, Draws], tuple[Floats, Floats]]
+
+
+def _stress(
+    make: Rows, classes: tuple[int, ...], gammas: tuple[float, ...] = (0.5, 2.0, 5.0), name: str = ""
+) -> Family:
     """A family of categorical stress rows: label and one-hot cotangent at the same class."""
 
-    def family(function: str, dtype: str, rng: np.random.Generator) -> Iterator[Case]:
+    def family(function: str, dtype: str, rng: Draws) -> Iterator[Case]:
         if function in ELEMENTWISE or function == "nll_loss":
             return
         for count in classes:
             rows, labels = make(count, dtype, rng)
-            if count <= 10:
-                rows, labels = _filled(rows), _filled(labels)
+            rows, labels = _fitted(rows, count), _fitted(labels, count)
             yield from _with_labels(
-                function, f"{count} classes", dtype, rows, labels, gammas if count < 100 else (2.0,)
+                function, f"{name}{count} classes", dtype, rows, labels, gammas if count < 100 else (2.0,)
             )
 
     return family
@@ -189,8 +225,8 @@ def _with_labels(
 
 def _teachers(rows: Floats, dtype: str) -> Floats:
     """Logits to learn from: next to the row's own at every distance, or, every third, another row's."""
-    rng = np.random.default_rng(rows.size)
-    near = rows + rng.normal(size=rows.shape) * 10 ** rng.uniform(-8, 1, size=(len(rows), 1))
+    rng = Draws(rows.size)
+    near = rows + rng.normal(rows.shape) * rng.between(1e-8, 10, (len(rows), 1))
     near[1::9] += 300  # a constant apart
     # A class that the student has masked is masked by the teacher too: elsewhere the divergence is infinite.
     other = np.where(np.isinf(rows), rows, np.roll(rows, 1, axis=0))
@@ -199,21 +235,23 @@ def _teachers(rows: Floats, dtype: str) -> Floats:
 
 # ---------------------------------------------------------------- families
 
-Family = Callable[[str, str, np.random.Generator], Iterator[Case]]
+KINKS = (-2.9444389791664403, -1.0986122886681098)
+"""The logits whose probability is a margin of `ASYMMETRIES`: log(0.05 / 0.95) and log(0.25 / 0.75)."""
+
+Family = Callable[[str, str, Draws], Iterator[Case]]
 
 
-def _margins(function: str, dtype: str, rng: np.random.Generator) -> Iterator[Case]:
+def _margins(function: str, dtype: str, rng: Draws) -> Iterator[Case]:
     """Every margin from 1e-8 to 1e4, right and wrong; the binary functions: every logit, either answer."""
     if function not in ELEMENTWISE:
         yield from _stress(_margin_rows, (2, 3, 10), GAMMAS)(function, dtype, rng)
         return
     if function == "binary_cross_entropy":
         return
-    x = np.concatenate([margins(dtype), [0.0], rounded(rng.normal(size=64) * 10, dtype)])
+    x = np.concatenate([margins(dtype), [0.0], rounded(rng.normal(64) * 10, dtype)])
     if function == "asymmetric_loss":
-        away = np.geomspace(1e-4, 1, 12)
-        kinks = [np.log(m) - np.log1p(-m) for m in (0.05, 0.25)]
-        x = np.concatenate([x, *(rounded(kink + np.concatenate([-away, away]), dtype) for kink in kinks)])
+        away = spaced(1e-4, 1, 12)
+        x = np.concatenate([x, *(rounded(kink + np.concatenate([-away, away]), dtype) for kink in KINKS)])
     if function in TRANSFORMS:
         yield Case(function, "", "logits", dtype, {"logits": x}, cotangent=np.ones(x.shape))
         return
@@ -225,7 +263,7 @@ def _margins(function: str, dtype: str, rng: np.random.Generator) -> Iterator[Ca
         yield Case(function, "", "hard", dtype, arrays, options, "float", np.ones(logits.shape))
 
 
-def _soft(function: str, dtype: str, rng: np.random.Generator) -> Iterator[Case]:
+def _soft(function: str, dtype: str, rng: Draws) -> Iterator[Case]:
     """Soft targets and label smoothing, over the rows of the stress families; general cotangents."""
     if function in ELEMENTWISE:
         yield from _soft_binary(function, dtype, rng)
@@ -239,25 +277,25 @@ def _soft(function: str, dtype: str, rng: np.random.Generator) -> Iterator[Case]
         name = f"{classes} classes"
         if function in TRANSFORMS:
             shape = rows.shape[:-1] if function == "logsumexp" else rows.shape
-            yield Case(function, "", name, dtype, {"logits": rows}, cotangent=rounded(rng.normal(size=shape), dtype))
+            yield Case(function, "", name, dtype, {"logits": rows}, cotangent=rounded(rng.normal(shape), dtype))
             continue
         if function == "nll_loss":
             continue
-        target = rng.dirichlet(np.ones(classes), size=len(rows))
+        target = rng.shares((len(rows), classes))
         target[::3] = np.arange(classes) == labels[::3, None]
         arrays = {"logits": rows, "target": rounded(target, dtype)}
-        cotangent = rounded(rng.random(len(rows)) + 0.5, dtype)
+        cotangent = rounded(rng.uniform(len(rows)) + 0.5, dtype)
         yield Case(function, "", name, dtype, arrays, {"reduction": "none"}, "float", cotangent, ("logits", "target"))
         options = {"reduction": "none", "label_smoothing": 0.125}
         arrays = {"logits": rows, "target": labels}
         yield Case(function, "", name, dtype, arrays, options, "index", np.ones(len(rows)))
 
 
-def _soft_binary(function: str, dtype: str, rng: np.random.Generator) -> Iterator[Case]:
+def _soft_binary(function: str, dtype: str, rng: Draws) -> Iterator[Case]:
     if function in TRANSFORMS or function == "binary_cross_entropy":
         return
     x = margins(dtype)
-    y = rng.random(x.size)
+    y = rng.uniform(x.size)
     y[::5] = 0
     y[1::5] = 1
     arrays = {"logits": x, "target": rounded(y, dtype)}
@@ -266,7 +304,7 @@ def _soft_binary(function: str, dtype: str, rng: np.random.Generator) -> Iterato
         yield Case(function, "", "targets", dtype, arrays, options, "float", np.ones(x.size), ("logits", "target"))
 
 
-def _weights(function: str, dtype: str, rng: np.random.Generator) -> Iterator[Case]:
+def _weights(function: str, dtype: str, rng: Draws) -> Iterator[Case]:
     """Weights over six orders of magnitude, alpha, pos_weight.
 
     Margins end where the loss is e**-60: further out a subnormal factor times a large weight is a normal number
@@ -279,7 +317,7 @@ def _weights(function: str, dtype: str, rng: np.random.Generator) -> Iterator[Ca
     if function in PAIRED:
         rows, _ = _margin_rows(10, dtype, rng)
         rows = _filled(rows[np.max(np.abs(rows), axis=1) <= end])
-        weight = rounded(10 ** (rng.random(len(rows)) * 6 - 3), dtype)
+        weight = rounded(rng.between(1e-3, 1e3, len(rows)), dtype)
         arrays = {"logits": rows, "target": _teachers(rows, dtype), "sample_weight": weight}
         wrt = tuple(arrays)
         yield Case(function, "", "weights", dtype, arrays, {"reduction": "none"}, "float", np.ones(len(rows)), wrt)
@@ -293,24 +331,23 @@ def _weights(function: str, dtype: str, rng: np.random.Generator) -> Iterator[Ca
         arrays = {
             "logits": rows,
             "target": labels,
-            "class_weight": rounded(np.geomspace(1e-3, 1e3, 10), dtype),
-            "sample_weight": rounded(rng.random(len(rows)) + 0.5, dtype),
+            "class_weight": rounded(spaced(1e-3, 1e3, 10), dtype),
+            "sample_weight": rounded(rng.uniform(len(rows)) + 0.5, dtype),
         }
         wrt = ("logits", "class_weight", "sample_weight")
         if function == "softmax_focal_loss":
-            arrays["alpha"] = rounded(rng.random(10), dtype)
+            arrays["alpha"] = rounded(rng.uniform(10), dtype)
             wrt = (*wrt, "alpha")
         yield Case(function, "", "weights", dtype, arrays, {"reduction": "none"}, "index", np.ones(len(rows)), wrt)
         return
     x = margins(dtype)
     x = x[np.abs(x) <= end]
     if function == "binary_cross_entropy":
-        x = rounded(1 / (1 + np.exp(-x)), dtype)
-        x = x[(x > FORMATS[dtype].tiny) & (x < 1)]
+        x = _chances(dtype)
     arrays = {
         "logits": np.concatenate([x, x]),
         "target": np.repeat([1.0, 0.0], x.size),
-        "sample_weight": rounded(10 ** (rng.random(2 * x.size) * 6 - (4 if dtype == "float16" else 3)), dtype),
+        "sample_weight": rounded(rng.between(*(1e-4, 1e2) if dtype == "float16" else (1e-3, 1e3), 2 * x.size), dtype),
     }
     options: dict[str, Any] = {"reduction": "none"}
     wrt = ("logits", "sample_weight")
@@ -322,21 +359,28 @@ def _weights(function: str, dtype: str, rng: np.random.Generator) -> Iterator[Ca
     yield Case(function, "", "weights", dtype, arrays, options, "float", np.ones(2 * x.size), wrt)
 
 
-def _probabilities(function: str, dtype: str, rng: np.random.Generator) -> Iterator[Case]:
-    """Probabilities from the smallest normal to one ULP below 1."""
+def _chances(dtype: str, more: Floats | tuple[()] = ()) -> Floats:
+    """Probabilities from the smallest normal number to one ULP below 1, and some more."""
+    form = FORMATS[dtype]
+    small = spaced(form.tiny, 0.5, 60)
+    near = 1 - form.epsilon / 2 * np.unique(np.rint(spaced(1, 0.5 / form.epsilon, 30)))
+    p = np.unique(rounded(np.concatenate([small, near, more]), dtype))
+    return np.asarray(p[(p >= form.tiny) & (p < 1)])
+
+
+def _probabilities(function: str, dtype: str, rng: Draws) -> Iterator[Case]:
+    """Probabilities from the smallest normal to one ULP below 1, and the logarithms of such."""
     if function not in ("binary_cross_entropy", "nll_loss"):
         return
-    form = FORMATS[dtype]
-    small = np.geomspace(form.tiny, 0.5, 60)
-    near = 1 - form.epsilon / 2 * np.unique(np.round(np.geomspace(1, 0.5 / form.epsilon, 30)))
-    p = np.unique(rounded(np.concatenate([small, near, rng.random(30)]), dtype))
-    p = p[(p >= form.tiny) & (p < 1)]
+    p = _chances(dtype, rng.uniform(30))
     options = {"reduction": "none"}
     if function == "binary_cross_entropy":
         arrays = {"logits": np.concatenate([p, p, p]), "target": np.concatenate([p * 0 + 1, p * 0, p * 0 + 0.5])}
         yield Case(function, "", "probabilities", dtype, arrays, options, "float", np.ones(3 * p.size))
         return
-    pairs = rounded(np.stack([np.log(p), np.log1p(-p)], axis=1), dtype)
+    # The loss takes them as they are: that they are logarithms of probabilities is nothing that it looks at.
+    log_p = -spaced(FORMATS[dtype].tiny, min(700.0, FORMATS[dtype].emax * 0.69), p.size)
+    pairs = rounded(np.stack([log_p, log_p[::-1]], axis=1), dtype)
     for kind, target in (
         ("index", (np.arange(p.size) % 2).astype(np.float64)),
         ("float", rounded(np.stack([p, 1 - p], axis=1), dtype)),
@@ -345,18 +389,18 @@ def _probabilities(function: str, dtype: str, rng: np.random.Generator) -> Itera
         yield Case(function, "", kind, dtype, arrays, options, kind, np.ones(p.size))
 
 
-def _wide(function: str, dtype: str, rng: np.random.Generator) -> Iterator[Case]:
+def _wide(function: str, dtype: str, rng: Draws) -> Iterator[Case]:
     """32,000 classes."""
     if function in ELEMENTWISE or function == "nll_loss":
         return
-    rows = rng.normal(size=(4, 32_000)) * np.asarray([[0.1], [1], [4], [1]])
-    labels = rng.integers(32_000, size=4)
+    rows = rng.normal((4, 32_000)) * np.asarray([[0.1], [1], [4], [1]])
+    labels = rng.integers(32_000, 4).astype(np.int64)
     rows[2, labels[2]] = 25
     rows[3, labels[3]] = 60
     yield from _with_labels(function, "32000 classes", dtype, rounded(rows, dtype), labels.astype(np.float64), (2.0,))
 
 
-def _reductions(function: str, dtype: str, rng: np.random.Generator) -> Iterator[Case]:
+def _reductions(function: str, dtype: str, rng: Draws) -> Iterator[Case]:
     """The mean and the sum over many samples, and over some that are alike; `million` has the long ones."""
     if function in TRANSFORMS:
         return
@@ -368,49 +412,52 @@ def _reductions(function: str, dtype: str, rng: np.random.Generator) -> Iterator
     yield replace(base, name="sum of 64 alike", arrays=alike, options={**base.options, "reduction": "sum"})
 
 
-def _million(function: str, dtype: str, rng: np.random.Generator) -> Iterator[Case]:
+def _million(function: str, dtype: str, rng: Draws) -> Iterator[Case]:
     """The mean over 1e6 samples, within 2 ULP of exact: 1,000 distinct rows, drawn at random."""
     if function not in ("cross_entropy", "binary_cross_entropy_with_logits") or dtype not in ("float32", "float16"):
         return
     base = _plain(function, dtype, rng, 1_000)
-    draw = rng.integers(1_000, size=1_000_000)
+    draw = rng.integers(1_000, 1_000_000).astype(np.int64)
     arrays = {name: np.ascontiguousarray(values[draw]) for name, values in base.arrays.items()}
     yield replace(base, name="mean of 1e6", arrays=arrays, wrt=(), budget=1.0 if dtype in HALF else 2.0)
 
 
-def _plain(function: str, dtype: str, rng: np.random.Generator, count: int) -> Case:
+def _plain(function: str, dtype: str, rng: Draws, count: int) -> Case:
     """Logits as a classifier in training has them."""
     if function in BINARY:
-        x = rng.normal(size=count) * 3
-        if function == "binary_cross_entropy":
-            x = np.clip(1 / (1 + np.exp(-x)), 1e-3, 1 - 1e-3)
-        arrays = {"logits": rounded(x, dtype), "target": (rng.random(count) < 0.4).astype(np.float64)}
+        x = _binary_inputs(function, count, rng)
+        arrays = {"logits": rounded(x, dtype), "target": (rng.uniform(count) < 0.4).astype(np.float64)}
         return Case(function, "", "plain", dtype, arrays, {}, "float")
-    x = rng.normal(size=(count, 5)) * 3
+    x = rng.normal((count, 5)) * 3
     if function in PAIRED:
         x = rounded(x, dtype)
         return Case(function, "", "plain", dtype, {"logits": x, "target": _teachers(x, dtype)}, {}, "float")
     if function == "nll_loss":
-        x = x - np.log(np.sum(np.exp(x), axis=1, keepdims=True))
-    labels = rng.integers(5, size=count).astype(np.float64)
+        x = -np.abs(x)
+    labels = rng.integers(5, count)
     return Case(function, "", "plain", dtype, {"logits": rounded(x, dtype), "target": labels}, {}, "index")
 
 
-def _options(function: str, dtype: str, rng: np.random.Generator) -> Iterator[Case]:
+def _binary_inputs(function: str, size: Size, rng: Draws) -> Floats:
+    """Harmless logits; probabilities, for the loss that takes these."""
+    return 1e-3 + rng.uniform(size) * 0.998 if function == "binary_cross_entropy" else rng.normal(size) * 3
+
+
+def _options(function: str, dtype: str, rng: Draws) -> Iterator[Case]:
     """Axis, number of dimensions, masks, weights, reductions, each once, on harmless logits."""
     if function in ("sigmoid", "log_sigmoid"):
-        x = rounded(rng.normal(size=(2, 3, 4)) * 3, dtype)
+        x = rounded(rng.normal((2, 3, 4)) * 3, dtype)
         yield Case(function, "", "3-d", dtype, {"logits": x}, cotangent=np.ones(x.shape))
         return
     if function in TRANSFORMS:
         layouts: tuple[tuple[tuple[int, ...], int], ...] = (((7,), -1), ((6, 5), 0), ((2, 5, 3), 1), ((2, 3, 4, 5), -2))
         for shape, axis in layouts:
-            x = rounded(rng.normal(size=shape) * 3, dtype)
+            x = rounded(rng.normal(shape) * 3, dtype)
             out = tuple(np.delete(shape, axis)) if function == "logsumexp" else shape
             options: dict[str, Any] = {"axis": axis}
-            g = rounded(rng.normal(size=out), dtype)
+            g = rounded(rng.normal(out), dtype)
             yield Case(function, "", f"{len(shape)}-d", dtype, {"logits": x}, options, cotangent=g)
-        where = rng.random(shape) < 0.7
+        where = rng.uniform(shape) < 0.7
         where[..., 0, :] = True
         arrays = {"logits": x, "where": where.astype(np.float64)}
         yield Case(function, "", "where", dtype, arrays, options, cotangent=g)
@@ -423,12 +470,12 @@ def _options(function: str, dtype: str, rng: np.random.Generator) -> Iterator[Ca
         return
     shapes: tuple[tuple[tuple[int, ...], int], ...] = (((6,), -1), ((8, 5), -1), ((5, 8), 0), ((2, 5, 3, 2), 1))
     for shape, axis in shapes:
-        x = rng.normal(size=shape) * 3
+        x = rng.normal(shape) * 3
         if function == "nll_loss":
             x = -np.abs(x)
         lead = tuple(np.delete(shape, axis))
         classes = shape[axis]
-        labels = np.asarray(rng.integers(classes, size=lead), dtype=np.float64)
+        labels = rng.integers(classes, lead)
         arrays = {"logits": rounded(x, dtype), "target": labels}
         yield Case(function, "", f"{len(shape)}-d", dtype, arrays, {"axis": axis}, "index")
     # The last of the shapes goes on, with everything at once; what is ignored isn't masked besides.
@@ -436,17 +483,17 @@ def _options(function: str, dtype: str, rng: np.random.Generator) -> Iterator[Ca
     labels.ravel()[3] = -100
     arrays = {**arrays, "target": labels}
     full = {
-        "class_weight": rounded(rng.random(classes) + 0.25, dtype),
-        "sample_weight": rounded(rng.random(lead) + 0.25, dtype),
-        "where": (rng.random(lead) < 0.8).astype(np.float64),
+        "class_weight": rounded(rng.uniform(classes) + 0.25, dtype),
+        "sample_weight": rounded(rng.uniform(lead) + 0.25, dtype),
+        "where": (rng.uniform(lead) < 0.8).astype(np.float64),
     }
     full["where"].ravel()[3] = 1
     extra: dict[str, Any] = {} if function == "nll_loss" else {"label_smoothing": 0.25}
     if function == "softmax_focal_loss":
-        full["alpha"] = rounded(rng.random(classes), dtype)
+        full["alpha"] = rounded(rng.uniform(classes), dtype)
         extra["gamma"] = 1.5
     wrt = ("logits", "class_weight", "sample_weight") + (("alpha",) if "alpha" in full else ())
-    shares = rounded(rng.dirichlet(np.ones(classes), size=lead), dtype)
+    shares = rounded(rng.shares((*lead, classes)), dtype)
     shares = np.moveaxis(shares, -1, axis)
     for reduction in _REDUCTIONS:
         options = {"axis": axis, "reduction": reduction, **extra}
@@ -470,16 +517,16 @@ _REDUCTIONS = (
 )
 
 
-def _paired_options(function: str, dtype: str, rng: np.random.Generator) -> Iterator[Case]:
+def _paired_options(function: str, dtype: str, rng: Draws) -> Iterator[Case]:
     for shape, axis in (((6,), -1), ((8, 5), -1), ((5, 8), 0), ((2, 5, 3, 2), 1)):
-        x, t = (rounded(rng.normal(size=shape) * 3, dtype) for _ in range(2))
+        x, t = (rounded(rng.normal(shape) * 3, dtype) for _ in range(2))
         arrays = {"logits": x, "target": t}
         yield Case(function, "", f"{len(shape)}-d", dtype, arrays, {"axis": axis}, "float", None, ("logits", "target"))
     lead = tuple(np.delete(shape, axis))
     full = {
         **arrays,
-        "sample_weight": rounded(rng.random(lead) + 0.25, dtype),
-        "where": (rng.random(lead) < 0.8).astype(np.float64),
+        "sample_weight": rounded(rng.uniform(lead) + 0.25, dtype),
+        "where": (rng.uniform(lead) < 0.8).astype(np.float64),
     }
     for reduction in _REDUCTIONS:
         options = {"axis": axis, "reduction": reduction}
@@ -489,38 +536,36 @@ def _paired_options(function: str, dtype: str, rng: np.random.Generator) -> Iter
         yield Case(function, "", "dtype", dtype, arrays, {"axis": axis, "dtype": "float32"}, "float")
 
 
-def _binary_options(function: str, dtype: str, rng: np.random.Generator) -> Iterator[Case]:
+def _binary_options(function: str, dtype: str, rng: Draws) -> Iterator[Case]:
     shape: tuple[int, ...]
     for shape in ((7,), (6, 5), (2, 3, 4), (2, 3, 2, 2)):
-        x = rng.normal(size=shape) * 3
-        if function == "binary_cross_entropy":
-            x = np.clip(1 / (1 + np.exp(-x)), 1e-3, 1 - 1e-3)
-        arrays = {"logits": rounded(x, dtype), "target": (rng.random(shape) < 0.5).astype(np.float64)}
+        x = _binary_inputs(function, shape, rng)
+        arrays = {"logits": rounded(x, dtype), "target": (rng.uniform(shape) < 0.5).astype(np.float64)}
         yield Case(function, "", f"{len(shape)}-d", dtype, arrays, {}, "float")
     yield Case(function, "", "labels", dtype, arrays, {}, "index")
     yield Case(function, "", "flags", dtype, arrays, {}, "bool")
     full = {
-        "sample_weight": rounded(rng.random(shape) + 0.25, dtype),
-        "where": (rng.random(shape) < 0.8).astype(np.float64),
+        "sample_weight": rounded(rng.uniform(shape) + 0.25, dtype),
+        "where": (rng.uniform(shape) < 0.8).astype(np.float64),
     }
     wrt: tuple[str, ...] = ("logits", "sample_weight", "target")
     extra: dict[str, Any] = {}
     if function != "binary_cross_entropy":
-        full["pos_weight"] = rounded(rng.random(shape[-1]) + 0.5, dtype)
+        full["pos_weight"] = rounded(rng.uniform(shape[-1]) + 0.5, dtype)
         wrt = (*wrt, "pos_weight")
         extra["label_smoothing"] = 0.25
     if function == "sigmoid_focal_loss":
         extra |= {"alpha": 0.25, "gamma": 1.5}
-    soft = {**arrays, "target": rounded(rng.random(shape), dtype), **full}
+    soft = {**arrays, "target": rounded(rng.uniform(shape), dtype), **full}
     for reduction in _REDUCTIONS:
         yield Case(function, "", str(reduction), dtype, soft, {"reduction": reduction, **extra}, "float", None, wrt)
-    ignored = {**arrays, "target": np.where(rng.random(shape) < 0.3, -1.0, arrays["target"])}
+    ignored = {**arrays, "target": np.where(rng.uniform(shape) < 0.3, -1.0, arrays["target"])}
     yield Case(function, "", "ignore_index", dtype, ignored, {"ignore_index": -1}, "index")
     if dtype in HALF:
         yield Case(function, "", "dtype", dtype, arrays, {"dtype": "float32"}, "float")
 
 
-def _nonfinite(function: str, dtype: str, rng: np.random.Generator) -> Iterator[Case]:
+def _nonfinite(function: str, dtype: str, rng: Draws) -> Iterator[Case]:
     """NaN, infinities, ignored and weightless samples, nothing left to average."""
     inf, nan = np.inf, np.nan
     if function in ELEMENTWISE:
@@ -646,11 +691,19 @@ def _nothing_left(function: str, dtype: str, arrays: Mapping[str, Floats], kind:
     yield Case(function, "", name, dtype, empty, {"reduction": "none"}, kind, np.ones(0))
 
 
+def _spread(function: str, dtype: str, rng: Draws) -> Iterator[Case]:
+    """100 and 1,000 logits with standard deviations of 15 and 30."""
+    for deviation in (15, 30):
+        yield from _stress(_spread_rows(deviation), (100, 1000), name=f"deviation {deviation}, ")(function, dtype, rng)
+
+
 FAMILIES: dict[str, Family] = {
     "margins": _margins,
     # 1000, as many equal terms make of a sum's roundings one that grows.
     "ties": _stress(_tie_rows, (2, 10, 1000)),
     "classes": _stress(_margin_rows, (100, 1000)),
+    "spread": _spread,
+    "outlier": _stress(_outlier_rows, (10, 100)),
     "wide": _wide,
     "dominating": _stress(_dominating_rows, (10,)),
     "masked": _stress(_masked_rows, (10,)),
@@ -664,5 +717,5 @@ FAMILIES: dict[str, Family] = {
     "million": _million,
 }
 
-SLOW = ("wide", "classes", "million")
+SLOW = ("wide", "classes", "spread", "million")
 """Left out of a quick run."""

@@ -7,6 +7,8 @@ elementwise number is its logit, positive where the target is right.
 
 from __future__ import annotations
 
+from decimal import Decimal
+
 import numpy as np
 
 from arrayloss.testing import FORMATS, Case, Due, Floats, errors
@@ -17,10 +19,12 @@ FAMILIES = ("margins", "dominating", "probabilities")
 
 QUANTITIES = ("value", "d logits")
 
-NEAREST = 1e-8
 PER_DECADE = 24
 DECADES = 12
 """Margins are binned by their size, 24 bins a decade from 1e-8 to 1e4, and by their sign; bin 0 is margin 0."""
+
+EDGES = np.asarray([float(Decimal(10) ** (Decimal(i) / PER_DECADE - 8)) for i in range(PER_DECADE * DECADES)])
+"""Where each bin begins; by decimal arithmetic, which is the same on every processor."""
 
 
 def points(case: Case, got: Floats, due: Due) -> Floats:
@@ -53,10 +57,8 @@ def points(case: Case, got: Floats, due: Due) -> Floats:
 
 def binned(margin: Floats) -> Floats:
     """The bin of each margin: 0 for 0, else 1 to 288 by its size, with its sign."""
-    size = np.abs(margin)
-    with np.errstate(divide="ignore"):
-        steps = np.floor(np.log10(size / NEAREST) * PER_DECADE) + 1
-    return np.asarray(np.where(size == 0, 0, np.sign(margin) * np.clip(steps, 1, PER_DECADE * DECADES)))
+    steps = np.maximum(np.searchsorted(EDGES, np.abs(margin), side="right"), 1)
+    return np.asarray(np.where(margin == 0, 0, np.sign(margin) * steps))
 
 
 def margins(case: Case) -> Floats:

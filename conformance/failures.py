@@ -6,6 +6,7 @@ import time
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 from arrayloss.testing import Case, Floats, Implementation
 from conformance import runner
@@ -19,6 +20,9 @@ SHRUNK = 12
 
 SECONDS = 20.0
 """How long each may take: a compiler may be asked for every shape that is tried."""
+
+QUICK: dict[str, Any] = {"shrunk": 4, "seconds": 5.0}
+"""The same of a quick run."""
 
 
 @dataclass(frozen=True)

@@ -52,6 +52,12 @@ NOUGHT = 24
 
 def chosen(function: str) -> Iterator[Case]:
     """The cases that are written down, with what is due of each."""
+    for case in picked(function):
+        yield replace(case, due=budget.due(case, exact(case)))
+
+
+def picked(function: str) -> Iterator[Case]:
+    """The same, without."""
     for dtype in FORMATS:
         samples = IN_HALF if dtype in HALF else SAMPLES
         for case in cases(function, dtype, quick=True):
@@ -61,7 +67,7 @@ def chosen(function: str) -> Iterator[Case]:
                 continue
             elif case.options.get("reduction") == "none" and case.arrays["logits"].size:
                 case = _distinct(case)
-            yield replace(case, due=budget.due(case, exact(case)))
+            yield case
 
 
 def _wanted(case: Case) -> bool:
@@ -83,7 +89,7 @@ def _distinct(case: Case, most: int | None = None) -> Case:
         first.setdefault(sample.tobytes(), at)
     found = np.asarray(list(first.values()), dtype=np.intp)
     if most is not None and len(found) > most:
-        found = found[np.rint(np.linspace(0, len(found) - 1, most)).astype(np.intp)]
+        found = found[np.arange(most) * (len(found) - 1) // (most - 1)]
     return case.take(found)
 
 
@@ -134,7 +140,7 @@ def _array(values: Floats, dtype: str) -> dict[str, Any]:
 def _due(due: Due) -> dict[str, Any]:
     exact = due.exact
     high, low, scale = exact.high.ravel(), exact.low.ravel(), exact.scale.ravel()
-    high = np.where(np.abs(high) < 2.0 ** (FORMATS[due.dtype].subnormal_exponent - NOUGHT), 0, high)
+    high = np.where(np.abs(high) < np.ldexp(1.0, FORMATS[due.dtype].subnormal_exponent - NOUGHT), 0, high)
     low = np.where(high == 0, 0, low)
     entry: dict[str, Any] = {
         "dtype": due.dtype,
@@ -148,13 +154,20 @@ def _due(due: Due) -> dict[str, Any]:
         entry["magnified"] = due.magnified
     k = np.broadcast_to(due.allowance, exact.high.shape).ravel()
     if np.any(k):
-        entry["k"] = " ".join(repr(float(v)).removesuffix(".0") for v in k)
+        entry["k"] = _short(k)
+    flushable = np.broadcast_to(due.flushable, exact.high.shape).ravel()
+    if np.any(flushable):
+        entry["flushable"] = _short(flushable)
     # Only the binade of a scale matters; where it is that of the number itself there's nothing to say.
     with np.errstate(invalid="ignore"):
         binade, own = (np.frexp(np.where(np.isfinite(v), v, 0))[1] for v in (scale, high))
     if np.any((binade != own) & (scale != 0)):
         entry["scale"] = " ".join(_hex(v) for v in np.where(scale == 0, 0, np.ldexp(0.5, binade)))
     return entry
+
+
+def _short(values: Floats) -> str:
+    return " ".join(repr(float(v)).removesuffix(".0") for v in values)
 
 
 def _hex(value: float) -> str:

@@ -15,6 +15,7 @@ from arrayloss.testing import FORMATS, Case, Floats, Implementation, rounded
 from conformance import runner
 from conformance.cases import ELEMENTWISE, FUNCTIONS, PAIRED, TRANSFORMS
 from conformance.cases import ROWS as STRESS_ROWS
+from conformance.draws import Draws
 from conformance.runner import Result, Selection
 
 FAMILY = "hunted"
@@ -63,7 +64,7 @@ def hunt(implementation: Implementation, selection: Selection, seconds: float) -
 
     What is known already is measured anew, so that what has been mended is forgotten.
     """
-    rng = np.random.default_rng(selection.seed)
+    rng = Draws(selection.seed)
     known = _anew(implementation)
     functions = [f for f in selection.functions or FUNCTIONS if f != "nll_loss"]
     end = time.monotonic() + seconds
@@ -82,29 +83,30 @@ def hunt(implementation: Implementation, selection: Selection, seconds: float) -
     return [known[key] for key in sorted(known)]
 
 
-def _draw(function: str, dtype: str, parameter: float | None, rng: np.random.Generator, best: Find | None) -> Case:
+def _draw(function: str, dtype: str, parameter: float | None, rng: Draws, best: Find | None) -> Case:
     """Rows of random scale, half of them small changes of the worst row so far."""
     if function in ELEMENTWISE:
-        x = rng.choice([-1, 1], size=ROWS) * 10 ** rng.uniform(-4, 2.3, size=ROWS)
+        x = rng.signs(ROWS) * rng.between(1e-4, 200, ROWS)
         if function == "binary_cross_entropy":
-            x = 1 / (1 + np.exp(-x))
+            small = rng.between(FORMATS[dtype].epsilon / 2, 0.5, ROWS)
+            x = np.where(x < 0, small, 1 - small)
         if best is not None:
-            x[: ROWS // 2] = best.logits[0] * (1 + rng.normal(size=ROWS // 2) * 10 ** rng.uniform(-7, -1, ROWS // 2))
+            x[: ROWS // 2] = best.logits[0] * (1 + rng.normal(ROWS // 2) * rng.between(1e-7, 0.1, ROWS // 2))
         if function == "binary_cross_entropy":
             x = np.clip(x, FORMATS[dtype].tiny, 1 - FORMATS[dtype].epsilon / 2)
-        labels = rng.integers(2, size=ROWS).astype(np.float64)
+        labels = rng.integers(2, ROWS)
     else:
         rows = 2 if function in PAIRED else 1
-        classes = len(best.logits) if best is not None and rng.random() < 0.5 else rows * int(rng.choice([2, 3, 5, 10]))
-        spread = 10 ** rng.uniform(-3, 2, size=(ROWS, 1))
-        x = rng.normal(size=(ROWS, classes)) * spread
+        near = best is not None and rng.uniform(()) < 0.5
+        classes = len(best.logits) if best is not None and near else rows * int(rng.choice((2, 3, 5, 10)))
+        x = rng.normal((ROWS, classes)) * rng.between(1e-3, 100, (ROWS, 1))
         if rows == 2:
-            x[:, classes // 2 :] *= 10 ** rng.uniform(-8, 0, size=(ROWS, 1))
+            x[:, classes // 2 :] *= rng.between(1e-8, 1, (ROWS, 1))
             x[:, classes // 2 :] += x[:, : classes // 2]
         if best is not None and classes == len(best.logits):
-            change = rng.normal(size=(ROWS // 2, classes)) * 10 ** rng.uniform(-7, -1, (ROWS // 2, 1))
+            change = rng.normal((ROWS // 2, classes)) * rng.between(1e-7, 0.1, (ROWS // 2, 1))
             x[: ROWS // 2] = np.asarray(best.logits) * (1 + change)
-        labels = rng.integers(classes, size=ROWS).astype(np.float64)
+        labels = rng.integers(classes, ROWS)
     return _case(function, dtype, parameter, rounded(x, dtype), labels)
 
 

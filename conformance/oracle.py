@@ -14,14 +14,14 @@ slope.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
 from flint import arb, ctx
 
-from arrayloss.testing import FORMATS, Case, Exact, Floats, Reduce
+from arrayloss.testing import FORMATS, HALF, Case, Exact, Floats, Reduce
 from conformance.cases import BINARY, CATEGORICAL, PAIRED
 
 PROOF_BITS = 80
@@ -192,6 +192,7 @@ class _Sheet:
         size = math.prod(shape)
         self.positive: Balls = [arb(0)] * size
         self.negative: Balls = [arb(0)] * size
+        self.moved: Balls | None = None
 
     def add(self, index: int, term: arb) -> None:
         """Add a term that was computed without cancellation."""
@@ -200,10 +201,14 @@ class _Sheet:
         else:  # NaN too: it must not get lost
             self.positive[index] += term
 
-    def add_difference(self, index: int, difference: arb, larger: arb) -> None:
-        """Add a term known to be a difference of positive numbers, the larger of which is given."""
+    def add_difference(self, index: int, difference: arb, larger: arb, moved: arb | None = None) -> None:
+        """Add a term known to be a difference of positive numbers, the larger of which is given; `Exact.moved` too."""
         self.positive[index] += larger
         self.negative[index] += larger - difference
+        if moved is not None:
+            if self.moved is None:
+                self.moved = [arb(0)] * len(self.positive)
+            self.moved[index] += moved
 
     def written(self) -> Exact:
         high, low, scale = (np.zeros(len(self.positive)) for _ in range(3))
@@ -224,7 +229,10 @@ class _Sheet:
                 reference, arb(2) ** self.floor_exponent
             ):
                 raise ArithmeticError(f"entry {i} is not proven: {ball}")
-        return Exact(high.reshape(self.shape), low.reshape(self.shape), scale.reshape(self.shape))
+        moved = None
+        if self.moved is not None:
+            moved = np.asarray([float(ball) if ball.is_finite() else 0.0 for ball in self.moved]).reshape(self.shape)
+        return Exact(high.reshape(self.shape), low.reshape(self.shape), scale.reshape(self.shape), moved)
 
 
 def _non_finite(positive: arb, negative: arb) -> float:
@@ -330,7 +338,8 @@ def _like(entry: Exact, lead: tuple[int, ...], classes: int, axis: int) -> Exact
 
 
 def _map(entry: Exact, change: Callable[[Floats], Floats]) -> Exact:
-    return Exact(change(entry.high), change(entry.low), change(entry.scale))
+    moved = None if entry.moved is None else change(entry.moved)
+    return Exact(change(entry.high), change(entry.low), change(entry.scale), moved)
 
 
 # ---------------------------------------------------------------- losses
@@ -344,6 +353,8 @@ class _Sample:
     weight: arb  # what it counts for in a weighted mean, sample_weight included
     valid: bool  # neither ignored nor masked
     active: bool  # valid, and of a weight that isn't 0
+    size: arb | None = None  # what the loss's error is measured over, where that isn't the loss itself
+    moved: arb | None = None  # `Exact.moved` of the loss
 
 
 @dataclass(frozen=True)
@@ -367,7 +378,7 @@ def _reduce(case: Case, samples: list[_Sample], sample_weight: Balls, shape: tup
     if reduce.kind == "none":
         value = _Sheet(shape, case)
         for i, ball in enumerate(weighted):
-            value.add(i, ball)
+            _add_loss(value, i, ball, sample_weight[i], samples[i])
         of_loss = [(g[i] if g is not None else arb(1)) * w for i, w in enumerate(sample_weight)]
         return _Reduced(value.written(), of_loss, [arb(0)] * count)
 
@@ -375,9 +386,9 @@ def _reduce(case: Case, samples: list[_Sample], sample_weight: Balls, shape: tup
     value = _Sheet((), case)
     if reduce.kind == "Hardest":
         return _hardest(case, reduce, samples, weighted, sample_weight, outer)
-    total = _sum(weighted)
     if reduce.kind == "Sum":
-        value.add(0, total)
+        for weight, ball, sample in zip(sample_weight, weighted, samples, strict=True):
+            _add_loss(value, 0, ball, weight, sample)
         return _Reduced(value.written(), [outer * w for w in sample_weight], [arb(0)] * count)
     over = reduce.arguments.get("over", "weight")
     if over == "weight":
@@ -391,10 +402,19 @@ def _reduce(case: Case, samples: list[_Sample], sample_weight: Balls, shape: tup
     if divisor.is_zero():
         value.add(0, arb(0) if reduce.arguments.get("empty") == "zero" else arb.nan())
         return _Reduced(value.written(), [arb(0)] * count, [arb(0)] * count)
-    mean = total / divisor
-    value.add(0, mean)
+    mean = _sum(weighted) / divisor
+    for weight, ball, sample in zip(sample_weight, weighted, samples, strict=True):
+        _add_loss(value, 0, ball / divisor, weight / divisor, sample)
     pull = -outer * mean / divisor if over == "weight" else arb(0)
     return _Reduced(value.written(), [outer * w / divisor for w in sample_weight], [pull] * count)
+
+
+def _add_loss(sheet: _Sheet, at: int, term: arb, weight: arb, sample: _Sample) -> None:
+    """Add a sample's loss times its weight."""
+    if sample.size is None or sample.moved is None or not sample.active or not term.is_finite():
+        sheet.add(at, term)
+    else:
+        sheet.add_difference(at, term, abs(weight) * sample.size, abs(weight) * sample.moved)
 
 
 def _hardest(
@@ -408,7 +428,10 @@ def _hardest(
     k = min(int(str(k)), len(valid))
     chosen = sorted(valid, key=lambda i: -float(weighted[i]))[:k]
     value = _Sheet((), case)
-    value.add(0, _sum([weighted[i] for i in chosen]) / k if k else arb.nan())
+    for i in chosen:
+        _add_loss(value, 0, weighted[i] / k, sample_weight[i] / k, samples[i])
+    if not k:
+        value.add(0, arb.nan())
     of_loss = [arb(0)] * len(samples)
     for i in chosen:
         of_loss[i] = outer * sample_weight[i] / k
@@ -723,14 +746,21 @@ def _raised(element: float, p: arb, margin: float, floor_exponent: int) -> tuple
 
 
 @dataclass(frozen=True)
-class _Divergence:
-    """One sample of `sum q log(q / p)`: its derivatives, and what each one's error is measured against."""
+class _Moving:
+    """Numbers, what the error of each is measured over, and `Exact.moved` of each."""
 
-    loss: arb
-    of_logits: Balls
+    numbers: Balls
     sizes: Balls
-    of_target: Balls
-    target_sizes: Balls
+    moved: Balls
+
+
+@dataclass(frozen=True)
+class _Divergence:
+    """One sample of `sum q log(q / p)`, and its derivatives by either row."""
+
+    loss: _Moving
+    of_logits: _Moving
+    of_target: _Moving
 
 
 def _settled(row: tuple[float, ...]) -> tuple[float, ...]:
@@ -738,15 +768,31 @@ def _settled(row: tuple[float, ...]) -> tuple[float, ...]:
     return tuple(0.0 if v == math.inf else -math.inf for v in row) if math.inf in row else row
 
 
-def _divergence(x: tuple[float, ...], t: tuple[float, ...], floor_exponent: int) -> _Divergence:
+def _below_top(row: tuple[float, ...]) -> Balls:
+    """How far each number of a row is below the maximum; 0 where it isn't finite."""
+    top = arb(max(row))
+    return [top - v if math.isfinite(v) else arb(0) for v in row]
+
+
+def _divergence(x: tuple[float, ...], t: tuple[float, ...], floor_exponent: int, epsilon: float) -> _Divergence:
+    """What rounding a row's x - max does is known to first order from the derivatives: p - q by the logits.
+
+    In the loss the second order counts as well, because the first is 0 where the rows are alike: it is
+    `sum q (change of log(q / p))**2 / 2`.
+    """
     p, q = _softmax(x, floor_exponent)[0], _softmax(t, floor_exponent)[0]
-    nan = [arb.nan()] * len(x)
+    nan, nothing = [arb.nan()] * len(x), [arb(0)] * len(x)
     if not (p[0].is_finite() and q[0].is_finite()):
-        return _Divergence(arb.nan(), nan, nan, nan, nan)
-    apart = [a - b for a, b in zip(p, q, strict=True)]
+        undefined = _Moving(nan, nan, nothing)
+        return _Divergence(_Moving([arb.nan()], [arb.nan()], [arb(0)]), undefined, undefined)
+    away_x, away_t = _below_top(x), _below_top(t)
+    moved = [a * d + b * e for a, d, b, e in zip(p, away_x, q, away_t, strict=True)]
+    of_logits = _Moving(
+        [a - b for a, b in zip(p, q, strict=True)], [_max(a, b) for a, b in zip(p, q, strict=True)], moved
+    )
     if any(a.is_zero() and not b.is_zero() for a, b in zip(p, q, strict=True)):
-        sizes = [_max(a, b) for a, b in zip(p, q, strict=True)]
-        return _Divergence(arb.pos_inf(), apart, sizes, nan, nan)
+        infinite = _Moving([arb.pos_inf()], [arb.pos_inf()], [arb(0)])
+        return _Divergence(infinite, of_logits, _Moving(nan, nan, nothing))
     x, t = _settled(x), _settled(t)
     floor = arb(2) ** (floor_exponent - PROOF_BITS - _GUARD_BITS)
 
@@ -762,12 +808,22 @@ def _divergence(x: tuple[float, ...], t: tuple[float, ...], floor_exponent: int)
         return [[loss], students, [b * (r - loss) for b, r in pairs], [b * r for b, r in pairs]]
 
     (loss,), apart, of_target, shares = _proven(compute, floor)
-    # p_c - q_c is p_c times what log(p_c / q_c) is more than in the row at large, and likewise for the target: what a
-    # class has of the differences of the whole row is the larger part of such a difference.
-    whole = _sum([abs(a) for a in apart])
-    sizes = [_max(abs(a), whole * b) for a, b in zip(apart, p, strict=True)]
-    target_sizes = [_max(abs(s), b * _max(loss, whole)) for s, b in zip(shares, q, strict=True)]
-    return _Divergence(loss, apart, sizes, of_target, target_sizes)
+    whole = _sum([abs(s) for s in shares])
+    both = [d + e for d, e in zip(away_x, away_t, strict=True)]
+    mean = _sum([b * d + abs(g) * e for b, d, g, e in zip(q, both, of_target, away_t, strict=True)])
+    first = _sum([abs(a) * d + abs(g) * e for a, d, g, e in zip(apart, away_x, of_target, away_t, strict=True)])
+    second = arb(epsilon) / 4 * _sum([b * d * d for b, d in zip(q, both, strict=True)])
+    # g = q (ratio - loss) by the ratio, by its own q, and by the q and the ratios of all in the loss.
+    spread = _sum([abs(g) * e for g, e in zip(of_target, away_t, strict=True)])
+    of_q = _sum([b * e for b, e in zip(q, away_t, strict=True)])
+    target_moved = [
+        b * (d + mean + spread) + abs(g) * (e + of_q) for b, d, g, e in zip(q, both, of_target, away_t, strict=True)
+    ]
+    return _Divergence(
+        _Moving([loss], [whole], [first + second]),
+        _Moving(apart, of_logits.sizes, moved),
+        _Moving(of_target, [_max(abs(s), b * whole) for s, b in zip(shares, q, strict=True)], target_moved),
+    )
 
 
 def _paired(case: Case) -> dict[str, Exact]:
@@ -778,14 +834,18 @@ def _paired(case: Case) -> dict[str, Exact]:
     sample_weight = _per_sample(case.arrays.get("sample_weight"), lead)
     counted = _flags(case.arrays.get("where"), lead)
     floor_exponent = FORMATS[case.result_dtype].subnormal_exponent
+    epsilon = FORMATS["float32" if case.dtype in HALF else case.dtype].epsilon
     parts: list[_Divergence | None] = []
     samples: list[_Sample] = []
     for i, (x, t) in enumerate(zip(rows.reshape(count, classes), others.reshape(count, classes), strict=True)):
         active = bool(counted[i]) and not sample_weight[i].is_zero()
-        part = _divergence(tuple(map(float, x)), tuple(map(float, t)), floor_exponent) if active else None
+        part = _divergence(tuple(map(float, x)), tuple(map(float, t)), floor_exponent, epsilon) if active else None
         parts.append(part)
-        loss = arb(0) if part is None else part.loss
-        samples.append(_Sample(loss, sample_weight[i], bool(counted[i]), active))
+        if part is None:
+            samples.append(_Sample(arb(0), sample_weight[i], bool(counted[i]), active))
+        else:
+            (loss,), (size,), (moved,) = part.loss.numbers, part.loss.sizes, part.loss.moved
+            samples.append(_Sample(loss, sample_weight[i], bool(counted[i]), active, size, moved))
     reduced = _reduce(case, samples, sample_weight, lead)
     found = {"value": reduced.value}
     for name in ("logits", "target"):
@@ -794,20 +854,22 @@ def _paired(case: Case) -> dict[str, Exact]:
             if part is None:
                 continue
             pull = reduced.of_loss[i]
-            slopes, sizes = (part.of_logits, part.sizes) if name == "logits" else (part.of_target, part.target_sizes)
-            for j, (slope, size) in enumerate(zip(slopes, sizes, strict=True)):
+            slopes = part.of_logits if name == "logits" else part.of_target
+            for j, (slope, size, moved) in enumerate(zip(slopes.numbers, slopes.sizes, slopes.moved, strict=True)):
                 term, larger = pull * slope, abs(pull) * size
                 if not term.is_finite():
                     sheet.add(i * classes + j, term)
                 else:
-                    sheet.add_difference(i * classes + j, term, larger + term if term < 0 else larger)
+                    larger = larger + term if term < 0 else larger
+                    sheet.add_difference(i * classes + j, term, larger, abs(pull) * moved)
         if name in case.wrt:
             found[f"d {name}"] = _like(sheet.written(), lead, classes, case.axis)
     if "sample_weight" in case.wrt:
         sheet = _Sheet((count,), case)
         for i, part in enumerate(parts):
             if part is not None:
-                sheet.add(i, reduced.of_loss[i] / sample_weight[i] * part.loss)
+                factor = reduced.of_loss[i] / sample_weight[i]
+                _add_loss(sheet, i, factor * samples[i].loss, factor, samples[i])
                 sheet.add(i, reduced.of_weight[i])
         found["d sample_weight"] = _map(sheet.written(), lambda a: a.reshape(lead))
     return found
@@ -829,10 +891,20 @@ def _flags(values: Floats | None, shape: tuple[int, ...]) -> np.ndarray[tuple[in
     return np.asarray(np.broadcast_to(values, shape).ravel() != 0)
 
 
-def rows_of(case: Case) -> Iterator[Floats]:
-    """The samples of a case, class axis last: what a report prints as the input of a failure."""
-    x = case.arrays["logits"]
-    if case.function in BINARY or case.function in ("sigmoid", "log_sigmoid"):
-        yield from x.reshape(-1, 1)
-    else:
-        yield from np.moveaxis(x, case.axis, -1).reshape(-1, x.shape[case.axis])
+def chance(logit: float) -> float:
+    """The sigmoid of a logit."""
+    with ctx.workprec(128):
+        return float(1 / (1 + (-arb(logit)).exp())) if math.isfinite(logit) else math.nan
+
+
+def part_below(row: Sequence[float], distance: float) -> float:
+    """Of the exponentials of all but the largest number, the part that those further from it than a distance make up.
+
+    Rounded up to 20 bits, where it is not next to nothing.
+    """
+    top = max(row)
+    rest = sorted(top - v for v in row if v > -math.inf)[1:]
+    with ctx.workprec(128):
+        total = _sum([(-arb(d)).exp() for d in rest])
+        part = float(_sum([(-arb(d)).exp() for d in rest if d > distance]) / total) if rest else 0.0
+    return math.ceil(part * 2**20) / 2**20 if part > 1e-18 else 0.0

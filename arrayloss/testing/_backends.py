@@ -68,12 +68,15 @@ class Backend:
         "eager", and the library's compiler where it has one ("jax.jit", "torch.compile").
     dtypes
         The floating-point formats that it has, by name.
+    dynamic
+        Whether what torch.compile makes serves arrays of other sizes; it takes longer to make.
     """
 
     name: str
     modes: tuple[str, ...] = ("eager",)
     dtypes: tuple[str, ...] = ("float16", "float32", "float64")
     compiled: dict[Any, Loss] = field(default_factory=dict)
+    dynamic: bool = True
 
     @property
     def module(self) -> str:
@@ -101,10 +104,6 @@ class Backend:
     def owns(self, values: Any) -> bool:
         """Whether that is an array of this library on this device."""
         return type(values).__module__.split(".")[0] == self.module
-
-    def flushes(self, mode: str) -> bool:
-        """Whether the library's compiler turns subnormal numbers into 0."""
-        return False
 
     def dtype(self, name: str) -> Any:
         """The library's own dtype of that name."""
@@ -275,9 +274,6 @@ class _Torch(Backend):
     def owns(self, values: Any) -> bool:
         return super().owns(values) and str(values.device.type) == self.device
 
-    def flushes(self, mode: str) -> bool:
-        return mode == "torch.compile"
-
     def array(self, values: Floats, dtype: str) -> Any:
         return self.xp.tensor(values, dtype=self.xp.float64).to(self.dtype(dtype)).to(self.device)
 
@@ -310,14 +306,14 @@ class _Torch(Backend):
         return found | {f"auto d {name}": self.numpy(g) for name, g in gradients.items()}
 
     def compile(self, plain: Loss, loss: Loss, case: Case) -> Loss:
-        """Compile once for each set of options; sizes are dynamic, so that one graph serves many cases."""
+        """Compile once for each set of options (where not `dynamic`, anew where the sizes are others)."""
         key = (*_signature(loss, case, "torch.compile"), case.arrays["logits"].ndim)
         if key not in self.compiled:
             dynamo = importlib.import_module("torch._dynamo")
             # Every option set is a graph of its own here, and each starts from the same line of code.
             dynamo.config.recompile_limit = 10_000
             dynamo.config.accumulated_recompile_limit = 100_000
-            self.compiled[key] = self.xp.compile(plain, fullgraph=True, dynamic=True)
+            self.compiled[key] = self.xp.compile(plain, fullgraph=True, dynamic=self.dynamic or None)
         return self.compiled[key]
 
 
@@ -347,9 +343,6 @@ class _Jax(Backend):
         if type(values).__module__.split(".")[0] not in ("jax", "jaxlib"):
             return False
         return bool(next(iter(values.devices())).platform == "cpu") == (self.device == "cpu")
-
-    def flushes(self, mode: str) -> bool:
-        return True  # every operation goes through XLA
 
     def dtype(self, name: str) -> Any:
         return getattr(self.xp.numpy, name)

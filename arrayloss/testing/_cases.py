@@ -170,16 +170,12 @@ def _near(case: Case, name: str, values: Floats, position: tuple[int, ...], term
     return [float(v).hex() for v in np.ravel(values)[:12]]
 
 
-def fault(found: Measurement, budget: float, flushes: bool) -> str:
-    """What is wrong with the numbers measured, in words; nothing where nothing is.
-
-    A subnormal number that was flushed is a fault only where the library doesn't flush.
-    """
+def fault(found: Measurement, budget: float) -> str:
+    """What is wrong with the numbers measured, in words; nothing where nothing is."""
     said = [
         f"{found.over} over {budget:g} ULP" if found.over else "",
         f"{found.lost} lost" if found.lost else "",
         f"{found.spurious} NaN or inf for a finite number" if found.spurious else "",
         f"{found.missing} not NaN or inf as due" if found.missing else "",
-        f"{found.flushed} flushed" if found.flushed and not flushes else "",
     ]
     return f"{', '.join(filter(None, said))} of {found.count}" if any(said) else ""

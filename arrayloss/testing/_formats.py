@@ -6,6 +6,7 @@ container serves bfloat16 too, which NumPy doesn't have.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,7 +27,7 @@ class Format:
     @property
     def tiny(self) -> float:
         """The smallest positive normal number."""
-        return float(2.0**self.emin)
+        return math.ldexp(1.0, self.emin)
 
     @property
     def subnormal_exponent(self) -> int:
@@ -36,12 +37,12 @@ class Format:
     @property
     def largest(self) -> float:
         """The largest finite number."""
-        return float((2.0 - 2.0 ** (1 - self.precision)) * 2.0**self.emax)
+        return math.ldexp(2.0 - self.epsilon, self.emax)
 
     @property
     def epsilon(self) -> float:
         """The distance from 1 to the next larger number."""
-        return float(2.0 ** (1 - self.precision))
+        return math.ldexp(1.0, 1 - self.precision)
 
 
 FORMATS = {

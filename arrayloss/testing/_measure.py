@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -15,12 +15,14 @@ class Exact:
     """An array of exact numbers as `high + low`, and the size against which each one's error is measured.
 
     `scale` is the number's own magnitude, except where it is a difference P - Q of positive numbers and the contract
-    forgives the cancellation: there it is max(P, Q).
+    forgives the cancellation: there it is max(P, Q). `moved` is by how much each number moves at the most, and to first
+    order, where every logit moves by its distance from the row's maximum; None where the contract asks for no such.
     """
 
     high: Floats
     low: Floats
     scale: Floats
+    moved: Floats | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,6 +43,9 @@ class Due:
         How many exponentials are added up in one number.
     magnified
         What one of them is multiplied by, at the most.
+    flushable
+        Which part of each number is made of exponentials that are no normal numbers, 0 to 1: it may be missing.
+        Broadcasts to the numbers.
     """
 
     exact: Exact
@@ -49,6 +54,7 @@ class Due:
     allowance: Floats
     terms: int
     magnified: float = 1.0
+    flushable: Floats = field(default_factory=lambda: np.zeros(()))
 
 
 @dataclass(frozen=True)
@@ -65,14 +71,13 @@ class Measurement:
     worst_at
         Position (flat) of the number to look at first: a fault of kind, else the largest error after k.
     lost
-        Zeros where the exact result is a normal number.
+        Zeros where the exact result is a normal number, and not made of exponentials alone that are none.
     spurious
         NaN or inf where the exact result is finite and representable.
     missing
         Anything else where the exact result is NaN or infinite.
     flushed
-        Zeros where the exact result is a subnormal number; where a compiler flushes, also what is off in such a one
-        because terms of it were flushed.
+        Numbers that are over budget because exponentials below the smallest normal number became 0.
     over
         How many numbers are over budget.
     """
@@ -109,15 +114,14 @@ def measure(
     allowance: Floats,
     terms: int = 1,
     magnified: float = 1.0,
-    *,
-    flushes: bool = False,
+    flushable: Floats | float = 0.0,
 ) -> Measurement:
     """Compare with the exact numbers.
 
     `base` is the budget in ULP, `allowance` what conditioning adds to it. A number is the sum of up to `terms`
     exponentials: where it is itself no normal number, each of these has been rounded to a multiple of the smallest
-    subnormal number; where the compiler `flushes` them, they may have become 0. So may a number that is then
-    `magnified` by the formula itself. Half types are computed in float32.
+    subnormal number, or has become 0, as compilers and processors have it. So may a number that is then `magnified` by
+    the formula itself, and so may the part of a normal number that is `flushable`. Half types are computed in float32.
     """
     if got.shape != exact.high.shape:
         raise ValueError(f"shape {got.shape} came back, {exact.high.shape} was due")
@@ -135,10 +139,13 @@ def measure(
     missing = ~defined & ~((got == exact.high) | (np.isnan(got) & np.isnan(exact.high)))
     over = finite & (error > base + allowance)
     zero = over & (got == 0)
-    gone = (
-        flushes & over & (size < magnified * form.tiny) & (error * spacing(_size(exact), dtype) <= terms * least.tiny)
-    )
-    flushed = (zero & (size < form.tiny)) | gone
+    off = error * spacing(_size(exact), dtype)
+    small = (size < magnified * form.tiny) & (off <= terms * least.tiny)
+    part = np.broadcast_to(flushable, got.shape)
+    # With what may be missing of it, a number is off by no more than that and its budget; 0 is all of it.
+    with np.errstate(invalid="ignore"):
+        missing_part = off - (base + allowance) * spacing(_size(exact), dtype) <= part * size
+    flushed = over & (small | np.where(got == 0, (size < form.tiny) | (part == 1), missing_part))
     lost = zero & ~flushed
     counted = finite & ~flushed
     beyond = np.where(counted, np.maximum(error - allowance, 0), 0)

@@ -113,6 +113,9 @@ def _due(entry: dict[str, Any]) -> Due:
         _shaped(k, entry),
         entry["terms"],
         entry.get("magnified", 1.0),
+        _shaped([float(number) for number in entry["flushable"].split()], entry)
+        if "flushable" in entry
+        else np.zeros(()),
     )
 
 
