@@ -1,8 +1,10 @@
 """Classification losses, written once against the Python array API standard, for any array."""
 
-from arrayloss._activations import log_sigmoid, log_softmax, logsumexp, sigmoid, softmax
-from arrayloss._gradients import grad, value_and_grad
-from arrayloss._losses import (
+import importlib
+
+from arrayloss.functions import log_sigmoid, log_softmax, logsumexp, sigmoid, softmax
+from arrayloss.gradients import grad, objective, value_and_grad
+from arrayloss.losses import (
     asymmetric_loss,
     binary_cross_entropy,
     binary_cross_entropy_with_logits,
@@ -13,8 +15,20 @@ from arrayloss._losses import (
     sigmoid_focal_loss,
     softmax_focal_loss,
 )
-from arrayloss._objective import objective
-from arrayloss._reductions import Hardest, Mean, Sum
+from arrayloss.reductions import Hardest, Mean, Sum
+
+_SUBMODULES = ("compat", "extending", "nn", "testing")
+
+
+def __getattr__(name: str) -> object:
+    if name in _SUBMODULES:
+        return importlib.import_module(f"arrayloss.{name}")
+    raise AttributeError(f"module 'arrayloss' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *_SUBMODULES]
+
 
 __version__ = "0.1.0"
 

@@ -2,69 +2,100 @@
 
 from __future__ import annotations
 
+import numbers
 from typing import Any
 
-from arrayloss._libraries import Library, library_of
-from arrayloss._modes import Array, Namespace
+import numpy as np
+
+from arrayloss._backends import Backend, backend_of
+from arrayloss._kernels.ops import Array, Namespace
 
 
-def library(first: Array, name: str = "logits", /, **others: Array | None) -> Library:
-    """The library that all of the arrays share; raises where they do not."""
-    ours = _library(name, first)
+def backend(first: Array, name: str = "logits", /, **others: Array | None) -> Backend:
+    """The backend that all of the arrays share; raises where they do not."""
+    ours = _backend(name, first)
     if not is_real(ours, first):
         raise TypeError(
-            f"{name} must be an array of real floating-point numbers, not of {first.dtype}; "
-            f"cast it first, for example to float32"
+            f"{name} must be an array of real floating-point numbers ({', '.join(SERVED)}), not of "
+            f"{_name(first.dtype)}; cast it first, for example to float32"
         )
+    _served(ours, name, first)
     device = ours.device(first)
     for other, array in others.items():
         if array is None:
             continue
         shared(ours, name, other, array)
+        _served(ours, other, array)
         at = ours.device(array)
         if at is not None and device is not None and at != device:
             raise ValueError(f"{name} is on device {device} and {other} on {at}; move them to one device")
     return ours
 
 
-def shared(ours: Library, name: str, other: str, array: Array) -> None:
-    """`array` is one of our library's, as that of `name` is."""
+def _served(backend: Backend, name: str, x: Array) -> None:
+    """An array of the kinds that the library computes with."""
+    refused = backend.refused(x)
+    if refused:
+        raise backend.refusal(f"{name} is {refused}")
+
+
+def shared(ours: Backend, name: str, other: str, array: Array) -> None:
+    """`array` is one of our library's, as that of `name` is, and of real numbers."""
     if not ours.owns(array):
         raise TypeError(
-            f"{name} is an array of {ours.name} and {other} one of {_library(other, array).name}; "
+            f"{name} is an array of {ours.name} and {other} one of {_backend(other, array).name}; "
             f"pass arrays of one library"
         )
+    if not ours.isdtype(array.dtype, ("bool", "integral", "real floating")):
+        raise TypeError(f"{other} must be an array of real numbers, not of {array.dtype}")
 
 
-def real_dtype(library: Library, dtype: Any) -> None:
+def real_dtype(backend: Backend, dtype: Any) -> None:
     """A floating-point dtype, as the library itself writes it."""
     try:
-        real = library.isdtype(dtype, "real floating")
+        real = backend.isdtype(dtype, "real floating")
     except (AttributeError, TypeError):
         real = False
-    if not real:
+    if not real or not _served_dtype(dtype):
         raise TypeError(
-            f"dtype must be one of {library.name}'s own real floating-point dtypes, such as its float32, not {dtype!r}"
+            f"dtype must be one of {backend.name}'s own real floating-point dtypes ({', '.join(SERVED)}), not {dtype!r}"
         )
 
 
-def is_real(library: Library, x: Array) -> bool:
-    """Whether `x` is of real floating-point numbers."""
+SERVED = ("float16", "bfloat16", "float32", "float64")
+
+
+def _served_dtype(dtype: Any) -> bool:
+    """Whether the formulas are for a floating-point dtype: neither wider nor narrower than those served."""
+    name = str(getattr(dtype, "name", dtype)).rpartition(".")[2]
+    return not name.startswith(("float8", "float4", "float96", "float128", "longdouble"))
+
+
+def _name(dtype: Any) -> str:
+    """The name of a dtype, and that of a wide one on any machine."""
+    return f"longdouble ({dtype})" if str(dtype).startswith(("float96", "float128")) else str(dtype)
+
+
+def is_real(backend: Backend, x: Array) -> bool:
+    """Whether `x` is of real floating-point numbers, of a dtype that is served."""
+    if not _served_dtype(x.dtype):
+        return False
     try:
-        return library.isdtype(x.dtype, "real floating")
+        return backend.isdtype(x.dtype, "real floating")
     except TypeError:
         # NumPy's isdtype refuses the dtypes of ml_dtypes (bfloat16), which NumPy's own functions don't know either.
         return False
 
 
-def _library(name: str, x: Any) -> Library:
-    library = library_of(x)
-    if library is None:
+def _backend(name: str, x: Any) -> Backend:
+    backend = backend_of(x)
+    if backend is None:
         raise TypeError(
             f"{name} must be an array (of NumPy, PyTorch, JAX, CuPy, or any other library of the array API "
             f"standard), not {_said(x)}"
+            + ("; make an array of it, for example by asarray" if isinstance(x, (list, tuple)) else "")
         )
-    return library
+    return backend
 
 
 def _said(x: Any) -> str:
@@ -72,10 +103,9 @@ def _said(x: Any) -> str:
     return "None" if x is None else f"{x!r}" if isinstance(x, (bool, int, float, str)) else f"a {type(x).__name__}"
 
 
-def class_axis(axis: int, ndim: int) -> int:
+def class_axis(axis: Any, ndim: int) -> int:
     """`axis` counted from the front."""
-    if isinstance(axis, bool) or not isinstance(axis, int):
-        raise TypeError(f"axis must be an int, not {_said(axis)}")
+    axis = integer("axis", axis)
     if ndim == 0:
         raise ValueError("there must be at least one dimension, the class axis; this array is 0-dimensional")
     if not -ndim <= axis < ndim:
@@ -83,36 +113,81 @@ def class_axis(axis: int, ndim: int) -> int:
             f"axis {axis} is out of range: the array has {ndim} dimension{'s'[: ndim > 1]}, so axis must be from "
             f"{-ndim} to {ndim - 1}"
         )
-    return axis % ndim
+    return int(axis % ndim)
 
 
-def fraction(name: str, value: float) -> float:
+def scalar(value: Any) -> Any:
+    """A real scalar as a Python number, whatever it is given as; anything else, a traced scalar too, as it is."""
+    if isinstance(value, (bool, int)) or value is None or type(value) is float:
+        return value
+    if isinstance(value, numbers.Real):
+        return value.__index__() if isinstance(value, numbers.Integral) else float(value)
+    if getattr(value, "shape", None) == ():
+        backend = backend_of(value)
+        if backend is not None and backend.is_constant(value):
+            number = value.item() if hasattr(value, "item") else float(value)
+            return value if isinstance(number, complex) else number
+    return value
+
+
+def fraction(name: str, value: Any) -> Any:
     """A number in [0, 1]."""
     number = real(name, value)
-    if not 0 <= number <= 1:
+    if not traced(number) and not 0 <= number <= 1:
         raise ValueError(f"{name} must be between 0 and 1, not {value!r}")
     return number
 
 
-def real(name: str, value: float) -> float:
-    """A Python number."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise TypeError(f"{name} must be a Python number, not {_said(value)}")
-    return value
+def real(name: str, value: Any) -> Any:
+    """A real number; a traced 0-d array stays one, and is not looked at."""
+    number = scalar(value)
+    if traced(number) and not is_complex(number):
+        return number
+    if isinstance(number, bool) or not isinstance(number, (int, float)):
+        raise TypeError(f"{name} must be a real number, not {_said(value)}")
+    return number
 
 
-def at_least(name: str, least: float, value: float) -> float:
+def traced(value: Any) -> bool:
+    """Whether a scalar option is an array, not a number."""
+    return not isinstance(value, (int, float)) and getattr(value, "shape", None) == () and hasattr(value, "dtype")
+
+
+def is_complex(value: Array) -> bool:
+    """Whether an array is of complex numbers."""
+    return "complex" in str(value.dtype)
+
+
+def at_least(name: str, least: float, value: Any) -> Any:
     """A finite number from `least` up."""
     number = real(name, value)
-    if not least <= number < float("inf"):
+    if not traced(number) and not least <= number < float("inf"):
         raise ValueError(f"{name} must be a finite number of at least {least}, not {value!r}")
     return number
 
 
-def focusing(gamma: float, name: str = "gamma") -> float:
+def focusing(gamma: Any, name: str = "gamma") -> Any:
     """An exponent >= 0; a whole one as an int, since x ** 2 is a product where x ** 2.0 may be a pow."""
     number = at_least(name, 0, gamma)
-    return int(number) if number == int(number) else number
+    return number if traced(number) or number != int(number) else int(number)
+
+
+def integer(name: str, value: Any, hint: str = "") -> int:
+    """An int, of Python or another library."""
+    if isinstance(value, bool) or not hasattr(value, "__index__"):
+        raise TypeError(f"{name} must be an int{hint}, not {_said(value)}")
+    return int(value.__index__())
+
+
+def label(name: str, value: Any) -> int | None:
+    """A label, or None."""
+    return None if value is None else integer(name, value, ", or None where no label is ignored")
+
+
+def number(name: str, x: Array) -> None:
+    """A 0-d array."""
+    if x.ndim != 0:
+        raise ValueError(f"{name} must be a number or a 0-d array, not an array of shape {tuple(x.shape)}")
 
 
 def same_shape(
@@ -132,7 +207,7 @@ def same_shape(
 
 def broadcastable(name: str, shape: tuple[int, ...], to: tuple[int, ...]) -> None:
     padded = (1,) * (len(to) - len(shape)) + tuple(shape)
-    if len(shape) > len(to) or any(n not in (1, m) for n, m in zip(padded, to, strict=True)):
+    if len(shape) > len(to) or any(n != 1 and n != m for n, m in zip(padded, to, strict=True)):
         raise ValueError(
             f"{name} has shape {tuple(shape)}, which does not broadcast to {tuple(to)}, the shape of what it applies to"
         )
@@ -152,16 +227,82 @@ def given(name: str, x: Any) -> Any:
     return x
 
 
-def within(name: str, library: Library, x: Array) -> None:
-    """Every element in [0, 1]; `x` can be looked at."""
-    xp = library.xp
+def within(name: str, backend: Backend, x: Array) -> None:
+    """Every element in [0, 1]; `x` may be inspected."""
+    xp = backend.xp
     wrong = (x < 0) | (x > 1)
     if bool(xp.any(wrong)):
-        worst = float(xp.reshape(x, (-1,))[int(xp.argmax(xp.astype(xp.reshape(wrong, (-1,)), xp.int8)))])
+        worst = float(_first(xp, wrong, x)[1])
         raise ValueError(f"{name} must be between 0 and 1, not {worst:g}")
 
 
-def ignored(ignore_index: Any) -> None:
-    """A label, or None."""
-    if ignore_index is not None and not hasattr(ignore_index, "__index__"):
-        raise TypeError(f"ignore_index must be an int, or None where no label is ignored, not {_said(ignore_index)}")
+def per_class(shape: tuple[int, ...], axis: int | None, **options: Array | None) -> None:
+    """Arrays with one number for each class."""
+    for name, values in options.items():
+        if values is not None:
+            same_shape(name, values.shape, (shape[axis or 0],), shape, "there is one number for each class")
+
+
+def class_target(
+    backend: Backend, target: Array, shape: tuple[int, ...], axis: int | None, given_axis: int, ignore_index: Any
+) -> bool:
+    """Whether a target is labels, not probabilities, of the shape that goes with logits of `shape`."""
+    labels = tuple(n for i, n in enumerate(shape) if i != axis)
+    if backend.isdtype(target.dtype, "integral"):
+        why = f"integers are labels, without the class axis (axis {given_axis}), and one-hot targets floats"
+        if tuple(target.shape) != labels:
+            others = [i for i in range(len(shape)) if (*shape[:i], *shape[i + 1 :]) == tuple(target.shape)]
+            why = f"these are labels for axis={others[0]}; {why}" if others else why
+        same_shape("target", target.shape, labels, shape, why)
+        return True
+    if not backend.isdtype(target.dtype, "real floating"):
+        raise TypeError(f"target must be integer labels or floating-point probabilities, not {target.dtype}")
+    if target.ndim == len(labels) and tuple(target.shape) == labels:
+        raise ValueError(
+            f"target has shape {labels}, that of labels, but is of {target.dtype}: labels must be integers, so cast "
+            f"them, as by target.astype(int); probabilities have shape {tuple(shape)}, one number for each logit"
+        )
+    same_shape("target", target.shape, shape, shape, "probabilities have one number for each logit")
+    if ignore_index not in (None, -100):
+        raise ValueError(
+            f"ignore_index={ignore_index} is for integer labels and has no effect on probabilities: leave samples out "
+            f"with where= or sample_weight="
+        )
+    return False
+
+
+def answer_target(backend: Backend, target: Array, shape: tuple[int, ...]) -> None:
+    """A binary target."""
+    same_shape("target", target.shape, shape, shape, "the loss is elementwise")
+
+
+def holds(backend: Backend, given: Any, dtype: Any, value: int) -> bool:
+    """Whether an integer can be in an array of dtype `given`, and be compared with one of `dtype`."""
+    for one in (given, dtype):
+        least, most = backend.integers(one)
+        if not least <= value <= most:
+            return False
+    return True
+
+
+def refuse(backend: Backend, wrong: Array, values: Array, what: str, allowed: str) -> None:
+    """Raise for the first element that is wrong, if there is one."""
+    xp = backend.xp
+    if not bool(xp.any(wrong)):
+        return
+    first, value = _first(xp, wrong, values)
+    # By NumPy, as torch converts no uint64 that is large.
+    number = f"{float(value):g}" if backend.isdtype(value.dtype, "real floating") else f"{int(np.asarray(value))}"
+    position: list[int] = []
+    for n in reversed(wrong.shape):
+        first, i = divmod(first, n)
+        position.insert(0, i)
+    at = f" at position {tuple(position)}" if position else ""
+    raise ValueError(f"{what} {number}{at} is out of range: {allowed}")
+
+
+def _first(xp: Namespace, wrong: Array, values: Array) -> tuple[int, Array]:
+    """The flat index of the first element that is wrong, and its value."""
+    # Not nonzero: a namespace may have no shapes that depend on data.
+    first = int(xp.argmax(xp.astype(xp.reshape(wrong, (-1,)), xp.int8)))
+    return first, xp.reshape(values, (-1,))[first]

@@ -10,28 +10,83 @@ whatever the sample weights.
 
 from __future__ import annotations
 
-from typing import Any, TypeVar
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, TypeVar
 
-import arrayloss
-from arrayloss import _checks
-from arrayloss._engine import Problem
-from arrayloss._gradients import loss, problem_of
-from arrayloss.compat import _problems
+from arrayloss.compat.shared import checked, clipped_answers, clipped_rows, focal, focal_penalty
+from arrayloss.extending import (
+    BinaryLink,
+    CrossEntropy,
+    Forward,
+    Kernel,
+    Link,
+    Ops,
+    Penalty,
+    Problem,
+    Vjp,
+    backend_of,
+    binary,
+    categorical,
+    check_axis,
+    check_fraction,
+    check_given,
+    loss,
+    sigmoid,
+    softmax,
+)
 
 A = TypeVar("A")
 
 
-def _namespace(y_true: Any, y_pred: Any, epsilon: float) -> Any:
-    if not 0 <= _checks.real("epsilon", epsilon) < 0.5:
+def _epsilon(epsilon: Any) -> float:
+    least = check_fraction("epsilon", epsilon)
+    if least >= 0.5:
         raise ValueError(f"epsilon must be at least 0 and less than 0.5, not {epsilon!r}")
-    return _checks.library(y_pred, "y_pred", y_true=_checks.given("y_true", y_true)).xp
+    return float(least)
 
 
-def _smooth(xp: Any, y_true: Any, y_pred: Any, label_smoothing: float, classes: int) -> Any:
-    """The target, which must be of the shape of the predictions; of their dtype where there is anything to smooth."""
-    _problems.check_target("y_pred", y_pred, "y_true", y_true)
-    s = _checks.fraction("label_smoothing", label_smoothing)
-    return xp.astype(y_true, y_pred.dtype) * (1.0 - s) + s / classes if s else y_true
+def _answers(from_logits: bool, epsilon: Any) -> BinaryLink:
+    clipped = clipped_answers(_epsilon(epsilon))
+    return sigmoid if from_logits else clipped
+
+
+def _classes(from_logits: bool, epsilon: Any) -> Link:
+    clipped = clipped_rows(_epsilon(epsilon), True)
+    return softmax if from_logits else clipped
+
+
+def _of_classes(link: Link, penalty: Penalty, y_true: Any, y_pred: A, **options: Any) -> Problem[A]:
+    """The loss of a target of probabilities, or of one-hot rows of any dtype."""
+    backend = checked("y_pred", y_pred, "y_true", y_true)
+    if not backend.isdtype(y_true.dtype, "real floating"):
+        y_true = backend.astype(y_true, backend.compute_dtype(y_pred.dtype))  # type: ignore[attr-defined]
+    return categorical(link, penalty, y_pred, y_true, name="y_pred", reduction="none", **options)
+
+
+@dataclass(frozen=True)
+class _Averaged:
+    """The mean of elementwise losses over an axis."""
+
+    loss: Kernel
+    keeps_classes: ClassVar[bool] = False
+    elementwise: ClassVar[bool] = True
+
+    def forward(self, ops: Ops, x: Any, /, *inputs: Any) -> Forward:
+        value, vjps, _ = self.loss.forward(ops, x, *inputs)
+        n = x.shape[ops.axis]
+
+        def mean(vjp: Vjp | None) -> Vjp | None:
+            return vjp and (lambda g: vjp(ops.xp.broadcast_to(g / n, x.shape)))
+
+        return Forward(ops.sum(value) / n, tuple(map(mean, vjps)))
+
+
+def _averaged(problem: Problem[A], axis: int) -> Problem[A]:
+    shape = problem.shape
+    axis = check_axis(axis, len(shape))
+    if not shape[axis]:
+        raise ValueError(f"y_pred of shape {shape} has nothing along axis {axis} to take the mean of")
+    return replace(problem, kernel=_Averaged(problem.kernel), axis=axis)
 
 
 @loss
@@ -73,14 +128,9 @@ def binary_crossentropy(
     >>> keras.binary_crossentropy(np.asarray([[0, 1]]), np.asarray([[0.0, 0.0]])).round(6).tolist()
     [8.059048]
     """
-    xp = _namespace(y_true, y_pred, epsilon)
-    y = _smooth(xp, y_true, y_pred, label_smoothing, 2)
-    if from_logits:
-        problem = problem_of(arrayloss.binary_cross_entropy_with_logits)(y_pred, y, reduction="none")
-    else:
-        problem = problem_of(arrayloss.binary_cross_entropy)(y_pred, y, reduction="none")
-        problem = _problems.linked(problem, _problems.ClippedAnswers(epsilon))
-    return _problems.averaged(problem, axis)
+    checked("y_pred", y_pred, "y_true", y_true)
+    options: Any = {"name": "y_pred", "label_smoothing": label_smoothing, "reduction": "none"}
+    return _averaged(binary(_answers(from_logits, epsilon), CrossEntropy(), y_pred, y_true, **options), axis)
 
 
 @loss
@@ -125,13 +175,8 @@ def categorical_crossentropy(
     >>> keras.categorical_crossentropy(np.asarray([[0, 1, 0]]), np.asarray([[0.05, 0.95, 0]])).round(6).tolist()
     [0.051293]
     """
-    xp = _namespace(y_true, y_pred, epsilon)
-    p: Any = y_pred
-    y = xp.astype(_smooth(xp, y_true, p, label_smoothing, p.shape[_checks.class_axis(axis, p.ndim)]), p.dtype)
-    if from_logits:
-        return problem_of(arrayloss.cross_entropy)(y_pred, y, axis=axis, reduction="none")
-    problem = problem_of(arrayloss.nll_loss)(y_pred, y, axis=axis, reduction="none")
-    return _problems.linked(problem, _problems.ClippedRows(epsilon, True))
+    link = _classes(from_logits, epsilon)
+    return _of_classes(link, CrossEntropy(), y_true, y_pred, label_smoothing=label_smoothing, axis=axis)
 
 
 @loss
@@ -177,20 +222,17 @@ def sparse_categorical_crossentropy(
     >>> keras.sparse_categorical_crossentropy(y_true, y_pred, ignore_class=0).round(6).tolist()
     [0.051293, 2.302585, 0.0]
     """
-    xp = _namespace(y_true, y_pred, epsilon)
     p: Any = y_pred
-    if y_true.ndim == p.ndim and y_true.shape[_checks.class_axis(axis, p.ndim)] == 1:
-        y_true = xp.squeeze(y_true, axis=axis)
-    if not xp.isdtype(y_true.dtype, "integral"):
-        y_true = xp.astype(y_true, xp.int32)
+    backend = backend_of(p, "y_pred", y_true=check_given("y_true", y_true))
+    if y_true.ndim == p.ndim and y_true.shape[check_axis(axis, p.ndim)] == 1:
+        y_true = backend.xp.squeeze(y_true, axis=axis)
+    if not backend.isdtype(y_true.dtype, "integral"):
+        y_true = backend.astype(y_true, backend.xp.int32)
     if ignore_class is not None and not hasattr(ignore_class, "__index__"):
         raise TypeError(f"ignore_class must be an int or None, not {ignore_class!r}")
-    _problems.check_target("y_pred", p, "y_true", y_true, (axis,), labels=True)
+    checked("y_pred", p, "y_true", y_true, (axis,), labels=True)
     options: Any = {"axis": axis, "ignore_index": ignore_class, "reduction": "none"}
-    if from_logits:
-        return problem_of(arrayloss.cross_entropy)(y_pred, y_true, **options)
-    problem = problem_of(arrayloss.nll_loss)(y_pred, y_true, **options)
-    return _problems.linked(problem, _problems.ClippedRows(epsilon, True))
+    return categorical(_classes(from_logits, epsilon), CrossEntropy(), y_pred, y_true, name="y_pred", **options)
 
 
 @loss
@@ -243,12 +285,9 @@ def binary_focal_crossentropy(
     >>> keras.binary_focal_crossentropy(np.asarray([[0, 1]]), np.asarray([[0.5, 0.5]])).round(6).tolist()
     [0.173287]
     """
-    xp = _namespace(y_true, y_pred, epsilon)
-    p: Any = y_pred
-    share = alpha if apply_class_balancing else None
-    y = _smooth(xp, y_true, p, label_smoothing, 2)
-    clipped = None if from_logits else _problems.ClippedAnswers(epsilon)
-    return _problems.averaged(_problems.focal(y_pred, y, share, gamma, ("y_pred", "y_true"), clipped=clipped), axis)
+    share, link = alpha if apply_class_balancing else None, _answers(from_logits, epsilon)
+    names = ("y_pred", "y_true")
+    return _averaged(focal(y_pred, y_true, share, gamma, names, link=link, label_smoothing=label_smoothing), axis)
 
 
 @loss
@@ -300,17 +339,12 @@ def categorical_focal_crossentropy(
     >>> keras.categorical_focal_crossentropy(np.asarray([[0, 1]]), np.asarray([[0.5, 0.5]])).round(6).tolist()
     [0.043322]
     """
-    xp = _namespace(y_true, y_pred, epsilon)
     p: Any = y_pred
-    classes = p.shape[_checks.class_axis(axis, p.ndim)]
-    y = xp.astype(_smooth(xp, y_true, p, label_smoothing, classes), p.dtype)
-    if isinstance(alpha, (int, float)):
-        y, weight = alpha * y, None
-    else:
-        weight = alpha if hasattr(alpha, "ndim") else xp.asarray(alpha, dtype=p.dtype)
-        _checks.library(y_pred, "y_pred", alpha=weight)
-        _problems.check_weights("y_pred", p, "alpha", weight, axis)
-    problem = problem_of(arrayloss.softmax_focal_loss)(
-        y_pred, y, gamma=gamma, class_weight=weight, axis=axis, reduction="none"
-    )
-    return problem if from_logits else _problems.linked(problem, _problems.ClippedRows(epsilon, True))
+    backend = backend_of(p, "y_pred")
+    if not hasattr(alpha, "ndim"):
+        alpha = backend.xp.asarray(alpha, dtype=p.dtype, device=backend.device(p))
+    if alpha.ndim == 0:
+        alpha = backend.xp.broadcast_to(alpha, (p.shape[check_axis(axis, p.ndim)],))
+    checked("y_pred", p, "y_true", y_true, (axis,), alpha=alpha)
+    options = {"label_smoothing": label_smoothing, "class_weight": alpha, "axis": axis}
+    return _of_classes(_classes(from_logits, epsilon), focal_penalty(gamma), y_true, y_pred, **options)

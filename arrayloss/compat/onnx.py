@@ -9,21 +9,11 @@ from __future__ import annotations
 from typing import Any, Literal, TypeVar, overload
 
 import arrayloss
-from arrayloss import _checks
-from arrayloss._engine import Problem
-from arrayloss._gradients import loss, problem_of
-from arrayloss.compat import _problems
+from arrayloss.compat.shared import checked
+from arrayloss.extending import Problem, loss, problem
+from arrayloss.gradients import problem_of
 
 A = TypeVar("A")
-
-
-def _check(*inputs: tuple[str, Any]) -> None:
-    """The inputs of an operator: numbers for each class, labels, and a weight for each class or None."""
-    (name, x), (labels_name, labels), (weights_name, weights) = inputs
-    library = _checks.library(x, name, **{labels_name: _checks.given(labels_name, labels), weights_name: weights})
-    _problems.check_integers(labels_name, library.xp, labels)
-    _problems.check_target(name, x, labels_name, labels, (1,), labels=True)
-    _problems.check_weights(name, x, weights_name, weights, 1)
 
 
 @loss
@@ -58,9 +48,10 @@ def NegativeLogLikelihoodLoss(
     >>> float(onnx.NegativeLogLikelihoodLoss(log_p, np.asarray([0, 0]), reduction="sum"))
     2.0794415416798357
     """
-    _check(("input", input), ("target", target), ("weight", weight))
-    return problem_of(arrayloss.nll_loss)(
-        input, target, axis=1, class_weight=weight, ignore_index=ignore_index, reduction=reduction
+    checked("input", input, "target", target, (1,), labels=True, weight=weight)
+    named: Any = reduction
+    return problem(
+        arrayloss.nll_loss, input, target, axis=1, class_weight=weight, ignore_index=ignore_index, reduction=named
     )
 
 
@@ -68,9 +59,16 @@ def NegativeLogLikelihoodLoss(
 def _softmax_cross_entropy(
     scores: A, labels: Any, weights: Any = None, /, *, ignore_index: int | None = None, reduction: str = "mean"
 ) -> Problem[A]:
-    _check(("scores", scores), ("labels", labels), ("weights", weights))
-    return problem_of(arrayloss.cross_entropy)(
-        scores, labels, axis=1, class_weight=weights, ignore_index=ignore_index, reduction=reduction
+    checked("scores", scores, "labels", labels, (1,), labels=True, weights=weights)
+    named: Any = reduction
+    return problem(
+        arrayloss.cross_entropy,
+        scores,
+        labels,
+        axis=1,
+        class_weight=weights,
+        ignore_index=ignore_index,
+        reduction=named,
     )
 
 

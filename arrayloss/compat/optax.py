@@ -9,39 +9,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, TypeVar
 
 import arrayloss
-from arrayloss import _checks
-from arrayloss._engine import Layout, Problem
-from arrayloss._gradients import loss, problem_of
-from arrayloss._modes import Array, Namespace
-from arrayloss.compat import _problems
+from arrayloss.compat.shared import checked, focal
+from arrayloss.extending import Problem, backend_of, check_axis, check_given, check_mask, loss, problem
 
 A = TypeVar("A")
 Axis = int | tuple[int, ...] | None
-
-
-@dataclass(frozen=True)
-class _Several(Layout):
-    """The layout of an array whose axes were moved by `order`, and its last ones made one."""
-
-    given: tuple[int, ...]
-    order: tuple[int, ...]
-
-    def original(self, xp: Namespace, x: Array, shape: tuple[int, ...]) -> Array:
-        if shape != self.shape:
-            return super().original(xp, x, shape)
-        moved = xp.reshape(super().original(xp, x, shape), tuple(self.given[i] for i in self.order))
-        return xp.permute_dims(moved, tuple(self.order.index(i) for i in range(len(self.order))))
 
 
 def _axes(axis: Axis, ndim: int) -> tuple[int, ...]:
     """The class axes, counted from the front."""
     if axis is None:
         return tuple(range(ndim))
-    axes = tuple(_checks.class_axis(i, ndim) for i in (axis if isinstance(axis, tuple) else (axis,)))
+    axes = tuple(check_axis(i, ndim) for i in (axis if isinstance(axis, tuple) else (axis,)))
     if len(set(axes)) < len(axes):
         raise ValueError(f"axis names one axis twice: {axis}")
     return axes
@@ -51,36 +34,32 @@ def _stated(
     function: Callable[..., Any], logits: Any, labels: Any, axis: Axis, where: Any, soft: bool, **options: Any
 ) -> Problem[Any]:
     """The problem of the core's `function`: over several axes, and among some of the classes, the others at -inf."""
-    xp: Any = _checks.library(logits, labels=_checks.given("labels", labels), where=where).xp
-    shape, order = logits.shape, None
+    shape = tuple(check_given("logits", logits).shape)
     axes = _axes(axis, len(shape))
-    _problems.check_target("logits", logits, "labels", labels, axes, labels=not soft)
-    if soft and not xp.isdtype(labels.dtype, "real floating"):
-        labels = xp.astype(labels, logits.dtype)
+    backend = checked("logits", logits, "labels", labels, axes, labels=not soft)
+    backend_of(logits, where=where)
+    xp, order = backend.xp, None
+    if soft and not backend.isdtype(labels.dtype, "real floating"):
+        labels = backend.astype(labels, backend.compute_dtype(logits.dtype))
     of_classes = where is not None and where.ndim == logits.ndim
     if of_classes:
-        _checks.mask(xp, where, shape)
+        check_mask(xp, where, shape)
         where = xp.broadcast_to(where, shape)
+        logits = xp.where(where, logits, xp.full_like(logits, -float("inf")))
+        labels = xp.where(where, labels, xp.zeros_like(labels)) if soft else labels
+        where = xp.any(where, axis=axes)
     if not isinstance(axis, int):
         batch = tuple(i for i in range(len(shape)) if i not in axes)
         order, axis = batch + axes, -1
-
-        def last(x: Any) -> Any:
-            classes = math.prod([shape[i] for i in axes])
-            return xp.reshape(xp.permute_dims(x, order), (*(shape[i] for i in batch), classes))
-
-        logits, labels = last(logits), last(labels) if soft else labels
-        if of_classes:
-            where = last(where)
-    if of_classes:
-        logits = xp.where(where, logits, xp.full_like(logits, -float("inf")))
-        labels = xp.where(where, labels, xp.zeros_like(labels)) if soft else labels
-        where = xp.any(where, axis=axis)
-    problem = problem_of(function)(logits, labels, axis=axis, where=where, reduction="none", **options)
+        moved = tuple(shape[i] for i in order)
+        merged = (*moved[: len(batch)], math.prod(moved[len(batch) :]))
+        logits = xp.reshape(xp.permute_dims(logits, order), merged)
+        labels = xp.reshape(xp.permute_dims(labels, order), merged) if soft else labels
+    stated = problem(function, logits, labels, axis=axis, where=where, reduction="none", **options)
     if order is None:
-        return problem
-    layout = problem.layout
-    return replace(problem, layout=_Several(layout.shape, layout.axis, tuple(shape), order, memory=layout.memory))
+        return stated
+    back = tuple(order.index(i) for i in range(len(order)))
+    return replace(stated, restore=lambda gradient: xp.permute_dims(xp.reshape(gradient, moved), back))
 
 
 @loss
@@ -173,12 +152,9 @@ def softmax_cross_entropy_with_integer_labels(
     >>> optax.softmax_cross_entropy_with_integer_labels(x, np.asarray([0, 1])).round(4).tolist()
     [0.2761, 2.9518]
     """
-    x: Any = logits
     if axis is None:
         raise TypeError("axis must be an int or a tuple of them, not None, where labels are integers")
-    if labels is not None:
-        _problems.check_integers("labels", _checks.library(x, labels=labels).xp, labels)
-    return _stated(arrayloss.cross_entropy, x, labels, axis, where, soft=False, ignore_index=None)
+    return _stated(arrayloss.cross_entropy, logits, labels, axis, where, soft=False, ignore_index=None)
 
 
 @loss
@@ -204,9 +180,8 @@ def sigmoid_binary_cross_entropy(logits: A, labels: Any) -> Problem[A]:
     >>> optax.sigmoid_binary_cross_entropy(np.asarray([0.0, 40.0]), np.asarray([0, 1])).tolist()
     [0.6931471805599453, 4.248354255291589e-18]
     """
-    _checks.library(logits, labels=_checks.given("labels", labels))
-    _problems.check_target("logits", logits, "labels", labels)
-    return problem_of(arrayloss.binary_cross_entropy_with_logits)(logits, labels, reduction="none")
+    checked("logits", logits, "labels", labels)
+    return problem(arrayloss.binary_cross_entropy_with_logits, logits, labels, reduction="none")
 
 
 @loss
@@ -239,7 +214,7 @@ def sigmoid_focal_loss(logits: A, labels: Any, *, alpha: Any = None, gamma: floa
     >>> optax.sigmoid_focal_loss(np.zeros(2), np.asarray([1.0, 0.0])).round(6).tolist()
     [0.173287, 0.173287]
     """
-    return _problems.focal(logits, labels, alpha, gamma, ("logits", "labels"))
+    return focal(logits, labels, alpha, gamma, ("logits", "labels"))
 
 
 @loss
@@ -304,11 +279,11 @@ def smooth_labels(labels: A, alpha: Any, *, axis: Axis = -1, where: Any = None) 
     [0.25, 0.75]
     """
     x: Any = labels
-    xp: Any = _checks.library(x, "labels", where=where).xp
+    xp: Any = backend_of(x, "labels", where=where).xp
     axes = _axes(axis, x.ndim)
     classes: Any = math.prod([x.shape[i] for i in axes])
     if where is not None:
-        _checks.mask(xp, where, x.shape)
+        check_mask(xp, where, x.shape)
         classes = xp.astype(xp.sum(xp.astype(where, xp.int32), axis=axis, keepdims=True), x.dtype)
     smooth: A = (1 - alpha) * x + alpha / classes
     return smooth

@@ -6,11 +6,18 @@ from typing import Any, Literal, TypeVar
 
 import numpy as np
 
-import arrayloss
-from arrayloss import Mean, _checks
-from arrayloss._engine import Problem
-from arrayloss._gradients import loss, problem_of
-from arrayloss.compat import _problems
+from arrayloss import Mean
+from arrayloss.compat.shared import clipped_answers, clipped_rows
+from arrayloss.extending import (
+    CrossEntropy,
+    Problem,
+    backend_of,
+    binary,
+    categorical,
+    check_given,
+    check_within,
+    loss,
+)
 
 A = TypeVar("A")
 
@@ -82,41 +89,41 @@ def log_loss(
         if y_proba is not None:
             raise TypeError("y_pred is the old name of y_proba; pass one of the two")
         y_proba = y_pred
-    p: Any = _checks.given("y_proba", y_proba)
-    library = _checks.library(p, "y_proba", sample_weight=sample_weight)
-    xp: Any = library.xp
+    p: Any = check_given("y_proba", y_proba)
+    backend = backend_of(p, "y_proba", sample_weight=sample_weight)
+    xp: Any = backend.xp
     if p.ndim not in (1, 2):
         raise ValueError(f"y_proba must have shape (N, C), (N, 1) or (N,), not {tuple(p.shape)}")
-    if library.looks(p):
-        _checks.within("y_proba", library, p)
+    if backend.can_inspect(p):
+        check_within("y_proba", backend, p)
     columns = 1 if p.ndim == 1 else p.shape[1]
     eps = float(xp.finfo(p.dtype).eps)
-    y_true = _checks.given("y_true", y_true)
+    y_true = check_given("y_true", y_true)
     if not hasattr(y_true, "ndim"):
         y_true = np.asarray(y_true)
     if y_true.ndim == 2 and y_true.shape[1] > 1:
         target, classes = y_true, y_true.shape[1]
-        if not library.owns(target):
-            target = xp.asarray(np.asarray(target), device=library.device(p))
+        if not backend.owns(target):
+            target = xp.asarray(np.asarray(target), device=backend.device(p))
         target = xp.astype(target, p.dtype)
     else:
         codes, classes = _codes(y_true, labels)
-        target = xp.asarray(codes.reshape(-1), device=library.device(p))
+        target = xp.asarray(codes.reshape(-1), device=backend.device(p))
     if classes != max(columns, 2):
         raise ValueError(f"there are {classes} labels, and y_proba has {columns} columns; pass labels=")
     for name, of_samples in (("y_true", target), ("sample_weight", sample_weight)):
         if of_samples is not None and of_samples.shape[0] != p.shape[0]:
             raise ValueError(f"y_proba is of {p.shape[0]} samples and {name} of {of_samples.shape[0]}")
     weight: Any = "all" if sample_weight is None else xp.sum(sample_weight)
-    options: Any = {"ignore_index": None, "reduction": Mean(over=weight) if normalize else "sum"}
+    reduction: Any = Mean(over=weight) if normalize else "sum"
+    options: Any = {"name": "y_proba", "ignore_index": None, "reduction": reduction}
     if columns > 1:
-        problem = problem_of(arrayloss.nll_loss)(p, target, sample_weight=sample_weight, **options)
-        return _problems.linked(problem, _problems.ClippedRows(eps, False))
+        link = clipped_rows(eps, False)
+        return categorical(link, CrossEntropy(), p, target, sample_weight=sample_weight, **options)
     if target.ndim == 2:
         # Rows that say which of two are right, of which that may be both, or neither.
         right = target[:, 0] + target[:, 1]
-        sample_weight = right if sample_weight is None else right * xp.astype(sample_weight, p.dtype)
+        sample_weight = right if sample_weight is None else right * backend.astype(sample_weight, p.dtype)
         target = target[:, 1] / xp.where(right == 0, xp.ones_like(right), right)
     one, weights = (a if a is None else xp.reshape(a, p.shape) for a in (target, sample_weight))
-    problem = problem_of(arrayloss.binary_cross_entropy)(p, one, sample_weight=weights, **options)
-    return _problems.linked(problem, _problems.ClippedAnswers(eps))
+    return binary(clipped_answers(eps), CrossEntropy(), p, one, sample_weight=weights, **options)

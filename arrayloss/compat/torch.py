@@ -11,15 +11,27 @@ from __future__ import annotations
 from typing import Any, TypeVar
 
 import arrayloss
-from arrayloss import Mean, _checks, _kernels
-from arrayloss import _losses as core
-from arrayloss._engine import Problem, binary, categorical
-from arrayloss._gradients import loss
-from arrayloss._modes import Array, Traced
-from arrayloss._reductions import Reduction
-from arrayloss.compat import _problems
+from arrayloss import Mean
+from arrayloss.compat.shared import checked
+from arrayloss.extending import (
+    BinaryLink,
+    BinaryVjp,
+    CrossEntropy,
+    Ops,
+    Probability,
+    Problem,
+    backend_of,
+    binary,
+    check_broadcastable,
+    check_given,
+    given_probabilities,
+    loss,
+    problem,
+    sigmoid,
+)
 
 A = TypeVar("A")
+Array = Any
 _LEAST = 9.999999960041972e-13  # torch's 1e-12, which is a float32 for every dtype
 
 
@@ -28,14 +40,10 @@ def _implicit(x: Any, dim: int | None) -> int:
 
 
 def _cast(x: A, dtype: Any) -> A:
-    if dtype is None:
-        return x
-    xp: Any = _checks.library(x, "input").xp
-    cast: A = xp.astype(x, dtype)
-    return cast
+    return x if dtype is None else backend_of(x, "input").astype(x, dtype)
 
 
-def _reduction(size_average: bool | None, reduce: bool | None, reduction: str) -> str:
+def _reduction(size_average: bool | None, reduce: bool | None, reduction: str) -> Any:
     """`reduction`, or what the two arguments that it replaced say."""
     if size_average is None and reduce is None:
         return reduction
@@ -44,7 +52,7 @@ def _reduction(size_average: bool | None, reduce: bool | None, reduction: str) -
     return "sum" if size_average is False else "mean"
 
 
-def _over_all(reduction: str) -> str | Reduction:
+def _over_all(reduction: str) -> Any:
     return Mean(over="all") if reduction == "mean" else reduction
 
 
@@ -131,40 +139,11 @@ def logsigmoid(input: A) -> A:
     return arrayloss.log_sigmoid(input)
 
 
-def _categorical(
-    link: _kernels.RowLink,
-    input: Any,
-    target: Any,
-    weight: Any,
-    ignore_index: int,
-    reduction: str,
-    label_smoothing: float = 0.0,
-) -> Problem[Any]:
-    xp: Any = _checks.library(input, "input", target=_checks.given("target", target), weight=weight).xp
-    soft = xp.isdtype(target.dtype, "real floating")
-    if link is _kernels.given_log:
-        _problems.check_integers("target", xp, target)
+def _checked(input: Any, target: Any, weight: Any, *, soft: bool) -> int:
+    """The class axis."""
     axis = 0 if input.ndim == 1 else 1
-    _problems.check_target("input", input, "target", target, (axis,), labels=not soft)
-    _problems.check_weights("input", input, "weight", weight, axis)
-    if soft and ignore_index >= 0:
-        raise ValueError(f"ignore_index {ignore_index} goes with integer labels; a target of probabilities has none")
-    return categorical(
-        link,
-        core._CROSS_ENTROPY,
-        input,
-        target,
-        name="input",
-        label_smoothing=label_smoothing,
-        axis=axis,
-        class_weight=weight,
-        sample_weight=None,
-        where=None,
-        ignore_index=ignore_index,
-        # Labels: the sum of the weights of their classes. Probabilities: the number of samples, whatever the weights.
-        reduction=_over_all(reduction) if soft else reduction,
-        dtype=None,
-    )
+    checked("input", input, "target", target, (axis,), labels=not soft, weight=weight)
+    return axis
 
 
 @loss
@@ -207,8 +186,15 @@ def nll_loss(
     >>> float(F.nll_loss(log_p, np.asarray([0, 0]), np.asarray([3.0, 1.0])))
     1.0397207708399179
     """
-    reduction = _reduction(size_average, reduce, reduction)
-    return _categorical(_kernels.given_log, input, target, weight, ignore_index, reduction)
+    return problem(
+        arrayloss.nll_loss,
+        input,
+        target,
+        axis=_checked(input, target, weight, soft=False),
+        class_weight=weight,
+        ignore_index=ignore_index,
+        reduction=_reduction(size_average, reduce, reduction),
+    )
 
 
 @loss
@@ -257,35 +243,54 @@ def cross_entropy(
     >>> round(float(F.cross_entropy(x, np.eye(2), w)), 6)  # one-hot, and so over N = 2, not over 3 + 1
     1.183562
     """
-    reduction = _reduction(size_average, reduce, reduction)
-    return _categorical(_kernels.softmax, input, target, weight, ignore_index, reduction, label_smoothing)
-
-
-def _check_elements(input: Any, target: Any, weight: Any) -> None:
-    _checks.library(input, "input", target=_checks.given("target", target), weight=weight)
-    _problems.check_target("input", input, "target", target)
-    if weight is not None:
-        _checks.broadcastable("weight", weight.shape, input.shape)
-
-
-def _clamped_both(mode: Traced, x: Array, near: float) -> tuple[_kernels.Chance, _kernels.Chance, Any]:
-    """`_kernels.given` as torch has it: logarithms of at least -100, and x (1 - x) of at least 1e-12 in a divisor."""
-    xp = mode.xp
-    hundred = xp.full_like(x, 100.0)
-    one, zero, _ = _kernels.given.both(mode, x, near)
-
-    def pull(if_one: Array, if_zero: Array) -> Array:
-        p = x * (1 - x)
-        return (if_one * (1 - x) - if_zero * x) / xp.maximum(p, xp.full_like(p, _LEAST))
-
-    return (
-        _kernels.Chance(xp.minimum(one.surprisal, hundred), one.odds),
-        _kernels.Chance(xp.minimum(zero.surprisal, hundred), zero.odds),
-        pull,
+    soft = backend_of(input, "input").isdtype(check_given("target", target).dtype, "real floating")
+    axis = _checked(input, target, weight, soft=soft)
+    if soft and ignore_index >= 0:
+        raise ValueError(f"ignore_index {ignore_index} goes with integer labels; a target of probabilities has none")
+    named = _reduction(size_average, reduce, reduction)
+    return problem(
+        arrayloss.cross_entropy,
+        input,
+        target,
+        axis=axis,
+        class_weight=weight,
+        ignore_index=None if soft else ignore_index,
+        label_smoothing=label_smoothing,
+        # Labels: the sum of the weights of their classes. Probabilities: the number of samples, whatever the weights.
+        reduction=_over_all(named) if soft else named,
     )
 
 
-_clamped = _kernels.BinaryLink(_clamped_both, None, None)
+def _clamped_answers(ops: Ops, x: Array) -> tuple[Probability, Probability, BinaryVjp]:
+    """Logarithms of at least -100, and x (1 - x) of at least 1e-12 in a divisor."""
+    xp = ops.xp
+    at_one, at_zero, _ = given_probabilities.of_answers(ops, x)
+
+    def clamped(at: Probability) -> Probability:
+        hundred = xp.full_like(x, 100.0)
+        return Probability(
+            neg_log_p=lambda: xp.minimum(at.neg_log_p, hundred), p=lambda: at.p, one_minus_p=lambda: at.one_minus_p
+        )
+
+    def vjp(g: Array, by_one: Array, by_zero: Array) -> Array:
+        divisor = xp.maximum(x * (1 - x), xp.full_like(x, _LEAST))
+        return ops.multiply_zero_wins(g, (by_one * (1 - x) - by_zero * x) / divisor)
+
+    return clamped(at_one), clamped(at_zero), vjp
+
+
+_clamped = BinaryLink(_clamped_answers)
+
+
+def _elementwise(
+    link: BinaryLink, input: A, target: Any, weight: Any, reduction: str, pos_weight: Any = None
+) -> Problem[A]:
+    backend_of(input, "input", weight=weight, pos_weight=pos_weight)
+    checked("input", input, "target", target)
+    if weight is not None:
+        check_broadcastable("weight", weight.shape, input.shape)  # type: ignore[attr-defined]
+    options: Any = {"sample_weight": weight, "reduction": _over_all(reduction), "pos_weight": pos_weight}
+    return binary(link, CrossEntropy(), input, target, name="input", **options)
 
 
 @loss
@@ -328,19 +333,7 @@ def binary_cross_entropy(
     >>> F.binary_cross_entropy(np.asarray([0.0, 0.5]), np.asarray([1.0, 1.0]), reduction="none").tolist()
     [100.0, 0.6931471805599453]
     """
-    _check_elements(input, target, weight)
-    return binary(
-        _clamped,
-        core._CROSS_ENTROPY,
-        input,
-        target,
-        name="input",
-        sample_weight=weight,
-        where=None,
-        ignore_index=None,
-        reduction=_over_all(_reduction(size_average, reduce, reduction)),
-        dtype=None,
-    )
+    return _elementwise(_clamped, input, target, weight, _reduction(size_average, reduce, reduction))
 
 
 @loss
@@ -385,17 +378,5 @@ def binary_cross_entropy_with_logits(
     >>> float(F.binary_cross_entropy_with_logits(x, y, w))  # (log 2 + 3 log 2) / 2
     1.3862943611198906
     """
-    _check_elements(input, target, weight)
-    return binary(
-        _kernels.sigmoid,
-        core._CROSS_ENTROPY,
-        input,
-        target,
-        name="input",
-        pos_weight=pos_weight,
-        sample_weight=weight,
-        where=None,
-        ignore_index=None,
-        reduction=_over_all(_reduction(size_average, reduce, reduction)),
-        dtype=None,
-    )
+    reduction = _reduction(size_average, reduce, reduction)
+    return _elementwise(sigmoid, input, target, weight, reduction, pos_weight)

@@ -5,9 +5,8 @@ from __future__ import annotations
 from typing import Any, TypeVar
 
 from arrayloss import Mean
-from arrayloss._engine import Problem
-from arrayloss._gradients import loss
-from arrayloss.compat import _problems
+from arrayloss.compat.shared import focal
+from arrayloss.extending import Problem, loss
 
 A = TypeVar("A")
 
@@ -47,4 +46,4 @@ def sigmoid_focal_loss(
     [0.043322, 0.129965]
     """
     over = Mean(over="all") if reduction == "mean" else reduction
-    return _problems.focal(inputs, targets, None if alpha == -1 else alpha, gamma, ("inputs", "targets"), over)
+    return focal(inputs, targets, None if alpha == -1 else alpha, gamma, ("inputs", "targets"), reduction=over)

@@ -1,21 +1,23 @@
 """The losses as modules of PyTorch.
 
-Those that `torch.nn` has too are subclasses of its own: the same arguments in the same order, the same buffers and
-state_dict, and the class axis 1. Only the computation is `arrayloss.compat.torch`'s. Beside "none", "mean" and "sum",
-`reduction` may be one of `arrayloss`'s, such as `Hardest(fraction=0.5)`. Under `torch.autocast` the loss is float32, as
-torch's own is.
+The class axis is 1 (0 for a single sample). Options that are tensors become buffers: they are part of the state_dict,
+and move with the module. Where `torch.nn` has a module of the same name, this one is a subclass, with the same
+arguments, buffers and state_dict, and computes the loss by `arrayloss.compat.torch`; but `reduction` may also be one of
+`arrayloss`, such as `Hardest(fraction=0.5)`. Under `torch.autocast` the loss is float32, as in torch.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import torch
 from torch import Tensor
 
 import arrayloss
-from arrayloss import _checks
+from arrayloss import Hardest, Mean, Sum
 from arrayloss.compat import torch as F
+from arrayloss.extending import documented, problem
+from arrayloss.losses import Scalar
 
 __all__ = [
     "BCELoss",
@@ -26,25 +28,28 @@ __all__ = [
     "SoftmaxFocalLoss",
 ]
 
+Reduction: TypeAlias = Literal["mean", "sum", "none"] | Mean | Sum | Hardest
 
-def _told(module: torch.nn.Module, *names: str) -> str:
-    """`name=value` of each; of a tensor, its shape."""
+
+def _options(module: torch.nn.Module, *names: str) -> str:
+    """`name=value` of each option that is not None, for the repr of the module. For a tensor, its shape."""
     values = ((name, getattr(module, name)) for name in names)
     return ", ".join(f"{k}={tuple(v.shape) if isinstance(v, Tensor) else repr(v)}" for k, v in values if v is not None)
 
 
 def _promoted(input: Tensor) -> Tensor:
-    """In float32 where autocast would have it so: a loss in float16 does not survive the scale of a GradScaler.
+    """Cast to float32 as autocast does for torch's losses: float16 is too narrow for the scale of a GradScaler.
 
     https://docs.pytorch.org/docs/stable/amp.html#cuda-ops-that-can-autocast-to-float32
     """
     return input.float() if input.dtype.itemsize == 2 and torch.is_autocast_enabled(input.device.type) else input
 
 
+@documented("categorical module")
 class CrossEntropyLoss(torch.nn.CrossEntropyLoss):
-    """`torch.nn.CrossEntropyLoss`, with every digit.
+    """`torch.nn.CrossEntropyLoss`, accurate also where the loss is close to 0.
 
-    Takes its arguments, and calls `arrayloss.compat.torch.cross_entropy`.
+    Computed by `arrayloss.compat.torch.cross_entropy`.
 
     Examples
     --------
@@ -53,6 +58,18 @@ class CrossEntropyLoss(torch.nn.CrossEntropyLoss):
     >>> CrossEntropyLoss()(torch.tensor([[0.0, 20.0]]), torch.tensor([1]))  # torch.nn's: 0
     tensor(2.0612e-09)
     """
+
+    if TYPE_CHECKING:  # torch's own, with more reductions
+
+        def __init__(
+            self,
+            weight: Tensor | None = None,
+            size_average: bool | None = None,
+            ignore_index: int = -100,
+            reduce: bool | None = None,
+            reduction: Reduction = "mean",
+            label_smoothing: float = 0.0,
+        ) -> None: ...
 
     def forward(self, input: Tensor, target: Tensor) -> Tensor:
         return F.cross_entropy(
@@ -65,13 +82,14 @@ class CrossEntropyLoss(torch.nn.CrossEntropyLoss):
         )
 
     def extra_repr(self) -> str:
-        return _told(self, "weight", "ignore_index", "reduction", "label_smoothing")
+        return _options(self, "weight", "ignore_index", "reduction", "label_smoothing")
 
 
+@documented("categorical module")
 class NLLLoss(torch.nn.NLLLoss):
     """`torch.nn.NLLLoss`.
 
-    Takes its arguments, and calls `arrayloss.compat.torch.nll_loss`.
+    Computed by `arrayloss.compat.torch.nll_loss`.
 
     Examples
     --------
@@ -81,19 +99,31 @@ class NLLLoss(torch.nn.NLLLoss):
     tensor(0.6931)
     """
 
+    if TYPE_CHECKING:  # torch's own, with more reductions
+
+        def __init__(
+            self,
+            weight: Tensor | None = None,
+            size_average: bool | None = None,
+            ignore_index: int = -100,
+            reduce: bool | None = None,
+            reduction: Reduction = "mean",
+        ) -> None: ...
+
     def forward(self, input: Tensor, target: Tensor) -> Tensor:
         return F.nll_loss(
             _promoted(input), target, self.weight, ignore_index=self.ignore_index, reduction=self.reduction
         )
 
     def extra_repr(self) -> str:
-        return _told(self, "weight", "ignore_index", "reduction")
+        return _options(self, "weight", "ignore_index", "reduction")
 
 
+@documented("binary module")
 class BCELoss(torch.nn.BCELoss):
-    """`torch.nn.BCELoss`, its clamp at -100 included.
+    """`torch.nn.BCELoss`. As in torch, no logarithm is below -100.
 
-    Takes its arguments, and calls `arrayloss.compat.torch.binary_cross_entropy`.
+    Computed by `arrayloss.compat.torch.binary_cross_entropy`.
 
     Examples
     --------
@@ -103,17 +133,28 @@ class BCELoss(torch.nn.BCELoss):
     tensor(0.6931)
     """
 
+    if TYPE_CHECKING:  # torch's own, with more reductions
+
+        def __init__(
+            self,
+            weight: Tensor | None = None,
+            size_average: bool | None = None,
+            reduce: bool | None = None,
+            reduction: Reduction = "mean",
+        ) -> None: ...
+
     def forward(self, input: Tensor, target: Tensor) -> Tensor:
         return F.binary_cross_entropy(_promoted(input), target, self.weight, reduction=self.reduction)
 
     def extra_repr(self) -> str:
-        return _told(self, "weight", "reduction")
+        return _options(self, "weight", "reduction")
 
 
+@documented("binary module")
 class BCEWithLogitsLoss(torch.nn.BCEWithLogitsLoss):
     """`torch.nn.BCEWithLogitsLoss`.
 
-    Takes its arguments, and calls `arrayloss.compat.torch.binary_cross_entropy_with_logits`.
+    Computed by `arrayloss.compat.torch.binary_cross_entropy_with_logits`.
 
     Examples
     --------
@@ -123,32 +164,29 @@ class BCEWithLogitsLoss(torch.nn.BCEWithLogitsLoss):
     tensor(2.0794)
     """
 
+    if TYPE_CHECKING:  # torch's own, with more reductions
+
+        def __init__(
+            self,
+            weight: Tensor | None = None,
+            size_average: bool | None = None,
+            reduce: bool | None = None,
+            reduction: Reduction = "mean",
+            pos_weight: Tensor | None = None,
+        ) -> None: ...
+
     def forward(self, input: Tensor, target: Tensor) -> Tensor:
         return F.binary_cross_entropy_with_logits(
             _promoted(input), target, self.weight, reduction=self.reduction, pos_weight=self.pos_weight
         )
 
     def extra_repr(self) -> str:
-        return _told(self, "weight", "pos_weight", "reduction")
+        return _options(self, "weight", "pos_weight", "reduction")
 
 
+@documented("categorical module")
 class SoftmaxFocalLoss(torch.nn.Module):
-    """`arrayloss.softmax_focal_loss`, with the class axis 1 (0 for a single sample).
-
-    Parameters
-    ----------
-    gamma : float >= 0
-        How much less an easy sample counts; 0 is the cross-entropy.
-    alpha : tensor of shape (C,), in [0, 1], optional
-        The share of each class; a buffer.
-    weight : tensor of shape (C,), optional
-        A weight for each class, which a mean divides by; a buffer.
-    ignore_index : int
-        The label of samples that don't count.
-    reduction : {"mean", "sum", "none"}, Mean, Sum or Hardest
-        From the loss of each sample to the result.
-    label_smoothing : float in [0, 1]
-        s: the target becomes (1 - s) target + s / C.
+    """The focal loss of a softmax: `arrayloss.softmax_focal_loss`.
 
     Examples
     --------
@@ -163,16 +201,27 @@ class SoftmaxFocalLoss(torch.nn.Module):
 
     def __init__(
         self,
-        gamma: float = 2.0,
+        gamma: Scalar = 2.0,
         alpha: Tensor | None = None,
         *,
         weight: Tensor | None = None,
         ignore_index: int = -100,
-        reduction: Any = "mean",
-        label_smoothing: float = 0.0,
+        reduction: Reduction = "mean",
+        label_smoothing: Scalar = 0.0,
     ) -> None:
         super().__init__()
-        self.gamma = _checks.focusing(gamma)
+        # A wrong option is an error here, not at the first step of training.
+        logits, labels = torch.zeros(1, 1, device="cpu"), torch.zeros(1, dtype=torch.int64, device="cpu")
+        problem(
+            arrayloss.softmax_focal_loss,
+            logits,
+            labels,
+            gamma=gamma,
+            label_smoothing=label_smoothing,
+            ignore_index=ignore_index,
+            reduction=reduction,
+        )
+        self.gamma = gamma
         self.register_buffer("alpha", alpha)
         self.register_buffer("weight", weight)
         self.ignore_index = ignore_index
@@ -193,24 +242,12 @@ class SoftmaxFocalLoss(torch.nn.Module):
         )
 
     def extra_repr(self) -> str:
-        return _told(self, "gamma", "alpha", "weight", "ignore_index", "reduction", "label_smoothing")
+        return _options(self, "gamma", "alpha", "weight", "ignore_index", "reduction", "label_smoothing")
 
 
+@documented("binary module")
 class SigmoidFocalLoss(torch.nn.Module):
-    """`arrayloss.sigmoid_focal_loss`.
-
-    Parameters
-    ----------
-    gamma : float >= 0
-        How much less an easy element counts; 0 is the cross-entropy.
-    alpha : float or 0-d tensor, in [0, 1], optional
-        The share of the answer 1; that of 0 is 1 - alpha. Without it both count in full. A tensor is a buffer.
-    pos_weight : tensor broadcastable to the input, optional
-        A further factor of the term of the answer 1; a buffer.
-    reduction : {"mean", "sum", "none"}, Mean, Sum or Hardest
-        From the loss of each element to the result.
-    label_smoothing : float in [0, 1]
-        s: the target becomes (1 - s) y + s / 2.
+    """The focal loss of a sigmoid: `arrayloss.sigmoid_focal_loss`.
 
     Examples
     --------
@@ -224,15 +261,24 @@ class SigmoidFocalLoss(torch.nn.Module):
 
     def __init__(
         self,
-        gamma: float = 2.0,
+        gamma: Scalar = 2.0,
         alpha: Tensor | float | None = None,
         *,
         pos_weight: Tensor | None = None,
-        reduction: Any = "mean",
-        label_smoothing: float = 0.0,
+        reduction: Reduction = "mean",
+        label_smoothing: Scalar = 0.0,
     ) -> None:
         super().__init__()
-        self.gamma = _checks.focusing(gamma)
+        logits = torch.zeros(1, device="cpu")
+        problem(
+            arrayloss.sigmoid_focal_loss,
+            logits,
+            logits,
+            gamma=gamma,
+            label_smoothing=label_smoothing,
+            reduction=reduction,
+        )
+        self.gamma = gamma
         if isinstance(alpha, Tensor):
             self.register_buffer("alpha", alpha)
         else:
@@ -253,4 +299,4 @@ class SigmoidFocalLoss(torch.nn.Module):
         )
 
     def extra_repr(self) -> str:
-        return _told(self, "gamma", "alpha", "pos_weight", "reduction", "label_smoothing")
+        return _options(self, "gamma", "alpha", "pos_weight", "reduction", "label_smoothing")

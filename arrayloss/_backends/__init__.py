@@ -6,12 +6,12 @@ from typing import Any
 
 from array_api_compat import array_namespace
 
-from arrayloss._libraries.generic import Library
+from arrayloss._backends.generic import Backend
 
-__all__ = ["Library", "library_of"]
+__all__ = ["Backend", "backend_of"]
 
 
-def library_of(x: Any) -> Library | None:
+def backend_of(x: Any) -> Backend | None:
     """The library that made the array `x`; None where `x` is no array.
 
     The module of its class tells which to ask; array-api-compat knows all others. (To ask that first would do, but
@@ -21,17 +21,17 @@ def library_of(x: Any) -> Library | None:
     root = type(x).__module__.partition(".")[0]
     module: Any = None
     if root == "numpy":
-        import arrayloss._libraries.numpy as module
+        import arrayloss._backends.numpy as module
     elif root == "torch":
-        import arrayloss._libraries.torch as module
+        import arrayloss._backends.torch as module
     elif root in ("jax", "jaxlib"):
-        import arrayloss._libraries.jax as module
+        import arrayloss._backends.jax as module
     elif root == "cupy":
-        import arrayloss._libraries.cupy as module
+        import arrayloss._backends.cupy as module
     elif root == "dask":
-        import arrayloss._libraries.dask as module
-    if module is not None and module.library.owns(x):
-        return module.library  # type: ignore[no-any-return]
+        import arrayloss._backends.dask as module
+    if module is not None and module.backend.owns(x):
+        return module.backend  # type: ignore[no-any-return]
     try:
         xp = array_namespace(x)
     except TypeError:
@@ -43,5 +43,5 @@ def library_of(x: Any) -> Library | None:
     # A subclass that is defined elsewhere (a torch.Tensor's, say) has the namespace of its base.
     for known in ("numpy", "torch", "cupy"):
         if getattr(xp, "__name__", "") == f"array_api_compat.{known}" and root != known:
-            return library_of(xp.empty(0))
-    return Library(xp)
+            return backend_of(xp.empty(0))
+    return Backend(xp)

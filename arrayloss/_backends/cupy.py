@@ -1,0 +1,51 @@
+"""CuPy: in place, on the device of the arrays, and without looking at a number, which would wait for the device."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from typing import Any
+
+import cupy
+from array_api_compat import cupy as xp
+
+from arrayloss._backends.generic import Call
+from arrayloss._backends.in_place import InPlace, InPlaceBackend
+from arrayloss._backends.rows import Block
+from arrayloss._kernels.ops import Array
+
+
+class _Ops(InPlace):
+    def number(self, value: float, like: Array) -> Array:
+        return value
+
+    def nonzero_only(self, x: Array, weight: Array) -> Array:
+        return self.xp.where(weight == 0, self.xp.zeros_like(x), x)
+
+
+class CuPy(InPlaceBackend):
+    # For memory alone.
+    block_bytes = 256 * 1024 * 1024
+
+    def owns(self, x: Any) -> bool:
+        return isinstance(x, cupy.ndarray)
+
+    def context(self, x: Array) -> AbstractContextManager[Any]:
+        # CuPy's creation functions ignore `device=` and use the current one (array-api-compat, "CuPy").
+        device: AbstractContextManager[Any] = x.device
+        return device
+
+    def can_inspect(self, *arrays: Array | None) -> bool:
+        return False
+
+    def number(self, value: float, like: Array, dtype: Any) -> Array:
+        return self.xp.full((), value, dtype=dtype)
+
+    def row_ops(self, call: Call) -> InPlace:
+        return _Ops(xp, call.dtype, 1)
+
+    def each(self, task: Any, parts: list[Block], x: Array) -> None:
+        for i, block in enumerate(parts):
+            task(i, block)
+
+
+backend = CuPy(xp)

@@ -1,0 +1,104 @@
+"""Dask: each chunk of samples by the library of its own arrays, when it is computed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import dask.array as da
+import numpy as np
+from array_api_compat.dask import array as xp
+
+from arrayloss._backends.generic import Arrays, Backend, Call
+from arrayloss._kernels.ops import Array
+
+
+def _of_chunk(x: Array) -> Backend:
+    from arrayloss._backends import backend_of
+
+    backend = backend_of(x)
+    assert backend is not None  # a chunk is an array
+    return backend
+
+
+def _value(*chunks: Array, call: Call, present: tuple[bool, ...]) -> Array:
+    backend = _of_chunk(chunks[0])
+    given = iter(chunks)
+    with backend.context(chunks[0]):
+        return backend.value(call, tuple(next(given) if p else None for p in present))
+
+
+def _gradient(*chunks: Array, call: Call, present: tuple[bool, ...]) -> Array:
+    *arrays, cotangent = chunks
+    backend = _of_chunk(arrays[0])
+    given = iter(arrays)
+    with backend.context(arrays[0]):
+        return backend.value_and_gradient(call, tuple(next(given) if p else None for p in present), cotangent)[1]
+
+
+def _take(labels: Array, values: Array) -> Array:
+    return values.reshape(-1)[labels]
+
+
+class Dask(Backend):
+    def owns(self, x: Any) -> bool:
+        return isinstance(x, da.Array)
+
+    refusal = ValueError
+
+    def refused(self, x: Array) -> str | None:
+        unknown = any(n != n for n in x.shape)
+        return "a Dask array of unknown chunk sizes: call its compute_chunk_sizes() first" if unknown else None
+
+    def can_inspect(self, *arrays: Array | None) -> bool:
+        return False
+
+    def is_constant(self, x: Array) -> bool:
+        return True  # one number, which is computed now
+
+    def device(self, x: Array) -> Any:
+        return None  # that of the chunks, which are not there yet
+
+    def number(self, value: float, like: Array, dtype: Any) -> Array:
+        return da.full((), value, dtype=dtype)  # type: ignore[no-untyped-call]
+
+    def gather(self, values: Array, labels: Array) -> Array:
+        values = values.rechunk(-1).reshape((1,) * (labels.ndim - 1) + (-1,))
+        return da.map_blocks(  # type: ignore[no-untyped-call]
+            _take, labels, values, chunks=labels.chunks, dtype=values.dtype, meta=values._meta
+        )
+
+    def value(self, call: Call, arrays: Arrays, *, summed: bool = False) -> Array:
+        keeps = call.kernel.keeps_classes
+        return self._mapped(_value, call, _aligned(call, arrays), arrays, call.dtype, keeps)
+
+    def value_and_gradient(
+        self, call: Call, arrays: Arrays, cotangent: Array, *, summed: bool = False
+    ) -> tuple[Array, Array]:
+        aligned = _aligned(call, (*arrays, cotangent))
+        gradient = self._mapped(_gradient, call, aligned, arrays, arrays[0].dtype, True)
+        return self.value(call, arrays), gradient
+
+    def _mapped(
+        self, f: Any, call: Call, aligned: tuple[Array, ...], arrays: Arrays, dtype: Any, keeps_classes: bool
+    ) -> Array:
+        x = aligned[0]
+        chunks = tuple((1,) if d == call.axis and not keeps_classes else c for d, c in enumerate(x.chunks))
+        present = tuple(a is not None for a in arrays)
+        meta = np.empty((0,) * x.ndim, dtype=dtype)
+        return da.map_blocks(  # type: ignore[no-untyped-call]
+            f, *aligned, chunks=chunks, dtype=dtype, meta=meta, call=call, present=present
+        )
+
+
+def _aligned(call: Call, arrays: Arrays) -> tuple[Array, ...]:
+    """The arrays that are there, chunked as the first is, with the class axis in one chunk."""
+    x = arrays[0] if call.axis is None else arrays[0].rechunk({call.axis: -1})
+    others = (
+        a if a.ndim != x.ndim else a.rechunk({d: c if a.shape[d] == x.shape[d] else -1 for d, c in enumerate(x.chunks)})
+        for a in arrays[1:]
+        if a is not None
+    )
+    return (x, *others)
+
+
+backend = Dask(xp)

@@ -1,0 +1,206 @@
+"""Any library with an array API namespace: whole arrays in the shape they have, and nothing but the standard."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, NamedTuple
+
+from arrayloss._kernels.ops import Array, Forward, Kernel, Namespace, Ops
+
+Arrays = tuple[Any, ...]  # the logits first; what a kernel can do without may be None
+
+
+class Call(NamedTuple):
+    """A kernel, the class axis of its arrays, from the front (None: elementwise), and the dtype to compute in."""
+
+    kernel: Kernel
+    axis: int | None
+    dtype: Any
+
+
+class Backend:
+    """How to compute with one library's arrays; the defaults suit any.
+
+    What `_problem` asks for: the facts about an array (`owns`, `device`, `can_inspect`, dtypes), sums over samples, and
+    three ways to run a kernel: `value`, `value_and_gradient` and `reduced`. Their `arrays` are the logits and the
+    kernel's other inputs, all of them with the axes of the logits.
+    """
+
+    def __init__(self, xp: Namespace) -> None:
+        self.xp = xp
+
+    # -----------------------------------------------------------------------------------------------------------
+    # Facts
+
+    @property
+    def name(self) -> str:
+        # A namespace may be any object, not a module alone.
+        name: str = getattr(self.xp, "__name__", type(self.xp).__name__)
+        return name.removeprefix("array_api_compat.").removesuffix(".numpy").removesuffix(".array")
+
+    def owns(self, x: Any) -> bool:
+        """Whether `x` is an array of this library."""
+        return hasattr(x, "__array_namespace__") and Backend(x.__array_namespace__()).name == self.name
+
+    refusal: type[Exception] = TypeError
+
+    def refused(self, x: Array) -> str | None:
+        """Why this array of the library can't be computed with, and what to pass in its place; or None."""
+        return None
+
+    def device(self, x: Array) -> Any:
+        """Where `x` lives, or None where that can't be told (under a tracer)."""
+        return x.device
+
+    def can_inspect(self, *arrays: Array | None) -> bool:
+        """Whether the numbers may be looked at, for errors: they are there, and on a CPU."""
+        return all(a is None or "cpu" in str(self.device(a)).lower() for a in arrays)
+
+    def is_constant(self, x: Array) -> bool:
+        """Whether a 0-d array can be replaced by its number."""
+        return self.can_inspect(x)
+
+    def on_tape(self, *arrays: Array | None) -> bool:
+        """Whether the library may ask for derivatives by any of `arrays`."""
+        return False
+
+    def isdtype(self, dtype: Any, kind: str | tuple[str, ...]) -> bool:
+        """The standard's `isdtype`."""
+        return bool(self.xp.isdtype(dtype, kind))
+
+    def compute_dtype(self, *dtypes: Any) -> Any:
+        """The dtype to compute in: the largest of these, and float32 at least."""
+        return self.xp.result_type(self.xp.float32, *dtypes)
+
+    def integers(self, dtype: Any) -> tuple[int, int]:
+        """The smallest and the largest integer of a dtype."""
+        info = self.xp.iinfo(dtype)
+        return int(info.min), int(info.max)
+
+    def result_dtype(self, x: Array) -> Any:
+        """That of a loss of the logits `x`, unless another is asked for."""
+        return x.dtype
+
+    def index_dtype(self, x: Array) -> Any:
+        """The dtype of indices on the device of `x`: int64, or int32 where there is no int64."""
+        return self.xp.__array_namespace_info__().default_dtypes(device=self.device(x))["indexing"]
+
+    def astype(self, x: Array, dtype: Any) -> Array:
+        """`x` as it is, or in another dtype."""
+        return x if x.dtype == dtype else self.xp.astype(x, dtype)
+
+    # -----------------------------------------------------------------------------------------------------------
+    # Numbers
+
+    def context(self, x: Array) -> AbstractContextManager[Any]:
+        """Within it nan and inf are made without a warning, on the device of `x`."""
+        # Many a library's arrays are NumPy's underneath.
+        import numpy as np
+
+        return np.errstate(all="ignore")
+
+    def comparable(self, x: Array) -> Array:
+        """Integers in a dtype in which they can be compared."""
+        return x
+
+    def span(self, x: Array) -> tuple[float, float]:
+        """The smallest and the largest element, or nan, of an array that may be inspected and has one."""
+        return float(self.xp.min(x)), float(self.xp.max(x))
+
+    def number(self, value: float, like: Array, dtype: Any) -> Array:
+        """A 0-d array on the device of `like`."""
+        return self.xp.full((), value, dtype=dtype, device=self.device(like))
+
+    def arange(self, n: int, like: Array) -> Array:
+        """0 .. n - 1, with the dtype and on the device of `like`."""
+        return self.xp.arange(n, dtype=like.dtype, device=self.device(like))
+
+    def sum(self, x: Array) -> Array:
+        """The sum of all of `x`, in float64 where the device has it: right to the last bit of a float32."""
+        info = self.xp.__array_namespace_info__()
+        double = info.dtypes(device=self.device(x), kind="real floating").get("float64")
+        return self.xp.sum(x, dtype=double or x.dtype)
+
+    def count(self, condition: Array) -> Array:
+        """How many elements are true."""
+        dtype = self.index_dtype(condition)
+        # Not count_nonzero, which array-api-strict makes an int64 even where its device has none.
+        return self.xp.sum(self.xp.astype(condition, dtype), dtype=dtype)
+
+    def gather(self, values: Array, labels: Array) -> Array:
+        """values[labels], of (classes,) and integers of any shape."""
+        xp = self.xp
+        return xp.reshape(xp.take(values, xp.reshape(labels, (-1,))), labels.shape)
+
+    # -----------------------------------------------------------------------------------------------------------
+    # Kernels
+
+    def ops(self, call: Call) -> Ops:
+        return _Folding(self.xp, call.dtype, call.axis)
+
+    def value(self, call: Call, arrays: Arrays, *, summed: bool = False) -> Array:
+        """The kernel's value, differentiable by this library's own autodiff where it has one.
+
+        With `summed`, any numbers that have the same sum will do.
+        """
+        return self.forward(call, arrays).value
+
+    def value_and_gradient(
+        self, call: Call, arrays: Arrays, cotangent: Array, *, summed: bool = False
+    ) -> tuple[Array, Array]:
+        """The kernel's value, as `value` has it, and the gradient by the logits in closed form, in one pass."""
+        forward = self.forward(call, arrays)
+        vjp = forward.vjps[0]
+        assert vjp is not None  # every loss has a derivative by the logits
+        return forward.value, self.astype(vjp(self.astype(cotangent, call.dtype)), arrays[0].dtype)
+
+    def reduced(
+        self, call: Call, arrays: Arrays, reduce: Callable[[Array], Array], cotangent: Callable[[], Array]
+    ) -> Array:
+        """`reduce` of the sum of the kernel's value; `cotangent` makes its derivative by each number of the value."""
+        return reduce(self.value(call, arrays, summed=True))
+
+    def forward(self, call: Call, arrays: Arrays) -> Forward:
+        """The kernel on whole arrays, with every input in the dtype to compute in."""
+        return call.kernel.forward(self.ops(call), *(self.prepared(call, a) for a in arrays))
+
+    def prepared(self, call: Call, x: Array | None) -> Array | None:
+        """An input in the dtype to compute in, but for the labels of classes."""
+        if x is None or x.dtype == call.dtype:
+            return x
+        if not call.kernel.elementwise and self.isdtype(x.dtype, "integral"):
+            return x
+        return self.astype(x, call.dtype)
+
+
+def is_static(kernel: Any) -> bool:
+    """Whether a kernel holds numbers alone, no traced ones: compilers can tell it from others by its hash."""
+    if isinstance(kernel, (int, float)):
+        return True
+    if hasattr(kernel, "dtype"):
+        return False
+    return all(is_static(getattr(kernel, name)) for name in getattr(kernel, "__dataclass_fields__", ()))
+
+
+QUIET: AbstractContextManager[Any] = nullcontext()
+
+
+class _Folding(Ops):
+    """For a namespace whose sums may add one number after the other: halves are added first."""
+
+    def sum(self, x: Array) -> Array:
+        return super().sum(halved(self.xp, x, self.axis, max(1, x.shape[self.axis] // 8)))
+
+
+def halved(xp: Namespace, x: Array, axis: int, most: int) -> Array:
+    """`x` with the sum of its halves along `axis` in their place, until there are no more than `most` numbers."""
+
+    def part(first: int, end: int) -> Array:
+        return x[tuple(slice(first, end) if i == axis else slice(None) for i in range(x.ndim))]
+
+    while (n := x.shape[axis]) > most:
+        half = n // 2
+        pairs = part(0, half) + part(half, 2 * half)
+        x = xp.concat((pairs, part(2 * half, n)), axis=axis) if n % 2 else pairs
+    return x

@@ -1,0 +1,175 @@
+"""What NumPy, PyTorch and CuPy share: arrays that can be written to, computed in rows, block by block."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+from arrayloss._backends.generic import Arrays, Backend, Call
+from arrayloss._backends.rows import Block, Rows, blocks, cut, one_by_one
+from arrayloss._kernels.ops import Array, Namespace, Ops, Position
+
+
+class Indexed:
+    """One class of each row, by index: arrays are (rows, classes) or (outer, classes, inner)."""
+
+    def __init__(self, xp: Namespace, labels: Array) -> None:
+        outer, _, *inner = labels.shape
+        index = xp.arange(outer, dtype=labels.dtype, device=labels.device)
+        if inner:
+            of_inner = xp.arange(inner[0], dtype=labels.dtype, device=labels.device)
+            self._index: tuple[Array, ...] = (index[:, None, None], labels, of_inner[None, None, :])
+        else:
+            self._index = (index[:, None], labels)
+
+    def take(self, x: Array) -> Array:
+        return x[self._index]
+
+    def put(self, x: Array, value: Array | float) -> Array:
+        x[self._index] = value
+        return x
+
+
+class InPlace(Ops):
+    """The operations on arrays that nobody else sees: written to, and indexed.
+
+    `out`, if there is one, is where the exponentials of a block go, as they will become its gradient.
+    """
+
+    integer: Any = None
+    """The integers that are as wide as `dtype`."""
+
+    def __init__(self, xp: Namespace, dtype: Any, axis: int | None) -> None:
+        super().__init__(xp, dtype, axis)
+        self.out: Array | None = None
+        self.integer = xp.int32 if xp.finfo(dtype).bits == 32 else xp.int64
+
+    def writing_to(self, out: Array | None) -> InPlace:
+        """These operations, with the room for a block's gradient."""
+        ops = object.__new__(type(self))
+        ops.__dict__.update(self.__dict__)
+        ops.out = out
+        return ops
+
+    def at_label(self, labels: Array, x: Array) -> Position:
+        return Indexed(self.xp, labels)
+
+    def at_max(self, x: Array, top: Array) -> Position:
+        return Indexed(self.xp, self.xp.argmax(x, axis=1, keepdims=True))
+
+    def peel(self, e: Array, at: Any) -> Array:
+        own = at.take(e)
+        rest = self.sum(at.put(e, 0.0))
+        at.put(e, own)
+        return rest
+
+    def exp_below(self, x: Array, top: Array) -> Array:
+        xp, out = self.xp, self.taken(x)
+        d = xp.subtract(x, top) if out is None else xp.subtract(x, top, out=out)
+        xp.minimum(d, self.number(0.0, d), out=d)
+        return xp.exp(d, out=d)
+
+    def taken(self, x: Array) -> Array | None:
+        """The room for the gradient, once, where it is like `x`."""
+        out, self.out = self.out, None
+        return out if out is not None and out.dtype == x.dtype and out.shape == x.shape else None
+
+    def number(self, value: float, like: Array) -> Array:
+        """A 0-d array."""
+        return self.xp.asarray(value, dtype=like.dtype, device=like.device)
+
+    def scale(self, x: Array, factor: Array) -> Array:
+        x *= factor
+        return self.nonzero_only(x, factor)
+
+    def multiply_zero_wins(self, weight: Array, x: Array) -> Array:
+        return self.nonzero_only(weight * x, weight)
+
+    def nonzero_only(self, x: Array, weight: Array) -> Array:
+        """`x` with 0 where the weight is 0; it may overwrite `x`.
+
+        By the bits, as a selection takes 10 times as long where the branch can't be foretold.
+        """
+        raise NotImplementedError
+
+    def sides(self, x: Array) -> tuple[Array, Array]:
+        zero = self.number(0.0, x)
+        return self.xp.maximum(x, zero), self.xp.maximum(-x, zero)
+
+    def one_by_sign(self, x: Array, e: Array) -> tuple[Array, Array]:
+        # No selection. Where the sign is 1, e is less; at 0 it is 1 already.
+        sign = self.xp.sign(x)
+        return self.xp.maximum(e, sign), self.xp.maximum(e, -sign)
+
+
+class InPlaceBackend(Backend):
+    """Runs kernels over rows in blocks, and writes gradients to their place."""
+
+    block_bytes: int
+    each: Callable[..., None] = staticmethod(one_by_one)
+
+    def strides(self, x: Array) -> tuple[int, ...]:
+        return tuple(x.strides)
+
+    def rows(self, call: Call, x: Array) -> Rows:
+        """How the logits lie in memory: the axis with the largest stride is the outermost."""
+        strides = self.strides(x)
+        order = sorted(range(x.ndim), key=lambda d: -abs(strides[d]) if strides[d] else -math.inf)
+        return Rows(self.xp, tuple(x.shape), call.axis, tuple(order))
+
+    def row_ops(self, call: Call) -> InPlace:
+        """The operations for rows of a call."""
+        raise NotImplementedError
+
+    def value(self, call: Call, arrays: Arrays, *, summed: bool = False) -> Array:
+        return self._run(call, arrays, None, summed)[0]
+
+    def value_and_gradient(
+        self, call: Call, arrays: Arrays, cotangent: Array, *, summed: bool = False
+    ) -> tuple[Array, Array]:
+        return self._run(call, arrays, cotangent, summed)
+
+    def _run(self, call: Call, arrays: Arrays, cotangent: Array | None, summed: bool) -> tuple[Array, Array]:
+        """The value, or a sum for each block, and the gradient if there is a cotangent."""
+        layout = self.rows(call, arrays[0])
+        rows: Arrays = tuple(None if a is None else layout.of(a) for a in arrays)
+        g = None if cotangent is None else layout.of(self.astype(cotangent, call.dtype))
+        x, shape, keeps = rows[0], tuple(rows[0].shape), call.kernel.keeps_classes
+        parts = blocks(shape, self.block_size(x, placed=g is not None))
+        gradient = None if g is None else self.empty(shape, x, x.dtype)
+        if len(parts) == 1:
+            value = self._block(call, rows, g, gradient)
+        else:
+            sums = summed and call.axis is None
+            each = (len(parts),) if sums else tuple(n if keeps or i != 1 else 1 for i, n in enumerate(shape))
+            value = self.empty(each, x, self.xp.float64 if sums else call.dtype)
+
+            def task(number: int, block: Block) -> None:
+                here = tuple(cut(a, shape, block) for a in rows)
+                made = self._block(call, here, cut(g, shape, block), cut(gradient, shape, block))
+                value[number if sums else block] = self.sum(made) if sums else made
+
+            self.each(task, parts, x)
+            if sums:
+                return value, None if gradient is None else layout.back(gradient, True)
+        return layout.back(value, keeps), None if gradient is None else layout.back(gradient, True)
+
+    def _block(self, call: Call, rows: Arrays, g: Array | None, out: Array | None) -> Array:
+        """The value; the gradient is written to `out`."""
+        ops = self.row_ops(call).writing_to(out)
+        forward = call.kernel.forward(ops, *(self.prepared(call, a) for a in rows))
+        if out is not None:
+            vjp = forward.vjps[0]
+            assert vjp is not None  # every loss has a derivative by the logits
+            gradient = vjp(g)
+            if gradient is not out:
+                out[...] = gradient
+        return forward.value
+
+    def block_size(self, x: Array, *, placed: bool) -> int:
+        """How many numbers a block has, of rows such as `x`; `placed` says that exponentials go to their place."""
+        return self.block_bytes // max(4, int(x.dtype.itemsize))
+
+    def empty(self, shape: tuple[int, ...], like: Array, dtype: Any) -> Array:
+        return self.xp.empty(shape, dtype=dtype, device=like.device)

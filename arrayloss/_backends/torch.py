@@ -1,0 +1,416 @@
+"""PyTorch: one autograd function for every kernel; plain tensors on rows, in place.
+
+A call takes one of three ways. Plain tensors, which no tracer and no transform of `torch.func` sees, are computed in
+place. Where torch.compile traces or a reverse-mode transform is active, the kernel runs on whole tensors inside of
+`_Apply`, with its own derivatives. In forward mode it runs as plain differentiable operations.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from functools import lru_cache
+from typing import Any
+
+import torch
+from array_api_compat import torch as xp
+
+from arrayloss._backends.generic import QUIET, Arrays, Call, halved, is_static
+from arrayloss._backends.in_place import InPlace, InPlaceBackend
+from arrayloss._backends.rows import Block
+from arrayloss._kernels.ops import Array, Forward, Ops, Position
+
+_BLOCK_BYTES = 4 * 1024 * 1024
+# An operation on two threads takes 10 us before it starts: where exponentials are written to their place, which takes
+# no memory beside, one block is the fastest as long as the array is no larger than a few caches.
+_WHOLE_BYTES = 32 * 1024 * 1024
+_PLACED_BYTES = 8 * 1024 * 1024
+_DEVICE_BLOCK_BYTES = 256 * 1024 * 1024
+# A sum of one row of so many classes would be shared out among the threads, which the rows of a batch are not.
+_LONG = 1 << 14
+
+
+def _plain() -> bool:
+    """Whether tensors are just tensors: no compiler or tracer records, and no torch.func transform wraps them.
+
+    The second flag is private, and the one that `torch.autograd.Function.apply` itself asks
+    (torch/autograd/function.py).
+    """
+    return not (
+        torch.compiler.is_compiling()
+        or torch._C._are_functorch_transforms_active()
+        or torch._C._len_torch_dispatch_stack()
+        or torch._C._get_tracing_state() is not None
+    )
+
+
+def _forward_mode() -> bool:
+    """Whether derivatives go forward: `torch.autograd.forward_ad`, or a jvp of torch.func."""
+    if torch.autograd.forward_ad._current_level >= 0:
+        return True
+    if torch.compiler.is_compiling() or not torch._C._are_functorch_transforms_active():
+        return False
+    from torch._functorch.pyfunctorch import retrieve_all_functorch_interpreters
+
+    return any(i.key() == torch._C._functorch.TransformType.Jvp for i in retrieve_all_functorch_interpreters())
+
+
+# Loops in both, where a generator takes 1 us.
+
+
+def _taped(*arrays: Array | None) -> bool:
+    if torch.is_grad_enabled():
+        for a in arrays:
+            if a is not None and a.requires_grad:
+                return True
+    return False
+
+
+def _on_cpu(*arrays: Array | None) -> bool:
+    for a in arrays:  # noqa: SIM110
+        if a is not None and not a.is_cpu:
+            return False
+    return True
+
+
+class _Traced(Ops):
+    def constant(self, x: torch.Tensor) -> torch.Tensor:
+        return x.detach()
+
+    def at_label(self, labels: torch.Tensor, x: torch.Tensor) -> Position:
+        return _GatheredLabel(super().at_label(labels, x), self.axis, labels)
+
+    def sum(self, x: torch.Tensor) -> torch.Tensor:
+        # On a CPU the compiler adds one vector after another to 16 sums: 1000 equal terms lose 10 units in the last
+        # place, 32000 180.
+        if torch.compiler.is_compiling() and x.device.type == "cpu" and x.dtype == torch.float32:
+            return torch.sum(x, self.axis, keepdim=True, dtype=torch.float64).to(x.dtype)
+        return torch.sum(x, self.axis, keepdim=True)
+
+
+class _GatheredLabel:
+    """The label, taken by `gather`: array-api-compat's take_along_axis fixes the batch size of a dynamic program."""
+
+    def __init__(self, compared: Position, axis: int, labels: torch.Tensor) -> None:
+        self.put = compared.put
+        self._axis, self._labels = axis, labels
+
+    def take(self, x: torch.Tensor) -> torch.Tensor:
+        return x.gather(self._axis, self._labels)
+
+
+class _Label:
+    """torch's own gather and scatter, 3 times faster than indexing."""
+
+    def __init__(self, labels: torch.Tensor) -> None:
+        self._labels = labels
+
+    def take(self, x: torch.Tensor) -> torch.Tensor:
+        return x.gather(1, self._labels)
+
+    def put(self, x: torch.Tensor, value: torch.Tensor | float) -> torch.Tensor:
+        return x.scatter_(1, self._labels, value)
+
+
+class _InPlace(InPlace):
+    def __init__(self, dtype: Any) -> None:
+        super().__init__(xp, dtype, 1)
+        # From here up exp(x) is a normal number, and up to there it is no larger than what that gives: torch takes 30
+        # to 100 times as long for an exponential that isn't.
+        tiny = torch.finfo(dtype).smallest_normal
+        step = -math.log(tiny) * torch.finfo(dtype).eps
+        self._lowest, self._least = math.log(tiny) + step, tiny * (1 + 3 * step)
+
+    def max(self, x: torch.Tensor) -> torch.Tensor:
+        return x.amax(1, True)
+
+    def at_label(self, labels: torch.Tensor, x: torch.Tensor) -> Position:
+        return _Label(labels)
+
+    def at_max(self, x: torch.Tensor, top: torch.Tensor) -> Position:
+        # A third of the time of argmax.
+        return _Label(x.max(1, True).indices)
+
+    def exp_below(self, x: torch.Tensor, top: torch.Tensor) -> torch.Tensor:
+        d = torch.sub(x, top, out=self.taken(x))
+        torch.exp(d.clamp_(self._lowest, 0.0), out=d)
+        return torch.threshold_(d, self._least, 0.0)
+
+    def sum(self, x: torch.Tensor) -> torch.Tensor:
+        if x.ndim == 3:
+            # torch adds some columns of memory in another order than others.
+            columns: torch.Tensor = halved(xp, x, 1, 1)
+            return columns.clone() if columns is x else columns
+        if x.shape[1] < _LONG:
+            return x.sum(1, True)
+        parts = [part.sum(1, True) for part in torch.split(x, _LONG // 2, 1)]
+        return torch.cat(parts, 1).sum(1, True)
+
+    def scale(self, x: torch.Tensor, factor: torch.Tensor) -> torch.Tensor:
+        x *= factor
+        if factor.ndim == 2 and x.is_cpu:
+            # By the numbers of these rows, as a mask takes as long as a product where there are none.
+            return x.index_fill_(0, (factor == 0)[:, 0].nonzero()[:, 0], 0.0)
+        filled: torch.Tensor = x.masked_fill_(factor == 0, 0)
+        return filled
+
+    def nonzero_only(self, x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+        some = torch.ne(weight, 0).to(self.integer).neg_()
+        return torch.bitwise_and(x.view(self.integer), some).view(x.dtype)
+
+    def sides(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return torch.relu(x), torch.relu(-x)
+
+    def one_by_sign(self, x: torch.Tensor, e: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        # Not array-api-compat's sign, which takes 15 times as long to make that of nan nan; `e` is it already.
+        sign = torch.sign(x)
+        return torch.maximum(e, sign), torch.maximum(e, sign.neg_())
+
+
+class _Apply(torch.autograd.Function):
+    """A kernel with its own derivatives. Only the inputs are saved: the backward computes the rest again.
+
+    No `jvp`: with one, torch.compile(fullgraph=True) fails.
+    """
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(call: Call, *arrays: torch.Tensor | None) -> torch.Tensor:
+        return backend.untaped(call, arrays)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: torch.Tensor) -> None:
+        call, *arrays = inputs
+        ctx.call = call
+        ctx.save_for_backward(*arrays)
+
+    @staticmethod
+    def backward(ctx: Any, g: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        return (None, *_vjps(ctx.call, g, ctx.saved_tensors, ctx.needs_input_grad[1:]))
+
+
+def _vjps(call: Call, g: torch.Tensor, arrays: Arrays, needed: tuple[bool, ...]) -> tuple[torch.Tensor | None, ...]:
+    """The cotangents of the inputs that it is `needed` for."""
+    x, *others = arrays
+    if _plain() and not _batched(g) and not _taped(g, *arrays) and needed[0] and not any(needed[1:]):
+        return backend.value_and_gradient(call, arrays, g)[1], *(None for _ in others)
+    # A tape (create_graph=True) needs operations that it can differentiate.
+    if others and others[0] is not None and not torch.compiler.is_compiling():
+        # What counts for nothing must not reach the second derivative either: 0 * nan there is out of sight.
+        finite = torch.isfinite(x) if call.axis is None else torch.isfinite(x.amax(call.axis, keepdim=True))
+        x = torch.where((others[0] == 0) & ~finite, torch.zeros_like(x), x)
+    vjps = backend.traced(call, (x, *others)).vjps
+    g = backend.astype(g, call.dtype)
+    return tuple(
+        backend.astype(vjp(g), a.dtype) if need and vjp is not None else None
+        for a, vjp, need in zip(arrays, vjps, needed, strict=True)
+    )
+
+
+def _batched(g: torch.Tensor) -> bool:
+    """Whether a cotangent is that of several backward passes at once (`is_grads_batched=True`)."""
+    # The second kind is that of `torch._vmap_internals`, which autograd itself uses; it has no other sign.
+    return bool(torch._C._functorch.is_batchedtensor(g) or "Batched" in str(torch._C._dispatch_keys(g)))
+
+
+class _WithGradient(torch.autograd.Function):
+    """A reduced loss of plain tensors, whose gradient is made with the value, in one pass: 1.4 to 1.95 times as fast.
+
+    The backward hands the gradient over as it stands, or scales it there, so that nothing but the gradient itself takes
+    memory; a second backward computes it again.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        call: Call,
+        reduce: Callable[[torch.Tensor], torch.Tensor],
+        cotangent: torch.Tensor,
+        *arrays: torch.Tensor | None,
+    ) -> torch.Tensor:
+        ctx.call = call
+        losses, ctx.gradient = backend.value_and_gradient(call, arrays, cotangent, summed=True)
+        ctx.save_for_backward(cotangent, *arrays)
+        return reduce(losses)
+
+    @staticmethod
+    def backward(ctx: Any, g: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        cotangent, *arrays = ctx.saved_tensors
+        gradient, ctx.gradient = ctx.gradient, None
+        others: tuple[None, ...] = (None,) * (len(arrays) - 1)
+        if torch.is_grad_enabled() or _batched(g) or not _plain():
+            needed = (True, *(False for _ in others))
+            return (None, None, None, *_vjps(ctx.call, g * cotangent, tuple(arrays), needed))
+        if gradient is None:
+            _, gradient = backend.value_and_gradient(ctx.call, tuple(arrays), cotangent)
+        # 1 as a rule; to look would wait for an accelerator.
+        if not g.is_cpu or g.item() != 1:
+            gradient = gradient.mul_(g).masked_fill_(g == 0, 0)
+        return None, None, None, gradient, *others
+
+
+class _Function(torch.autograd.Function):
+    """A function of one plain tensor, whose exponentials are kept and become its gradient.
+
+    That takes the memory that torch's own keep the result in. A second backward computes them again.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, call: Call, x: torch.Tensor) -> torch.Tensor:
+        ctx.call = call
+        ctx.save_for_backward(x)
+        value, ctx.vjp = backend.value_and_vjp(call, x)
+        return value
+
+    @staticmethod
+    def backward(ctx: Any, g: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        vjp, ctx.vjp = ctx.vjp, None
+        if vjp is None or torch.is_grad_enabled() or _batched(g) or not _plain():
+            return None, *_vjps(ctx.call, g, ctx.saved_tensors, (True,))
+        return None, vjp(g)
+
+
+@lru_cache(maxsize=16)
+def _row_ops(dtype: Any) -> _InPlace:
+    return _InPlace(dtype)
+
+
+class Torch(InPlaceBackend):
+    def context(self, x: Array) -> AbstractContextManager[Any]:
+        return QUIET
+
+    def owns(self, x: Any) -> bool:
+        return isinstance(x, torch.Tensor)
+
+    def refused(self, x: torch.Tensor) -> str | None:
+        if x.is_nested:
+            return "a nested tensor: pass a padded one, torch.nested.to_padded_tensor, and where="
+        if x.layout is not torch.strided:
+            return f"a tensor of layout {x.layout}: pass its to_dense()"
+        return "a quantized tensor: pass its dequantize()" if x.is_quantized else None
+
+    def compute_dtype(self, *dtypes: Any) -> Any:
+        # torch.compile doesn't trace result_type of dtypes.
+        return torch.float64 if torch.float64 in dtypes else torch.float32
+
+    def result_dtype(self, x: torch.Tensor) -> Any:
+        half = x.dtype in (torch.float16, torch.bfloat16)
+        # As torch's own losses under torch.autocast.
+        return torch.float32 if half and torch.is_autocast_enabled(x.device.type) else x.dtype
+
+    def index_dtype(self, x: Array) -> Any:
+        return torch.int64  # the only one that torch indexes with
+
+    def isdtype(self, dtype: Any, kind: str | tuple[str, ...]) -> bool:
+        # What is asked most, without array-api-compat's detours.
+        if kind == "real floating":
+            return bool(dtype.is_floating_point)
+        return bool(xp.isdtype(dtype, kind))
+
+    def astype(self, x: torch.Tensor, dtype: Any) -> torch.Tensor:
+        if x.dtype == dtype:
+            return x
+        return x.float() if dtype is torch.float32 else x.to(dtype=dtype)  # 1 us and 0.6 us less than `x.to(dtype)`
+
+    def can_inspect(self, *arrays: Array | None) -> bool:
+        return _plain() and _on_cpu(*arrays)
+
+    def is_constant(self, x: torch.Tensor) -> bool:
+        return self.can_inspect(x) and not x.requires_grad
+
+    def on_tape(self, *arrays: Array | None) -> bool:
+        return not _plain() or _taped(*arrays) or torch.autograd.forward_ad._current_level >= 0
+
+    def comparable(self, x: torch.Tensor) -> torch.Tensor:
+        # torch 2.13 compares no integers of these dtypes; what is too large becomes negative: out of range as well.
+        return x.to(torch.int64) if x.dtype in (torch.uint16, torch.uint32, torch.uint64) else x
+
+    def span(self, x: torch.Tensor) -> tuple[float, float]:
+        lowest, highest = torch.aminmax(x)
+        return lowest.item(), highest.item()
+
+    def number(self, value: float, like: torch.Tensor, dtype: Any) -> torch.Tensor:
+        return torch.full((), value, dtype=dtype, device=like.device)
+
+    def sum(self, x: torch.Tensor) -> torch.Tensor:
+        return x.sum(dtype=torch.float64) if x.device.type != "mps" else x.sum()
+
+    # ---------------------------------------------------------------------------------------------------------------
+    # Rows of plain tensors
+
+    def row_ops(self, call: Call) -> InPlace:
+        return _row_ops(call.dtype)
+
+    def strides(self, x: torch.Tensor) -> tuple[int, ...]:
+        return x.stride()
+
+    def block_size(self, x: torch.Tensor, *, placed: bool) -> int:
+        size = max(4, x.dtype.itemsize)
+        if not x.is_cpu:
+            return _DEVICE_BLOCK_BYTES // size
+        if not placed:
+            return _BLOCK_BYTES // size
+        return (_WHOLE_BYTES if x.numel() * size <= _WHOLE_BYTES else _PLACED_BYTES) // size
+
+    def each(self, task: Callable[[int, Block], None], parts: list[Block], x: torch.Tensor) -> None:
+        for i, block in enumerate(parts):
+            task(i, block)
+
+    # ---------------------------------------------------------------------------------------------------------------
+    # The three ways
+
+    def ops(self, call: Call) -> Ops:
+        return _Traced(xp, call.dtype, call.axis)
+
+    def traced(self, call: Call, arrays: Arrays) -> Forward:
+        return self.forward(call, arrays)
+
+    def untaped(self, call: Call, arrays: Arrays, *, summed: bool = False) -> torch.Tensor:
+        """The kernel's value, without its own derivatives."""
+        if _plain() and not _taped(*arrays):
+            value: torch.Tensor = super().value(call, arrays, summed=summed)
+            return value
+        return self.traced(call, arrays).value  # type: ignore[no-any-return]
+
+    def value(self, call: Call, arrays: Arrays, *, summed: bool = False) -> torch.Tensor:
+        if _forward_mode() or not is_static(call.kernel):
+            return self.traced(call, arrays).value  # type: ignore[no-any-return]
+        # Nothing to differentiate: no function either, which torch.compile calls with one argument too many then.
+        if not _taped(*arrays) and not torch._C._are_functorch_transforms_active():
+            return self.untaped(call, arrays, summed=summed)
+        if len(arrays) == 1 and call.kernel.keeps_classes and _plain() and arrays[0].dtype == call.dtype:
+            return _Function.apply(call, *arrays)  # type: ignore[no-any-return, no-untyped-call]
+        return _Apply.apply(call, *arrays)  # type: ignore[no-any-return, no-untyped-call]
+
+    def value_and_gradient(
+        self, call: Call, arrays: Arrays, cotangent: Array, *, summed: bool = False
+    ) -> tuple[Array, Array]:
+        if not _plain() or _taped(cotangent, *arrays):
+            return super(InPlaceBackend, self).value_and_gradient(call, arrays, cotangent)
+        return super().value_and_gradient(call, arrays, cotangent, summed=summed)
+
+    def value_and_vjp(self, call: Call, x: torch.Tensor) -> tuple[torch.Tensor, Callable[[Array], Array]]:
+        """The value of a function of one plain tensor, and its vjp, which is called once."""
+        layout = self.rows(call, x)
+        rows = layout.of(x)
+        out = torch.empty_like(rows)
+        forward = call.kernel.forward(_row_ops(call.dtype).writing_to(out), rows)
+        vjp = forward.vjps[0]
+        assert vjp is not None  # every function has one
+        return layout.back(forward.value, True), lambda g: layout.back(vjp(layout.of(g)), True)
+
+    def reduced(
+        self, call: Call, arrays: Arrays, reduce: Callable[[Array], Array], cotangent: Callable[[], Array]
+    ) -> Array:
+        x, *others = arrays
+        alone = _taped(x) and not _taped(*others) and x.dtype == call.dtype
+        if alone and _plain() and not _forward_mode() and is_static(call.kernel):
+            g = cotangent()
+            if not g.requires_grad:
+                return _WithGradient.apply(call, reduce, g, *arrays)  # type: ignore[no-untyped-call]
+        return reduce(self.value(call, arrays, summed=True))
+
+
+backend = Torch(xp)

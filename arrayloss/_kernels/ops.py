@@ -1,0 +1,170 @@
+"""How a formula touches its arrays: the protocol of a kernel, and the operations that a library may do its own way.
+
+`Ops` does them with the array API standard alone, and never writes to an array or looks at a number: so a kernel runs
+under a tracer, on a tape, under `vmap`, and on a library that we have never heard of. A backend that owns its temporary
+arrays overrides some of them to work in place or by index. What an override may not do is change the formula.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple, Protocol
+
+Array = Any
+Namespace = Any
+Vjp = Callable[[Array], Array]
+
+
+class Forward(NamedTuple):
+    """What a kernel returns.
+
+    Attributes
+    ----------
+    value
+        The result: one number for each sample, or one for each logit (`Kernel.keeps_classes`).
+    vjps
+        For each input a function from the cotangent of the value to that of the input, or None where the input has no
+        derivative. The first one, of the logits, may overwrite what the others read: it is called last.
+    jvp
+        From a tangent of the logits to that of the value; only for values with several numbers a row.
+    """
+
+    value: Array
+    vjps: tuple[Vjp | None, ...]
+    jvp: Callable[[Array], Array] | None = None
+
+
+class Kernel(Protocol):
+    """A formula: the value and the derivatives of one function. Hashable, as compilers cache by it.
+
+    `elementwise` says that it works element by element, without a class axis; `keeps_classes` that the value has the
+    shape of the logits. `forward` takes the logits and the other inputs, all of one floating-point dtype except for
+    integer labels. Inputs with one number for each sample have length 1 along the class axis.
+    """
+
+    @property
+    def elementwise(self) -> bool: ...
+    @property
+    def keeps_classes(self) -> bool: ...
+    def forward(self, ops: Ops, x: Array, /, *inputs: Any) -> Forward: ...
+
+
+class Position(Protocol):
+    """One class of each row."""
+
+    def take(self, x: Array) -> Array:
+        """An array that holds, at this position, the elements of `x`: of length 1 along the class axis, or `x`."""
+
+    def put(self, x: Array, value: Array | float) -> Array:
+        """`x` with `value` at this position; it may overwrite `x`."""
+
+
+class _Label:
+    """The label of each row, found by comparison."""
+
+    def __init__(self, ops: Ops, labels: Array, hit: Array) -> None:
+        self._ops, self._labels, self._hit = ops, labels, hit
+
+    def take(self, x: Array) -> Array:
+        return self._ops.xp.take_along_axis(x, self._labels, axis=self._ops.axis)
+
+    def put(self, x: Array, value: Array | float) -> Array:
+        return self._ops.xp.where(self._hit, self._ops.like(value, x), x)
+
+
+class _Maximum:
+    """The maximum of each row, all of them where several are equal."""
+
+    def __init__(self, ops: Ops, hit: Array) -> None:
+        self._ops, self.hit = ops, hit
+
+    def take(self, x: Array) -> Array:
+        return x
+
+    def put(self, x: Array, value: Array | float) -> Array:
+        return self._ops.xp.where(self.hit, self._ops.like(value, x), x)
+
+
+class Ops:
+    """The operations, on arrays of one dtype with the classes along `axis`; sums and maxima keep that axis."""
+
+    def __init__(self, xp: Namespace, dtype: Any, axis: int | None) -> None:
+        self.xp = xp
+        self.dtype = dtype
+        self.axis: Any = axis
+        self.largest = float(xp.finfo(dtype).max)
+        self.epsilon = float(xp.finfo(dtype).eps)
+
+    def like(self, value: Array | float, x: Array) -> Array:
+        """A Python number as an array of the dtype of `x`."""
+        return self.xp.full_like(x, value) if isinstance(value, (int, float)) else value
+
+    def scalar(self, value: Any) -> Any:
+        """An option: a number as it is, a 0-d array in the dtype to compute in."""
+        return value if isinstance(value, (int, float)) else self.xp.astype(value, self.dtype)
+
+    def constant(self, x: Array) -> Array:
+        """`x`, through which no derivative flows."""
+        return x
+
+    def along(self, values: Array, x: Array) -> Array:
+        """One value for each class, in a shape that broadcasts with `x`."""
+        return self.xp.reshape(values, tuple(-1 if i == self.axis else 1 for i in range(x.ndim)))
+
+    def not_above_zero(self, d: Array) -> Array:
+        """min(d, 0), with the derivative 1 at 0, where a library's minimum has 1/2."""
+        return self.xp.where(d > 0, self.xp.zeros_like(d), d)
+
+    # The twelve that a library may do its own way: the two of `Position`, and these ten.
+
+    def max(self, x: Array) -> Array:
+        """The maximum of each row, a constant for derivatives."""
+        return self.constant(self.xp.max(x, axis=self.axis, keepdims=True))
+
+    def at_label(self, labels: Array, x: Array) -> Position:
+        """The position of the labels, which are in range, in the rows of `x`."""
+        positions = self.xp.arange(x.shape[self.axis], dtype=labels.dtype, device=labels.device)
+        return _Label(self, labels, self.along(positions, x) == labels)
+
+    def at_max(self, x: Array, top: Array) -> Position:
+        """The position of the maximum `top` of each row of `x`."""
+        return _Maximum(self, x >= top)
+
+    def exp_below(self, x: Array, top: Array) -> Array:
+        """exp(min(x - top, 0)), a new array; results that are no normal numbers may be 0."""
+        return self.xp.exp(self.not_above_zero(x - top))
+
+    def sum(self, x: Array) -> Array:
+        """The sum of each row."""
+        return self.xp.sum(x, axis=self.axis, keepdims=True)
+
+    def peel(self, e: Array, at: Any) -> Array:
+        """The sum of each row without one maximum, whose element is 1; `at` is from `at_max`. `e` stays as it is."""
+        xp = self.xp
+        ties = self.sum(xp.astype(at.hit, e.dtype))
+        # The maxima are subtracted, not left out, so that their derivative is there.
+        return self.sum(at.put(e, e - 1)) + (ties - 1)
+
+    def scale(self, x: Array, factor: Array) -> Array:
+        """x times one factor for each row, 0 wherever that is 0; it may overwrite `x`."""
+        return self.multiply_zero_wins(factor, x)
+
+    def multiply_zero_wins(self, weight: Array, x: Array) -> Array:
+        """weight * x, and 0 where the weight is 0, whatever x is there."""
+        xp = self.xp
+        nothing = weight == 0
+        # The inner `where` keeps inf and nan out of the derivative as well.
+        x = xp.where(nothing, xp.zeros_like(x), x)
+        return weight * x
+
+    def sides(self, x: Array) -> tuple[Array, Array]:
+        """max(x, 0) and max(-x, 0); at x = 0 their derivatives are 1 and 0."""
+        xp = self.xp
+        positive, zero = x >= 0, xp.zeros_like(x)
+        return xp.where(positive, x, zero), xp.where(positive, zero, -x)
+
+    def one_by_sign(self, x: Array, e: Array) -> tuple[Array, Array]:
+        """(1, e) where x >= 0, and (e, 1) elsewhere; e is in [0, 1]."""
+        xp = self.xp
+        positive, one = x >= 0, xp.ones_like(x)
+        return xp.where(positive, one, e), xp.where(positive, e, one)

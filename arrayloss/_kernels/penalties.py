@@ -1,0 +1,205 @@
+"""What a loss charges for the probability of the right answer: cross-entropy, focal, poly, and a shifted one.
+
+A penalty knows one probability and nothing else: no labels, no weights, no array layout. So it works with labels and
+soft targets, in both families, on every library.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from arrayloss._kernels.ops import Array, Ops
+
+
+class Probability:
+    """A probability p, as three numbers of which none is made from another by a subtraction from 1.
+
+    Each is given as a function, which is called once, when it is first asked for.
+
+    Attributes
+    ----------
+    neg_log_p
+        -log p, in [0, inf].
+    p, one_minus_p
+        p and 1 - p, in [0, 1].
+    """
+
+    def __init__(self, *, neg_log_p: Any, p: Any, one_minus_p: Any) -> None:
+        self._made: dict[str, Any] = {}
+        self._makers: dict[str, Callable[[], Array]] = {"neg_log_p": neg_log_p, "p": p, "one_minus_p": one_minus_p}
+
+    def _get(self, name: str) -> Array:
+        # Not functools.cached_property: torch.compile does not trace it.
+        if name not in self._made:
+            self._made[name] = self._makers[name]()
+        return self._made[name]
+
+    @property
+    def neg_log_p(self) -> Array:
+        return self._get("neg_log_p")
+
+    @property
+    def p(self) -> Array:
+        return self._get("p")
+
+    @property
+    def one_minus_p(self) -> Array:
+        return self._get("one_minus_p")
+
+
+class Penalty:
+    """The base of all penalties: a hashable object (a frozen dataclass) with two methods, or three.
+
+    `value(ops, at)` is the penalty of the probability `at`. `slope(ops, at)` is its derivative by -log p, which is
+    -p d value / dp; None stands for 1. `curvature(ops, at)` is (1 - p) times the derivative of the slope by -log p; it
+    is needed by `objective` alone, and None stands for 0. All three return one number for each that `at` has.
+    """
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        missing = [name for name in ("value", "slope") if getattr(cls, name) is getattr(Penalty, name)]
+        if missing:
+            raise TypeError(f"the penalty {cls.__name__} lacks {' and '.join(missing)}(self, ops, at)")
+
+    def value(self, ops: Ops, at: Probability) -> Array:
+        raise NotImplementedError
+
+    def slope(self, ops: Ops, at: Probability) -> Array | None:
+        raise NotImplementedError
+
+    def curvature(self, ops: Ops, at: Probability) -> Array | None:
+        raise TypeError(f"{type(self).__name__} has no curvature(self, ops, at), which a second derivative takes")
+
+
+@dataclass(frozen=True)
+class CrossEntropy(Penalty):
+    """-log p."""
+
+    def value(self, ops: Ops, at: Probability) -> Array:
+        return at.neg_log_p
+
+    def slope(self, ops: Ops, at: Probability) -> None:
+        return None
+
+    def curvature(self, ops: Ops, at: Probability) -> None:
+        return None
+
+
+@dataclass(frozen=True)
+class Focal(Penalty):
+    """(1 - p)^gamma (-log p), gamma > 0, of Lin et al., "Focal Loss for Dense Object Detection" (ICCV 2017)."""
+
+    gamma: float
+
+    def value(self, ops: Ops, at: Probability) -> Array:
+        return power(ops, at.one_minus_p, self.gamma) * at.neg_log_p
+
+    def slope(self, ops: Ops, at: Probability) -> Array:
+        return power(ops, at.one_minus_p, self.gamma) * (1 + ops.scalar(self.gamma) * self._ratio(ops, at))
+
+    def curvature(self, ops: Ops, at: Probability) -> Array:
+        ratio = self._ratio(ops, at)
+        gamma = ops.scalar(self.gamma)
+        return gamma * power(ops, at.one_minus_p, self.gamma) * (at.p * (2 + gamma * ratio) - ratio)
+
+    def _ratio(self, ops: Ops, at: Probability) -> Array:
+        """-p log p / (1 - p), which is 0 at p = 0, and 1 at p = 1, where it is multiplied by 0."""
+        xp, rest = ops.xp, at.one_minus_p
+        return ops.multiply_zero_wins(at.p, at.neg_log_p) / xp.where(rest > 0, rest, xp.ones_like(rest))
+
+
+@dataclass(frozen=True)
+class Poly(Penalty):
+    """-log p + epsilon (1 - p), epsilon >= -1, of Leng et al., "PolyLoss" (ICLR 2022)."""
+
+    epsilon: float
+
+    def value(self, ops: Ops, at: Probability) -> Array:
+        # 1 - p is -expm1(-u) for u = -log p, and u + expm1(-u) is not negative: both terms have one sign.
+        return excess(ops.xp, at.neg_log_p) + (1 + ops.scalar(self.epsilon)) * at.one_minus_p
+
+    def slope(self, ops: Ops, at: Probability) -> Array:
+        # 1 + epsilon p, in terms of one sign.
+        return at.one_minus_p + (1 + ops.scalar(self.epsilon)) * at.p
+
+    def curvature(self, ops: Ops, at: Probability) -> Array:
+        return -ops.scalar(self.epsilon) * at.p * at.one_minus_p
+
+
+@dataclass(frozen=True)
+class Shifted(Penalty):
+    """`penalty` of min(p + margin, 1), of Ridnik et al., "Asymmetric Loss" (ICCV 2021); margin > 0."""
+
+    penalty: Penalty
+    margin: float
+
+    def value(self, ops: Ops, at: Probability) -> Array:
+        return self.penalty.value(ops, self._shifted(ops, at))
+
+    def slope(self, ops: Ops, at: Probability) -> Array:
+        # d(-log of the shifted p) / d(-log p) is p / (p + margin); what costs nothing is flat, the kink included.
+        shifted = self._shifted(ops, at)
+        slope = times(at.p / shifted.p, self.penalty.slope(ops, shifted))
+        return ops.xp.where(shifted.one_minus_p == 0, ops.xp.zeros_like(slope), slope)
+
+    def curvature(self, ops: Ops, at: Probability) -> Array:
+        xp = ops.xp
+        shifted = self._shifted(ops, at)
+        ratio, rest = at.p / shifted.p, shifted.one_minus_p
+        # The derivative of the ratio by -log p is -ratio margin / (p + margin).
+        bent = -times(ratio * (ops.scalar(self.margin) / shifted.p), self.penalty.slope(ops, shifted))
+        curvature = self.penalty.curvature(ops, shifted)
+        if curvature is not None:
+            bent = bent + ratio * ratio * curvature / xp.where(rest > 0, rest, xp.ones_like(rest))
+        return xp.where(rest == 0, xp.zeros_like(rest), at.one_minus_p * bent)
+
+    def _shifted(self, ops: Ops, at: Probability) -> Probability:
+        xp = ops.xp
+        p = xp.minimum(at.p + ops.scalar(self.margin), xp.ones_like(at.p))
+        rest = xp.maximum(at.one_minus_p - ops.scalar(self.margin), xp.zeros_like(p))
+        # The logarithm of whichever of the two is the further from 1.
+        small = rest < 0.5
+        neg_log_p = xp.where(small, -xp.log1p(-xp.where(small, rest, xp.zeros_like(rest))), -xp.log(p))
+        return Probability(neg_log_p=lambda: neg_log_p, p=lambda: p, one_minus_p=lambda: rest)
+
+
+def times(x: Array, factor: Array | None) -> Array:
+    """x times a slope; None stands for 1."""
+    return x if factor is None else x * factor
+
+
+def power(ops: Ops, x: Array, exponent: float) -> Array:
+    """x^exponent for x in [0, 1] and an exponent above 0."""
+    if isinstance(exponent, (int, float)) and exponent in (1, 2):
+        return x if exponent == 1 else x * x
+    # 0 apart: for exponents below 1 the derivative is infinite there, and 0 * inf would reach second derivatives.
+    xp, some = ops.xp, x > 0
+    return xp.where(x == 0, xp.zeros_like(x), xp.where(some, x, xp.ones_like(x)) ** ops.scalar(exponent))
+
+
+def excess(xp: Any, u: Array) -> Array:
+    """u + expm1(-u), for u from -1 up: how far exp(-u) is above its tangent 1 - u; a series where the two cancel."""
+    eps = float(xp.finfo(u.dtype).eps)
+    last, term = 2, 1.0
+    while term > eps / 8:
+        last += 1
+        term *= 2 / last
+    small = u <= 1
+    v = xp.where(small, u, xp.zeros_like(u))
+    series = xp.ones_like(v)
+    for k in range(last, 2, -1):
+        series = 1 - v * series * (1 / k)
+    return xp.where(small, v * v * series / 2, (u - 1) + xp.exp(-u))
+
+
+def expm1(xp: Any, x: Array) -> Array:
+    """exp(x) - 1, for x up to 1.
+
+    Not the library's own: XLA's is 5 units in the last place off in float32 (jaxlib 0.10.2), and that of torch.compile
+    on a CPU is exp(x) - 1 (pytorch issue 189803), without a digit for small x.
+    """
+    near = x >= -1
+    v = xp.where(near, x, xp.zeros_like(x))
+    return xp.where(near, v + excess(xp, -v), xp.exp(x) - 1)

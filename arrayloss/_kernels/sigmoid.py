@@ -1,0 +1,207 @@
+"""Binary losses and functions: element by element, without a class axis.
+
+One exponential, e = exp(-|x|), serves both answers: softplus(x) = max(x, 0) + log1p(e), and p and 1 - p are 1 / (1 + e)
+and e / (1 + e), or the other way round. All terms are positive: nothing cancels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ClassVar, NamedTuple
+
+from arrayloss._kernels.ops import Array, Forward, Ops
+from arrayloss._kernels.penalties import Penalty, Probability, times
+from arrayloss._kernels.softmax import weighted
+
+BinaryVjp = Callable[[Array, Array, Array], Array]
+
+
+class BinaryLink(NamedTuple):
+    """From the elements of an array to the probabilities of the answers 1 and 0.
+
+    Attributes
+    ----------
+    of_answers
+        `(ops, x) -> (at_one, at_zero, vjp)`: both probabilities, and `vjp(g, by_one, by_zero)`, from the derivatives of
+        a result by the logarithms of both, times the cotangent g, to that by x; exactly 0 where g is.
+    logits
+        Whether the probability of 1 is the sigmoid of the array, so that second derivatives in closed form are there.
+    """
+
+    of_answers: Callable[[Ops, Array], tuple[Probability, Probability, BinaryVjp]]
+    logits: bool = False
+
+
+class Logistic:
+    """The sigmoid of x and of -x, and their logarithms, of one exponential."""
+
+    def __init__(self, ops: Ops, x: Array) -> None:
+        self._ops, self._x = ops, x
+        self._positive, self._negative = ops.sides(x)
+        self._e = ops.xp.exp(-(self._positive + self._negative))
+        self._log1p = ops.xp.log1p(self._e)
+        self._p: tuple[Array, Array] | None = None
+
+    def neg_log_p(self) -> Array:
+        return self._negative + self._log1p
+
+    def neg_log_q(self) -> Array:
+        return self._positive + self._log1p
+
+    def p(self) -> Array:
+        return self._both()[0]
+
+    def q(self) -> Array:
+        """1 - p."""
+        return self._both()[1]
+
+    def slope(self) -> Array:
+        """p (1 - p)."""
+        return self._e / ((1 + self._e) * (1 + self._e))
+
+    def _both(self) -> tuple[Array, Array]:
+        if self._p is None:
+            up, down = self._ops.one_by_sign(self._x, self._e)
+            total = 1 + self._e
+            self._p = up / total, down / total
+        return self._p
+
+
+def _sigmoid_of_answers(ops: Ops, x: Array) -> tuple[Probability, Probability, BinaryVjp]:
+    both = Logistic(ops, x)
+
+    def vjp(g: Array, by_one: Array, by_zero: Array) -> Array:
+        return ops.multiply_zero_wins(g, by_one * both.q() - by_zero * both.p())
+
+    return (
+        Probability(neg_log_p=both.neg_log_p, p=both.p, one_minus_p=both.q),
+        Probability(neg_log_p=both.neg_log_q, p=both.q, one_minus_p=both.p),
+        vjp,
+    )
+
+
+def _given_of_answers(ops: Ops, x: Array) -> tuple[Probability, Probability, BinaryVjp]:
+    xp = ops.xp
+
+    def neg_log_q() -> Array:
+        # 1 - x is exact from 1/2 up. XLA's float64 log1p is 128 ULP off about -0.41 (jaxlib 0.10.2).
+        small = x < 0.25
+        return -xp.where(small, xp.log1p(-xp.where(small, x, xp.zeros_like(x))), xp.log(1 - x))
+
+    def vjp(g: Array, by_one: Array, by_zero: Array) -> Array:
+        # The cotangent goes in first: 1 / x alone overflows for a subnormal x.
+        return _over(ops, g * by_one, x) - _over(ops, g * by_zero, 1 - x)
+
+    return (
+        Probability(neg_log_p=lambda: -xp.log(x), p=lambda: x, one_minus_p=lambda: 1 - x),
+        Probability(neg_log_p=neg_log_q, p=lambda: 1 - x, one_minus_p=lambda: x),
+        vjp,
+    )
+
+
+def _over(ops: Ops, a: Array, b: Array) -> Array:
+    """a / b, and 0 where a is 0."""
+    xp = ops.xp
+    return xp.where(a == 0, xp.zeros_like(a), a / xp.where(a == 0, xp.ones_like(b), b))
+
+
+sigmoid = BinaryLink(_sigmoid_of_answers, logits=True)
+given_probabilities = BinaryLink(_given_of_answers)
+
+
+@dataclass(frozen=True)
+class BinaryLoss:
+    """one * penalty(p) + zero * penalty_of_zero(1 - p), for the weights of the answers 1 and 0.
+
+    Inputs: the logits, the weight of each element (None: 1), and the two weights of the answers.
+    """
+
+    link: BinaryLink
+    penalty: Penalty
+    penalty_of_zero: Penalty
+    keeps_classes: ClassVar[bool] = False
+    elementwise: ClassVar[bool] = True
+
+    def forward(self, ops: Ops, x: Array, weight: Array | None, one: Array, zero: Array) -> Forward:
+        at_one, at_zero, vjp = self.link.of_answers(ops, x)
+        if_one, if_zero = self.penalty.value(ops, at_one), self.penalty_of_zero.value(ops, at_zero)
+
+        def vjp_x(g: Array) -> Array:
+            by_one = times(one, self.penalty.slope(ops, at_one))
+            by_zero = times(zero, self.penalty_of_zero.slope(ops, at_zero))
+            return vjp(-g, by_one, by_zero)
+
+        def vjp_one(g: Array) -> Array:
+            return ops.multiply_zero_wins(g, if_one)
+
+        def vjp_zero(g: Array) -> Array:
+            return ops.multiply_zero_wins(g, if_zero)
+
+        value = ops.multiply_zero_wins(one, if_one) + ops.multiply_zero_wins(zero, if_zero)
+        return weighted(ops, weight, value, vjp_x, vjp_one, vjp_zero)
+
+    def second(self, ops: Ops, x: Array, one: Array, zero: Array) -> Array:
+        """The second derivative of each element's loss by its logit."""
+        if not self.link.logits:
+            raise TypeError("second derivatives are there for losses of logits")
+        at_one, at_zero, _ = self.link.of_answers(ops, x)
+        if_one, if_zero = _second(ops, self.penalty, at_one), _second(ops, self.penalty_of_zero, at_zero)
+        return ops.multiply_zero_wins(one, if_one) + ops.multiply_zero_wins(zero, if_zero)
+
+
+def _second(ops: Ops, penalty: Penalty, at: Probability) -> Array:
+    """The second derivative of a penalty by the logit that its probability is the sigmoid of."""
+    bent, curvature = times(at.p, penalty.slope(ops, at)), penalty.curvature(ops, at)
+    return at.one_minus_p * (bent if curvature is None else curvature + bent)
+
+
+@dataclass(frozen=True)
+class AnswerWeights:
+    """positive ((1 - s) y + s / 2) and negative ((1 - s) (1 - y) + s / 2): what `BinaryLoss` takes.
+
+    The two factors are Python numbers here, or arrays among the inputs, or both.
+    """
+
+    label_smoothing: Any
+    positive: Any
+    negative: Any
+
+    def of(
+        self, ops: Ops, x: Array, target: Array, positive: Array | None, negative: Array | None
+    ) -> tuple[Array, Array]:
+        s = ops.scalar(self.label_smoothing)
+        one, zero = target, 1 - target
+        if not isinstance(s, (int, float)) or s:
+            one, zero = (1 - s) * one + s / 2, (1 - s) * zero + s / 2
+        return _scaled(one, self.positive, positive), _scaled(zero, self.negative, negative)
+
+
+def _scaled(x: Array, number: float, array: Array | None) -> Array:
+    if number != 1:
+        x = x * number
+    return times(x, array)
+
+
+@dataclass(frozen=True)
+class Sigmoid:
+    """1 / (1 + exp(-x))."""
+
+    keeps_classes: ClassVar[bool] = True
+    elementwise: ClassVar[bool] = True
+
+    def forward(self, ops: Ops, x: Array) -> Forward:
+        both = Logistic(ops, x)
+        return Forward(both.p(), (lambda g: g * both.slope(),))
+
+
+@dataclass(frozen=True)
+class LogSigmoid:
+    """-log(1 + exp(-x))."""
+
+    keeps_classes: ClassVar[bool] = True
+    elementwise: ClassVar[bool] = True
+
+    def forward(self, ops: Ops, x: Array) -> Forward:
+        both = Logistic(ops, x)
+        return Forward(-both.neg_log_p(), (lambda g: g * both.q(),))

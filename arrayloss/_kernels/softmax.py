@@ -1,0 +1,388 @@
+"""Losses and functions along a class axis.
+
+No number near 1 is ever subtracted from 1 (Blanchard, Higham and Higham, "Accurately computing the log-sum-exp and
+softmax functions", IMA J. Numer. Anal. 41, 2021). With m the maximum of a row and e_c = exp(x_c - m):
+
+- with a label t, the label is left out of the sum: others = sum of e_c over c != t, so that
+
+      -log p_t = log1p(others - (1 - e_t)) + (m - x_t),        1 - p_t = others / (others + e_t).
+
+  Where the label is the maximum, 1 - e_t is exactly 0; where it is not, `others` is at least 1: nothing cancels.
+- without a label, one maximum is left out: rest = the sum of all other e_c, so that
+
+      log p_c = (x_c - m) - log1p(rest),        1 - p_c = (rest + (1 - e_c)) / (rest + 1).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ClassVar, NamedTuple
+
+from arrayloss._kernels.ops import Array, Forward, Ops, Vjp
+from arrayloss._kernels.penalties import Penalty, Probability, expm1, times
+
+
+class Maximum:
+    """The maximum of each row, with +inf kept apart.
+
+    A single +inf has probability 1, two of them make the row nan, as does a row of -inf alone. So `top` has the largest
+    finite number in place of +inf, and `infinite` says where that is.
+    """
+
+    def __init__(self, ops: Ops, x: Array) -> None:
+        highest = ops.max(x)
+        self._ops = ops
+        self.infinite = highest == float("inf")
+        self.top = ops.xp.minimum(highest, ops.xp.full_like(highest, ops.largest))
+
+    def distance(self, x: Array) -> Array:
+        """min(x - max, 0), of one element of each row; -inf beside +inf."""
+        xp = self._ops.xp
+        d = self._ops.not_above_zero(x - self.top)
+        return xp.where(self.infinite & (d < 0), xp.full_like(d, -float("inf")), d)
+
+    def checked(self, rest: Array, one: Array) -> Array:
+        """`rest`, a sum of exponentials besides `one`; nan in the rows that have no probabilities."""
+        xp = self._ops.xp
+        wrong = (self.infinite & (rest + one > 1.5)) | ~xp.isfinite(self.top)
+        return xp.where(wrong, xp.full_like(rest, float("nan")), rest)
+
+
+class Rows:
+    """The softmax of whole rows: the exponentials, with one maximum left out of their sum."""
+
+    def __init__(self, ops: Ops, x: Array) -> None:
+        maximum = Maximum(ops, x)
+        self.ops, self.x = ops, x
+        self.top = maximum.top
+        self._infinite = maximum.infinite
+        self.at_max = ops.at_max(x, maximum.top)
+        self.e = ops.exp_below(x, maximum.top)
+        rest = ops.peel(self.e, self.at_max)
+        self.rest = maximum.checked(rest, ops.xp.ones_like(rest))
+        self.total = self.rest + 1
+
+    def log_p(self) -> Array:
+        xp = self.ops.xp
+        log_total = xp.log1p(self.rest)
+        # Beside +inf all other classes have the probability 0.
+        beyond = xp.where(self._infinite, xp.full_like(log_total, float("inf")), xp.zeros_like(log_total))
+        own = self.ops.not_above_zero(self.at_max.take(self.x) - self.top)
+        return self.at_max.put((self.x - self.top) - (log_total + beyond), own - log_total)
+
+    def p(self) -> Array:
+        return self.e / self.total
+
+    def one_minus_p(self) -> Array:
+        return (self.rest + (1 - self.e)) / self.total
+
+    def vjp_log_p(self, g: Array) -> Array:
+        """g - p sum(g). The exponentials may be overwritten.
+
+        At the maximum, where p may be next to 1, that is (g - sum(g)) + (1 - p) sum(g).
+        """
+        ops, at_max = self.ops, self.at_max
+        among = ops.sum(g)
+        own, e = at_max.take(g), at_max.take(self.e)
+        p, one_minus_p = e / self.total, (self.rest + (1 - e)) / self.total
+        at_top = ops.xp.where(p > 0.5, (own - among) + one_minus_p * among, own - p * among)
+        return at_max.put(ops.scale(self.e, -among / self.total) + g, at_top)
+
+    def jvp_log_p(self, v: Array) -> Array:
+        """v - sum(p v), about the class with p > 1/2, where there is one.
+
+        The transpose adds up in the reverse order, so that it is `vjp_log_p`: g - sum(g) comes first.
+        """
+        xp, ops = self.ops.xp, self.ops
+        most, others = self._dominating()
+        among = ops.sum(xp.where(most, -self.one_minus_p(), others) * v)
+        own = ops.sum(xp.where(most, v, xp.zeros_like(v)))
+        return (v - own) - among
+
+    def jvp_p(self, v: Array) -> Array:
+        """p (v - sum(p v)); the matrix is symmetric."""
+        xp, ops = self.ops.xp, self.ops
+        most, others = self._dominating()
+        among = ops.sum(others * v)
+        own = ops.sum(xp.where(most, self.p() * v, xp.zeros_like(v)))
+        dominating = self.p() * (v * self.one_minus_p() - among)
+        return xp.where(most, dominating, others * v - others * (own + among))
+
+    def _dominating(self) -> tuple[Array, Array]:
+        """Where p > 1/2, and p elsewhere."""
+        p = self.p()
+        most = p > 0.5
+        return most, self.ops.xp.where(most, self.ops.xp.zeros_like(p), p)
+
+
+# ---------------------------------------------------------------------------------------------------------------
+# Links: what an array says of the probabilities of its classes.
+
+
+class Link(NamedTuple):
+    """From the rows of an array to probabilities.
+
+    Attributes
+    ----------
+    of_labels
+        `(ops, x, labels) -> (Probability, vjp)`: that of the label of each row, and the vjp of its logarithm.
+    of_classes
+        `(ops, x) -> (Probability, vjp)`: those of all classes, and the vjp of their logarithms.
+    logits
+        Whether the probabilities are the softmax of the array, so that second derivatives in closed form are there.
+    """
+
+    of_labels: Callable[[Ops, Array, Array], tuple[Probability, Vjp]]
+    of_classes: Callable[[Ops, Array], tuple[Probability, Vjp]]
+    logits: bool = False
+
+
+def _softmax_of_labels(ops: Ops, x: Array, labels: Array) -> tuple[Probability, Vjp]:
+    xp = ops.xp
+    maximum = Maximum(ops, x)
+    at_label = ops.at_label(labels, x)
+    distance = maximum.distance(at_label.take(x))
+    e_label = xp.exp(distance)
+    e = at_label.put(ops.exp_below(x, maximum.top), 0.0)
+    others = maximum.checked(ops.sum(e), e_label)
+    total = others + e_label
+
+    def vjp(g: Array) -> Array:
+        # g ([the label] - p)
+        share = ops.multiply_zero_wins(g, 1 / total)
+        return at_label.put(ops.scale(e, -share), ops.multiply_zero_wins(share, others))
+
+    return Probability(
+        neg_log_p=lambda: xp.log1p(others - (1 - e_label)) - distance,
+        p=lambda: e_label / total,
+        one_minus_p=lambda: others / total,
+    ), vjp
+
+
+def _softmax_of_classes(ops: Ops, x: Array) -> tuple[Probability, Vjp]:
+    rows = Rows(ops, x)
+    return Probability(neg_log_p=lambda: -rows.log_p(), p=rows.p, one_minus_p=rows.one_minus_p), rows.vjp_log_p
+
+
+def _given_of_labels(ops: Ops, x: Array, labels: Array) -> tuple[Probability, Vjp]:
+    at_label = ops.at_label(labels, x)
+    log_p = at_label.take(x)
+
+    def vjp(g: Array) -> Array:
+        return at_label.put(ops.xp.zeros_like(x), g * ops.xp.ones_like(log_p))
+
+    return _of_log_p(ops, log_p), vjp
+
+
+def _given_of_classes(ops: Ops, x: Array) -> tuple[Probability, Vjp]:
+    return _of_log_p(ops, x), lambda g: g
+
+
+def _of_log_p(ops: Ops, log_p: Array) -> Probability:
+    return Probability(neg_log_p=lambda: -log_p, p=lambda: ops.xp.exp(log_p), one_minus_p=lambda: -expm1(ops.xp, log_p))
+
+
+softmax = Link(_softmax_of_labels, _softmax_of_classes, logits=True)
+given_log_probabilities = Link(_given_of_labels, _given_of_classes)
+
+
+# ---------------------------------------------------------------------------------------------------------------
+# Losses. Inputs: the logits, the weight of each sample (None: 1), and what the target is.
+
+
+def weighted(ops: Ops, weight: Array | None, value: Array, *vjps: Vjp | None) -> Forward:
+    """`weight * value`, for the value of a loss and its vjps by the logits and by the inputs after the weight."""
+    if weight is None:
+        return Forward(value, (vjps[0], None, *vjps[1:]))
+
+    def through(vjp: Vjp | None) -> Vjp | None:
+        return vjp and (lambda g: vjp(g * weight))
+
+    first, *others = map(through, vjps)
+    product = ops.multiply_zero_wins(weight, value)
+    return Forward(product, (first, lambda g: ops.multiply_zero_wins(g, value), *others))
+
+
+@dataclass(frozen=True)
+class LabelLoss:
+    """The penalty of the probability of an integer label."""
+
+    link: Link
+    penalty: Penalty
+    keeps_classes: ClassVar[bool] = False
+    elementwise: ClassVar[bool] = False
+
+    def forward(self, ops: Ops, x: Array, weight: Array | None, labels: Array) -> Forward:
+        at, vjp = self.link.of_labels(ops, x, labels)
+
+        def vjp_x(g: Array) -> Array:
+            slope = self.penalty.slope(ops, at)
+            return vjp(-g if slope is None else -ops.multiply_zero_wins(g, slope))
+
+        return weighted(ops, weight, self.penalty.value(ops, at), vjp_x, None)
+
+    def second(self, ops: Ops, x: Array, labels: Array) -> Array:
+        one_hot = TargetWeights(0.0, labels=True).of(ops, x, labels, None)
+        return TargetLoss(self.link, self.penalty).second(ops, x, *one_hot)
+
+
+@dataclass(frozen=True)
+class TargetLoss:
+    """sum of target_c penalty(p_c), for a target with one weight for each class."""
+
+    link: Link
+    penalty: Penalty
+    keeps_classes: ClassVar[bool] = False
+    elementwise: ClassVar[bool] = False
+
+    def forward(self, ops: Ops, x: Array, weight: Array | None, target: Array) -> Forward:
+        at, vjp = self.link.of_classes(ops, x)
+        penalties = self.penalty.value(ops, at)
+
+        def vjp_x(g: Array) -> Array:
+            slope = self.penalty.slope(ops, at)
+            by_class = -g * target if slope is None else ops.scale(ops.multiply_zero_wins(target, slope), -g)
+            # Exactly 0 for a sample that does not count, whatever its logits.
+            counts = ops.sum(ops.xp.abs(by_class))
+            return ops.multiply_zero_wins(ops.xp.where(counts == 0, counts, ops.xp.ones_like(counts)), vjp(by_class))
+
+        def vjp_target(g: Array) -> Array:
+            return ops.multiply_zero_wins(g, penalties)
+
+        value = ops.sum(ops.multiply_zero_wins(target, penalties))
+        return weighted(ops, weight, value, vjp_x, vjp_target)
+
+    def second(self, ops: Ops, x: Array, target: Array) -> Array:
+        """The second derivatives of the loss of each row by each of its own logits."""
+        if not self.link.logits:
+            raise TypeError("second derivatives are there for losses of logits")
+        at, _ = self.link.of_classes(ops, x)
+        slope, curvature = times(target, self.penalty.slope(ops, at)), self.penalty.curvature(ops, at)
+        diagonal = at.p * at.one_minus_p * ops.sum(slope)
+        return diagonal if curvature is None else diagonal + _curved(ops, at, target * curvature)
+
+
+def _curved(ops: Ops, at: Probability, curvature: Array) -> Array:
+    """The sum over c of curvature_c ([j = c] - p_j)^2 / (1 - p_c), for each class j.
+
+    The class with p > 1/2, where there is one, is kept apart: the others' part is not what a difference leaves of its
+    own; and p_j / (1 - p) is taken first, which is at most 1.
+    """
+    xp = ops.xp
+    p, rest = at.p, at.one_minus_p
+    zero, one, most = xp.zeros_like(p), xp.ones_like(p), p > 0.5
+    among = xp.where(most, zero, curvature / xp.where(most, one, rest))
+    gap = ops.sum(xp.where(most, rest, zero))
+    top = ops.sum(xp.where(most, curvature, zero))
+    from_most = xp.where(most, zero, top * (p / xp.where(gap > 0, gap, xp.ones_like(gap))))
+    return rest * curvature + p * (p * (ops.sum(among) - among) + from_most)
+
+
+@dataclass(frozen=True)
+class TargetWeights:
+    """((1 - s) target + s / classes) class_weight: what `TargetLoss` takes, made of the target as given."""
+
+    label_smoothing: Any
+    labels: bool
+
+    def of(self, ops: Ops, x: Array, target: Array, class_weight: Array | None) -> tuple[Array]:
+        s, classes = ops.scalar(self.label_smoothing), x.shape[ops.axis]
+        if self.labels:
+            hit = ops.at_label(target, x).put(ops.xp.zeros_like(x), 1.0)
+            made = hit * (1 - s) + s / classes
+        else:
+            made = target if isinstance(s, (int, float)) and not s else (1 - s) * target + s / classes
+        return (made if class_weight is None else made * class_weight,)
+
+
+@dataclass(frozen=True)
+class FromTarget:
+    """A loss that makes the weights it takes inside, block by block, so that they are never there whole.
+
+    They take no derivative; where one may be asked for, the weights are made outside, by operations of the library.
+    """
+
+    loss: Any
+    weights: Any
+    keeps_classes: ClassVar[bool] = False
+
+    @property
+    def elementwise(self) -> bool:
+        return bool(self.loss.elementwise)
+
+    def forward(self, ops: Ops, x: Array, weight: Array | None, *target: Array | None) -> Forward:
+        value, (vjp_x, vjp_weight, *_), _ = self.loss.forward(ops, x, weight, *self.weights.of(ops, x, *target))
+        return Forward(value, (vjp_x, vjp_weight, *(None for _ in target)))
+
+    def second(self, ops: Ops, x: Array, *target: Array | None) -> Array:
+        second: Array = self.loss.second(ops, x, *self.weights.of(ops, x, *target))
+        return second
+
+
+@dataclass(frozen=True)
+class SecondDerivatives:
+    """The second derivatives of a loss by its own logits, times a weight for each sample; raised to `least` before."""
+
+    loss: Any
+    least: float | None
+    keeps_classes: ClassVar[bool] = True
+
+    @property
+    def elementwise(self) -> bool:
+        return bool(self.loss.elementwise)
+
+    def forward(self, ops: Ops, x: Array, outer: Array | None, weight: Array | None, *target: Array | None) -> Forward:
+        xp = ops.xp
+        second = self.loss.second(ops, x, *target)
+        if weight is not None:
+            second = ops.multiply_zero_wins(weight, second)
+        if self.least is not None:
+            raised = xp.maximum(second, xp.full_like(second, self.least))
+            # A sample that does not count stays at 0.
+            second = raised if weight is None else ops.multiply_zero_wins(xp.astype(weight != 0, x.dtype), raised)
+        return Forward(second if outer is None else ops.multiply_zero_wins(outer, second), ())
+
+
+# ---------------------------------------------------------------------------------------------------------------
+# Functions. Input: x.
+
+
+@dataclass(frozen=True)
+class Softmax:
+    """exp(x) / sum exp(x)."""
+
+    keeps_classes: ClassVar[bool] = True
+    elementwise: ClassVar[bool] = False
+
+    def forward(self, ops: Ops, x: Array) -> Forward:
+        rows = Rows(ops, x)
+        p = rows.p()
+        return Forward(p, (lambda g: rows.vjp_log_p(g * p),), rows.jvp_p)
+
+
+@dataclass(frozen=True)
+class LogSoftmax:
+    """x - log sum exp(x)."""
+
+    keeps_classes: ClassVar[bool] = True
+    elementwise: ClassVar[bool] = False
+
+    def forward(self, ops: Ops, x: Array) -> Forward:
+        rows = Rows(ops, x)
+        return Forward(rows.log_p(), (rows.vjp_log_p,), rows.jvp_log_p)
+
+
+@dataclass(frozen=True)
+class LogSumExp:
+    """log sum exp(x), one number for each row."""
+
+    keeps_classes: ClassVar[bool] = False
+    elementwise: ClassVar[bool] = False
+
+    def forward(self, ops: Ops, x: Array) -> Forward:
+        xp = ops.xp
+        rows = Rows(ops, x)
+        highest = ops.max(x)
+        value = xp.where(xp.isinf(highest), highest, rows.top + xp.log1p(rows.rest))
+        return Forward(value, (lambda g: ops.scale(rows.p(), g),))

@@ -1,0 +1,528 @@
+"""From the arguments of a loss to its value: what every loss has in common, and no formula.
+
+The way of the data, from top to bottom: the arguments are checked, once; the target becomes labels that are safe to
+index with, or weights for every class, and each sample gets its weight; the backend runs the kernel; the losses are
+reduced, in the dtype of the logits. A public loss says only which link and which penalty, and hands over its arguments.
+"""
+
+from __future__ import annotations
+
+import math
+import numbers
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+from arrayloss import _checks
+from arrayloss._backends import Backend
+from arrayloss._backends.generic import Arrays, Call
+from arrayloss._kernels.ops import Array, Kernel
+from arrayloss._kernels.penalties import Penalty
+from arrayloss._kernels.sigmoid import AnswerWeights, BinaryLink, BinaryLoss
+from arrayloss._kernels.softmax import FromTarget, LabelLoss, Link, SecondDerivatives, TargetLoss, TargetWeights
+from arrayloss.reductions import NAMED, Parts, Reduction, Samples
+
+A = TypeVar("A")
+
+
+# Not frozen, which takes 1 us.
+@dataclass
+class Problem(Generic[A]):
+    """A loss with all of its arguments, checked and ready to be computed.
+
+    Attributes
+    ----------
+    arrays
+        The inputs of the kernel: the logits as given, and the others with the same axes.
+    axis
+        The class axis, counted from the front; None for an elementwise loss.
+    dtype
+        That to compute in.
+    result
+        That of the result.
+    restore
+        From the gradient to what is returned, where the logits are not as given: with some axes made one, for example.
+    """
+
+    backend: Backend
+    kernel: Kernel
+    arrays: Arrays
+    axis: int | None
+    dtype: Any
+    samples: Samples
+    reduction: Reduction | None
+    result: Any
+    restore: Callable[[Array], Array] | None = None
+
+    @property
+    def call(self) -> Call:
+        return Call(self.kernel, self.axis, self.dtype)
+
+    @property
+    def logits(self) -> Array:
+        return self.arrays[0]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """That of the samples."""
+        return _without(self.logits.shape, self.axis)
+
+
+# -------------------------------------------------------------------------------------------------------------------
+# From arguments to a problem
+
+
+def categorical(
+    link: Link,
+    penalty: Penalty,
+    logits: A,
+    target: Any,
+    *,
+    name: str = "logits",
+    label_smoothing: Any = 0.0,
+    alpha: Any = None,
+    axis: Any = -1,
+    class_weight: Any = None,
+    sample_weight: Any = None,
+    where: Any = None,
+    ignore_index: int | None = -100,
+    reduction: Any = "mean",
+    dtype: Any = None,
+) -> Problem[A]:
+    """A loss of classes along an axis: `penalty` of the probability that `link` gives to the right one."""
+    alpha = _checks.scalar(alpha)
+    if isinstance(alpha, (int, float)):
+        raise TypeError(f"alpha must be an array of shape (classes,), a share for each class, not {alpha!r}")
+    options = {"class_weight": class_weight, "alpha": alpha, "sample_weight": sample_weight, "where": where}
+    backend = _checks.backend(logits, name, target=_checks.given("target", target), **options)
+    xp = backend.xp
+    task = _task(backend, logits, name, axis, sample_weight, where, reduction, dtype)
+    smoothing = _checks.fraction("label_smoothing", label_smoothing)
+    ignore_index = _checks.label("ignore_index", ignore_index)
+    _checks.per_class(task.logits.shape, task.axis, class_weight=class_weight, alpha=alpha)
+    if alpha is not None and backend.can_inspect(alpha):
+        _checks.within("alpha", backend, alpha)
+    class_weight, alpha = (None if a is None else backend.astype(a, task.dtype) for a in (class_weight, alpha))
+    is_label = _checks.class_target(backend, target, task.logits.shape, task.axis, axis, ignore_index)
+
+    if is_label:
+        labels = task.labels(target, ignore_index)
+        weight = task.counted()
+        counted = _product(weight, None if class_weight is None else backend.gather(class_weight, labels))
+        target = xp.expand_dims(labels, axis=task.axis)
+        if not _checks.traced(smoothing) and not smoothing:
+            weight = _product(counted, None if alpha is None else backend.gather(alpha, labels))
+            return task.problem(LabelLoss(link, penalty), weight, (target,), counted)
+    else:
+        target = task.probabilities(target)
+        weight = task.counted()
+        mass = target if class_weight is None else target * _per_class(xp, class_weight, task)
+        mass = xp.sum(mass, axis=task.axis)
+        counted = mass if weight is None else xp.where(weight == 0, xp.zeros_like(mass), weight * mass)
+    per_class = _product(class_weight, alpha)
+    given = (target, None if per_class is None else _per_class(xp, per_class, task))
+    loss, inputs = task.with_weights(TargetLoss(link, penalty), TargetWeights(smoothing, is_label), given)
+    return task.problem(loss, weight, inputs, counted)
+
+
+def binary(
+    link: BinaryLink,
+    penalty: Penalty,
+    logits: A,
+    target: Any,
+    *,
+    name: str = "logits",
+    penalty_of_zero: Penalty | None = None,
+    label_smoothing: Any = 0.0,
+    pos_weight: Any = None,
+    alpha: Any = None,
+    sample_weight: Any = None,
+    where: Any = None,
+    ignore_index: int | None = None,
+    reduction: Any = "mean",
+    dtype: Any = None,
+) -> Problem[A]:
+    """A loss of each element: `penalty` of the probability that `link` gives to the right one of the answers 1 and 0.
+
+    The answer 0 has the same penalty unless `penalty_of_zero` is given.
+    """
+    factors = {"pos_weight": pos_weight, "alpha": alpha}
+    given = {
+        option: a
+        for option, a in factors.items()
+        if not isinstance(a, (int, float, numbers.Real)) and hasattr(a, "shape")
+    }
+    backend = _checks.backend(
+        logits, name, target=_checks.given("target", target), sample_weight=sample_weight, where=where, **given
+    )
+    arrays = {option: a for option, a in given.items() if hasattr(_checks.scalar(a), "shape")}
+    task = _task(backend, logits, name, None, sample_weight, where, reduction, dtype)
+    smoothing = _checks.fraction("label_smoothing", label_smoothing)
+    _checks.answer_target(backend, target, task.shape)
+    ignore_index = _checks.label("ignore_index", ignore_index)
+    positive = negative = 1.0
+    at_one = at_zero = None
+    for option, a in arrays.items():
+        if option == "alpha":
+            _checks.number("alpha", a)
+        _checks.broadcastable(option, a.shape, task.shape)
+        a = backend.astype(a, task.dtype)
+        at_one = _product(at_one, a)
+        if option == "alpha":
+            if backend.can_inspect(a):
+                _checks.within("alpha", backend, a)
+            at_zero = 1 - a
+    if pos_weight is not None and "pos_weight" not in arrays:
+        positive = _checks.real("pos_weight", pos_weight)
+    if alpha is not None and "alpha" not in arrays:
+        share = _checks.fraction("alpha", alpha)
+        positive, negative = positive * share, 1 - share
+    at_one, at_zero = (a if a is None else backend.xp.broadcast_to(a, task.shape) for a in (at_one, at_zero))
+
+    target = task.answers(target, ignore_index)
+    if not link.logits:
+        task.in_unit_interval(name)
+    weight = task.counted()
+    loss = BinaryLoss(link, penalty, penalty if penalty_of_zero is None else penalty_of_zero)
+    weights = AnswerWeights(smoothing, positive, negative)
+    loss, inputs = task.with_weights(loss, weights, (target, at_one, at_zero))
+    return task.problem(loss, weight, inputs, weight)
+
+
+def paired(
+    kernel: Kernel,
+    logits: A,
+    target: Any,
+    *,
+    name: str,
+    axis: Any = -1,
+    sample_weight: Any = None,
+    where: Any = None,
+    reduction: Any = "mean",
+    dtype: Any = None,
+) -> Problem[A]:
+    """A loss of logits along an axis against others of the same shape, called `name`."""
+    backend = _checks.backend(logits, **{name: _checks.given(name, target)}, sample_weight=sample_weight, where=where)
+    xp = backend.xp
+    if not _checks.is_real(backend, target):
+        raise TypeError(f"{name} must be an array of real floating-point numbers, not of {target.dtype}")
+    task = _task(backend, logits, "logits", axis, sample_weight, where, reduction, dtype, target.dtype)
+    _checks.same_shape(name, target.shape, logits.shape, logits.shape, "there is one for each logit")  # type: ignore[attr-defined]
+    weight = task.counted()
+    if weight is not None:
+        # What counts for nothing must not reach second derivatives either.
+        nothing = (xp.expand_dims(weight, axis=task.axis) == 0) & ~(target < float("inf"))
+        target = xp.where(nothing, xp.zeros_like(target), target)
+    return task.problem(kernel, weight, (target,), weight)
+
+
+def _task(
+    backend: Backend,
+    logits: Any,
+    name: str,
+    axis: Any,
+    sample_weight: Any,
+    where: Any,
+    reduction: Any,
+    dtype: Any,
+    *dtypes: Any,
+) -> _Task:
+    """The options that all losses have, checked."""
+    position = None if axis is None else _checks.class_axis(axis, logits.ndim)
+    shape = tuple(logits.shape)
+    if position is not None and shape[position] == 0:
+        raise ValueError(f"{name} of shape {shape} have no classes along axis {axis}")
+    if dtype is not None:
+        _checks.real_dtype(backend, dtype)
+    compute = backend.compute_dtype(logits.dtype, *dtypes, *(() if dtype is None else (dtype,)))
+    samples = _without(shape, position)
+    valid = None
+    if where is not None:
+        _checks.mask(backend.xp, where, samples)
+        valid = backend.xp.broadcast_to(where, samples)
+    if sample_weight is not None:
+        _checks.broadcastable("sample_weight", sample_weight.shape, samples)
+        sample_weight = backend.xp.broadcast_to(backend.astype(sample_weight, compute), samples)
+    return _Task(
+        backend,
+        logits,
+        position,
+        compute,
+        reduction_of(reduction),
+        backend.result_dtype(logits) if dtype is None else dtype,
+        samples,
+        sample_weight,
+        valid,
+    )
+
+
+@dataclass
+class _Task:
+    """A problem in the making: which samples count, what they weigh, and which of them have an impossible target.
+
+    `wrong` are the samples whose target is out of range, where that can't be an error: they become nan.
+    """
+
+    backend: Backend
+    logits: Array
+    axis: int | None
+    dtype: Any
+    reduction: Reduction | None
+    result: Any
+    shape: tuple[int, ...]
+    weight: Array | None
+    valid: Array | None
+    wrong: Array | None = None
+
+    def labels(self, target: Array, ignore_index: int | None) -> Array:
+        """Labels that are safe to index with."""
+        backend, classes = self.backend, self.logits.shape[self.axis]
+        xp, labels = backend.xp, backend.astype(target, backend.index_dtype(self.logits))
+        ignores = ignore_index is not None and _checks.holds(backend, target.dtype, labels.dtype, ignore_index)
+        if 0 not in labels.shape and backend.can_inspect(labels):
+            lowest, highest = backend.span(labels)
+            if lowest >= 0 and highest < classes and not (ignores and 0 <= ignore_index < classes):  # type: ignore[operator]
+                return labels
+        if ignores:
+            self._leave_out(labels == ignore_index)
+        inside = (labels >= 0) & (labels < classes)
+        self._refuse(~inside, target, f"the logits have {classes} classes, so labels must be in [0, {classes})")
+        return xp.where(inside, labels, xp.zeros_like(labels))
+
+    def probabilities(self, target: Array) -> Array:
+        """A target of one number for each class, none of them negative or nan."""
+        backend, xp = self.backend, self.backend.xp
+        if 0 not in target.shape and backend.can_inspect(target) and backend.span(target)[0] >= 0:
+            return backend.astype(target, self.dtype)
+        inside = target >= 0
+        worst = xp.min(target, axis=self.axis)
+        self._refuse(~xp.all(inside, axis=self.axis), worst, "probabilities must not be negative or nan")
+        return backend.astype(xp.where(inside, target, xp.zeros_like(target)), self.dtype)
+
+    def answers(self, target: Array, ignore_index: int | None) -> Array:
+        """A binary target whose elements are in [0, 1], or 0 where they don't count."""
+        backend, xp = self.backend, self.backend.xp
+        if backend.isdtype(target.dtype, "bool"):
+            if ignore_index in (0, 1):
+                self._leave_out(target if ignore_index else ~target)
+            return target
+        soft = backend.isdtype(target.dtype, "real floating")
+        if ignore_index is not None and (soft or _checks.holds(backend, target.dtype, target.dtype, ignore_index)):
+            self._leave_out(target == ignore_index)
+        given, target = target, backend.comparable(target)
+        if self.valid is None and 0 not in target.shape and backend.can_inspect(target):
+            lowest, highest = backend.span(target)
+            if lowest >= 0 and highest <= 1:
+                return target
+        inside = (target >= 0) & (target <= 1)
+        self._refuse(~inside, given, "a binary target must be " + ("in [0, 1]" if soft else "0 or 1"))
+        return xp.where(inside, target, xp.zeros_like(target))
+
+    def in_unit_interval(self, name: str) -> None:
+        """The input holds probabilities."""
+        backend, x = self.backend, self.logits
+        if 0 not in x.shape and backend.can_inspect(x):
+            lowest, highest = backend.span(x)
+            if lowest >= 0 and highest <= 1:
+                return
+        allowed = f"{name} must hold probabilities, in [0, 1]; for logits there is binary_cross_entropy_with_logits"
+        self._refuse((x < 0) | (x > 1), x, allowed, "probability")
+
+    def counted(self) -> Array | None:
+        """The weight of each sample: 0 where it doesn't count, nan where its target is wrong; None if all weigh 1."""
+        xp, weight = self.backend.xp, self.weight
+        if self.valid is not None:
+            if weight is None:
+                weight = self.backend.astype(self.valid, self.dtype)
+            else:
+                weight = xp.where(self.valid, weight, xp.zeros_like(weight))
+        if self.wrong is not None:
+            if weight is None:
+                weight = xp.ones_like(self.wrong, dtype=self.dtype)
+            weight = xp.where(self.wrong & (weight != 0), xp.full_like(weight, float("nan")), weight)
+        return weight
+
+    def with_weights(self, loss: Any, weights: Any, target: Arrays) -> tuple[Any, Arrays]:
+        """A loss and its inputs: the target as given, or the weights made of it, on the tape where there is one."""
+        if not self.backend.on_tape(*target):
+            return FromTarget(loss, weights), target
+        call = Call(loss, self.axis, self.dtype)
+        prepared = (self.backend.prepared(call, a) for a in target)
+        return loss, weights.of(self.backend.ops(call), self.backend.prepared(call, self.logits), *prepared)
+
+    def problem(self, kernel: Any, weight: Array | None, inputs: Arrays, counted: Array | None) -> Problem[Any]:
+        samples = Samples(self.backend, math.prod(self.shape), self.valid, counted)
+        weight = _along(self.backend.xp, weight, self.axis)
+        arrays = (self.logits, weight, *inputs)
+        return Problem(self.backend, kernel, arrays, self.axis, self.dtype, samples, self.reduction, self.result)
+
+    def _leave_out(self, ignored: Array) -> None:
+        self.valid = ~ignored if self.valid is None else self.valid & ~ignored
+
+    def _refuse(self, wrong: Array, values: Array, allowed: str, what: str = "label") -> None:
+        """Raise for the first sample that is wrong, or note them where they can't be looked at."""
+        backend = self.backend
+        if self.valid is not None:
+            wrong = wrong & self.valid
+        if not backend.can_inspect(wrong, self.weight):
+            self.wrong = wrong if self.wrong is None else self.wrong | wrong
+            return
+        if self.weight is not None:
+            wrong = wrong & (self.weight != 0)
+        _checks.refuse(backend, wrong, values, what, allowed)
+
+
+def _without(shape: Any, axis: int | None) -> tuple[int, ...]:
+    return tuple(n for i, n in enumerate(shape) if i != axis)
+
+
+def _along(xp: Any, x: Array | None, axis: int | None) -> Array | None:
+    """Numbers of the samples with a class axis of length 1."""
+    return x if x is None or axis is None else xp.expand_dims(x, axis=axis)
+
+
+def _per_class(xp: Any, values: Array, task: _Task) -> Array:
+    """One number for each class, in a shape that broadcasts with the logits."""
+    return xp.reshape(values, tuple(-1 if i == task.axis else 1 for i in range(task.logits.ndim)))
+
+
+def _product(a: Array | None, b: Array | None) -> Array | None:
+    return b if a is None else a if b is None else a * b
+
+
+def reduction_of(reduction: Any) -> Reduction | None:
+    """The reduction that is asked for; None for "none"."""
+    if isinstance(reduction, str) and reduction in NAMED:
+        return NAMED[reduction]
+    if isinstance(reduction, str) or not isinstance(reduction, Reduction):
+        raise ValueError(
+            'reduction must be "none", "mean" or "sum", or one such as Mean(), Sum() or Hardest(k=3), not '
+            f"{reduction!r}"
+        )
+    return reduction
+
+
+# -------------------------------------------------------------------------------------------------------------------
+# From a problem to numbers
+
+
+def value(problem: Problem[A]) -> A:
+    """The value, differentiable by the library's own autodiff."""
+    backend, reduction = problem.backend, problem.reduction
+    result: A
+    with backend.context(problem.logits):
+        if reduction is None or reduction.ranks:
+            losses = _losses(problem, backend.value(problem.call, problem.arrays))
+            parts = None if reduction is None else reduction.parts(problem.samples, losses)
+            result = _reduced(problem, losses, parts)
+            return result
+        reduced = reduction.parts(problem.samples, None)
+        result = backend.reduced(
+            problem.call,
+            problem.arrays,
+            lambda losses: _reduced(problem, _losses(problem, losses), reduced),
+            lambda: _cotangent(problem, reduced),
+        )
+    return result
+
+
+def value_with_gradient(problem: Problem[A], cotangent: Array | None = None) -> tuple[A, A]:
+    """The value and its derivative by the logits, in closed form: one pass, or two where the reduction ranks losses."""
+    backend, reduction, call, arrays = problem.backend, problem.reduction, problem.call, problem.arrays
+    with backend.context(problem.logits):
+        if reduction is None:
+            if cotangent is None:
+                raise TypeError(
+                    'reduction="none" gives a loss for each sample, and a gradient only with cotangent=, an array that '
+                    "weighs them (of ones, for the gradient of their sum)"
+                )
+            _checks.backend(cotangent, "cotangent", logits=problem.logits)
+            _checks.same_shape(
+                "cotangent", cotangent.shape, problem.shape, problem.logits.shape, "there is one loss for each sample"
+            )
+            parts, g = None, _along(backend.xp, backend.astype(cotangent, call.dtype), call.axis)
+        else:
+            if cotangent is not None:
+                raise TypeError('cotangent= goes with reduction="none"; a reduced loss is one number')
+            losses = _losses(problem, backend.value(call, arrays)) if reduction.ranks else None
+            parts = reduction.parts(problem.samples, losses)
+            g = _cotangent(problem, parts)
+        summed = parts is not None and parts.share is None
+        losses, gradient = backend.value_and_gradient(call, arrays, g, summed=summed)
+        if problem.restore is not None:
+            gradient = problem.restore(gradient)
+        return _reduced(problem, _losses(problem, losses), parts), gradient
+
+
+def second_derivatives(problem: Problem[A], weight: Array | None, least: float | None) -> A:
+    """The second derivative of each sample's loss by each of its own logits, times the samples' weights."""
+    backend, (kernel, axis, dtype) = problem.backend, problem.call
+    x, *others = problem.arrays
+    if weight is not None:
+        weight = _along(backend.xp, backend.astype(weight, dtype), axis)
+    with backend.context(x):
+        second = backend.value(Call(SecondDerivatives(kernel, least), axis, dtype), (x, weight, *others))
+        return backend.astype(second, x.dtype)  # type: ignore[no-any-return]
+
+
+def function(kernel: Kernel, x: A, axis: Any, where: Any = None, *, keepdims: bool = True, left_out: float = 0.0) -> A:
+    """A function of one array: of each element, or along `axis`; `left_out` is the result of a class not in `where`."""
+    backend = _checks.backend(x, "x", where=where)
+    xp = backend.xp
+    position = None if axis is None else _checks.class_axis(axis, x.ndim)  # type: ignore[attr-defined]
+    array: Any = x
+    if where is not None:
+        _checks.mask(xp, where, tuple(array.shape))
+        array = xp.where(where, array, xp.full_like(array, -float("inf")))
+    call = Call(kernel, position, backend.compute_dtype(array.dtype))
+    with backend.context(array):
+        y = backend.value(call, (array,))
+        if where is not None and kernel.keeps_classes:
+            # Constants, which have no derivative.
+            y = xp.where(where, y, xp.full_like(y, left_out))
+        if not kernel.keeps_classes and not keepdims:
+            y = xp.squeeze(y, axis=position)
+        return backend.astype(y, array.dtype)  # type: ignore[no-any-return]
+
+
+def _losses(problem: Problem[Any], value: Array) -> Array:
+    """The kernel's value, or partial sums of it, without the class axis."""
+    axis = problem.axis
+    return (
+        value
+        if axis is None or value.ndim != len(problem.logits.shape)
+        else problem.backend.xp.squeeze(value, axis=axis)
+    )
+
+
+def _reduced(problem: Problem[Any], losses: Array, parts: Parts | None) -> Array:
+    backend, xp = problem.backend, problem.backend.xp
+    if parts is None:
+        return backend.astype(losses, problem.result)
+    if parts.share is not None:
+        losses = xp.where(parts.share == 0, xp.zeros_like(losses), losses * parts.share)
+    return backend.astype(_divided(xp, backend.sum(losses), parts.denominator, parts.empty), problem.result)
+
+
+def _divided(xp: Any, total: Array, denominator: Any, empty: float) -> Array:
+    if not hasattr(denominator, "dtype"):
+        # A number, or a length that only the program knows (torch.export, jax.export).
+        return total * 0 + empty if isinstance(denominator, int) and not denominator else total / denominator
+    denominator = xp.astype(denominator, total.dtype)
+    none = denominator == 0
+    quotient = total / xp.where(none, xp.ones_like(denominator), denominator)
+    return xp.where(none, xp.full_like(quotient, empty), quotient)
+
+
+def _cotangent(problem: Problem[Any], parts: Parts) -> Array:
+    """The derivative of the reduced value by each sample's loss, or one number for all of them."""
+    backend, xp, dtype = problem.backend, problem.backend.xp, problem.dtype
+    denominator = parts.denominator
+    if not hasattr(denominator, "dtype"):
+        # An empty mean is a constant: its derivative is 0.
+        factor = _divided(xp, backend.number(1.0, problem.logits, dtype), denominator, 0.0)
+    else:
+        # Divided before it is rounded to the dtype of the losses.
+        over = denominator if xp.isdtype(denominator.dtype, "real floating") else xp.astype(denominator, dtype)
+        factor = xp.astype(_divided(xp, xp.ones_like(over), over, 0.0), dtype)
+    return factor if parts.share is None else _along(xp, xp.astype(parts.share, dtype), problem.axis) * factor

@@ -1,0 +1,72 @@
+"""What a loss of your own is made of. All names here are public; `docs/adding-a-loss.md` uses them.
+
+- A loss is a function decorated with `loss` that returns a `Problem`: of a link and a penalty, by `categorical` or
+  `binary`, or that of another loss, by `problem(other_loss, ...)`.
+- A penalty (`Penalty`) says what a `Probability` costs; a link (`Link`, `BinaryLink`) which probabilities an array
+  means: `softmax`, `given_log_probabilities`, `sigmoid`, `given_probabilities`.
+- `documented` completes its docstring with the options that all losses have.
+- A formula that is no penalty of a probability is a `Kernel`; `paired` makes a loss of it. It returns a `Forward`, and
+  touches its arrays through `Ops`.
+- A reduction (`Reduction`) returns `Parts` for given `Samples`.
+- `backend_of` returns what the library of some arrays can do, if it is one library; it and the checks beside it raise
+  errors that say the names of your own arguments.
+"""
+
+from arrayloss._checks import at_least as check_at_least
+from arrayloss._checks import backend as backend_of
+from arrayloss._checks import broadcastable as check_broadcastable
+from arrayloss._checks import class_axis as check_axis
+from arrayloss._checks import fraction as check_fraction
+from arrayloss._checks import given as check_given
+from arrayloss._checks import mask as check_mask
+from arrayloss._checks import same_shape as check_same_shape
+from arrayloss._checks import within as check_within
+from arrayloss._documentation import documented
+from arrayloss._kernels.ops import Forward, Kernel, Ops, Position, Vjp
+from arrayloss._kernels.penalties import CrossEntropy, Focal, Penalty, Probability
+from arrayloss._kernels.sigmoid import BinaryLink, BinaryLoss, BinaryVjp, given_probabilities, sigmoid
+from arrayloss._kernels.softmax import FromTarget, Link, given_log_probabilities, softmax, weighted
+from arrayloss._problem import Problem, binary, categorical, paired
+from arrayloss.gradients import loss, problem
+from arrayloss.reductions import Parts, Reduction, Samples
+
+__all__ = [
+    "BinaryLink",
+    "BinaryLoss",
+    "BinaryVjp",
+    "CrossEntropy",
+    "Focal",
+    "Forward",
+    "FromTarget",
+    "Kernel",
+    "Link",
+    "Ops",
+    "Parts",
+    "Penalty",
+    "Position",
+    "Probability",
+    "Problem",
+    "Reduction",
+    "Samples",
+    "Vjp",
+    "backend_of",
+    "binary",
+    "categorical",
+    "check_at_least",
+    "check_axis",
+    "check_broadcastable",
+    "check_fraction",
+    "check_given",
+    "check_mask",
+    "check_same_shape",
+    "check_within",
+    "documented",
+    "given_log_probabilities",
+    "given_probabilities",
+    "loss",
+    "paired",
+    "problem",
+    "sigmoid",
+    "softmax",
+    "weighted",
+]

@@ -1,0 +1,115 @@
+"""The functions that turn logits into probabilities and their logarithms."""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar
+
+from arrayloss._documentation import documented
+from arrayloss._kernels.sigmoid import LogSigmoid, Sigmoid
+from arrayloss._kernels.softmax import LogSoftmax, LogSumExp, Softmax
+from arrayloss._problem import function
+
+A = TypeVar("A")
+
+
+@documented("along axis")
+def softmax(x: A, /, *, axis: int = -1, where: Any = None) -> A:
+    r"""Probabilities, in [0, 1], from logits: :math:`p_c = e^{x_c} / \sum_j e^{x_j}`.
+
+    An element that `where` leaves out has probability 0. One +inf in a row has probability 1. A row is nan if it has
+    more than one +inf, if all of it is -inf, or if it has a nan.
+
+    References
+    ----------
+    Blanchard, Higham and Higham, "Accurately computing the log-sum-exp and softmax functions", IMA Journal of
+    Numerical Analysis 41 (2021).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from arrayloss import softmax
+    >>> softmax(np.asarray([0.0, np.log(3.0)]))
+    array([0.25, 0.75])
+    """
+    return function(Softmax(), x, axis, where)
+
+
+@documented("along axis")
+def log_softmax(x: A, /, *, axis: int = -1, where: Any = None) -> A:
+    r"""Log-probabilities, at most 0, from logits: :math:`\log p_c = x_c - \log \sum_j e^{x_j}`.
+
+    The result is accurate also where :math:`p_c` is close to 1, where ``x - logsumexp(x)`` would be rounded to 0. An
+    element that `where` leaves out has log-probability -inf.
+
+    References
+    ----------
+    Blanchard, Higham and Higham, "Accurately computing the log-sum-exp and softmax functions", IMA Journal of
+    Numerical Analysis 41 (2021).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from arrayloss import log_softmax
+    >>> [f"{log_p:.6g}" for log_p in log_softmax(np.asarray([0.0, 50.0]))]
+    ['-50', '-1.92875e-22']
+    """
+    return function(LogSoftmax(), x, axis, where, left_out=-float("inf"))
+
+
+@documented("along axis")
+def logsumexp(x: A, /, *, axis: int = -1, where: Any = None, keepdims: bool = False) -> A:
+    r"""The logarithm of a sum of exponentials: :math:`\log \sum_c e^{x_c}`.
+
+    A sum of nothing gives -inf.
+
+    Parameters
+    ----------
+    keepdims : bool
+        Whether the axis stays, with length 1.
+
+    Returns
+    -------
+    array
+        The shape of `x` without `axis`. The dtype, library and device are those of `x`.
+
+    References
+    ----------
+    Blanchard, Higham and Higham, "Accurately computing the log-sum-exp and softmax functions", IMA Journal of
+    Numerical Analysis 41 (2021).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from arrayloss import logsumexp
+    >>> float(logsumexp(np.asarray([1000.0, 1000.0])))
+    1000.6931471805599
+    """
+    return function(LogSumExp(), x, axis, where, keepdims=keepdims)
+
+
+@documented("elementwise")
+def sigmoid(x: A, /) -> A:
+    r"""The logistic function of each element, in [0, 1]: :math:`1 / (1 + e^{-x})`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from arrayloss import sigmoid
+    >>> sigmoid(np.asarray([-100.0, 0.0])).tolist()
+    [3.720075976020836e-44, 0.5]
+    """
+    return function(Sigmoid(), x, None)
+
+
+@documented("elementwise")
+def log_sigmoid(x: A, /) -> A:
+    r"""The logarithm of the logistic function of each element, at most 0: :math:`-\log(1 + e^{-x})`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from arrayloss import log_sigmoid
+    >>> log_sigmoid(np.asarray([-300.0, 100.0])).tolist()
+    [-300.0, -3.720075976020836e-44]
+    """
+    return function(LogSigmoid(), x, None)

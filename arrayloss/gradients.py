@@ -1,0 +1,299 @@
+"""From a loss to its gradient, in closed form, on any library: `value_and_grad`, `grad` and `objective`.
+
+A public loss is a function that returns a `Problem`, its arguments after all checks, and a decorator, `loss`, that
+computes the value of it. What is here computes something else of the same problem.
+"""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial, wraps
+from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, overload
+
+from arrayloss import _checks, _problem
+from arrayloss._problem import Problem
+
+P = ParamSpec("P")
+A = TypeVar("A")
+
+
+def loss(stated: Callable[P, Problem[A]]) -> Callable[P, A]:
+    """Make a loss of a function that returns the problem of a loss. The loss has the same parameters.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from arrayloss import softmax_focal_loss, value_and_grad
+    >>> from arrayloss.extending import loss, problem
+    >>> @loss
+    ... def strong_focal_loss(logits, target, /, **options):
+    ...     return problem(softmax_focal_loss, logits, target, gamma=5.0, **options)
+    >>> value, gradient = value_and_grad(strong_focal_loss)(np.zeros((1, 2)), np.asarray([1]))
+    >>> float(value.round(6)), gradient.round(6).tolist()
+    (0.021661, [[0.069777, -0.069777]])
+    """
+
+    @wraps(stated)
+    def value(*args: P.args, **kwargs: P.kwargs) -> A:
+        result: A = _problem.value(_stated(stated, *args, **kwargs))
+        return result
+
+    # Tracers look for the function that is wrapped, and would call it.
+    del vars(value)["__wrapped__"]
+    vars(value)["problem"] = stated
+    # The type of the value, not of the problem, for `help`.
+    value.__annotations__ = {**stated.__annotations__, "return": "A"}
+    vars(value)["__signature__"] = inspect.signature(stated).replace(return_annotation="A")
+    return value
+
+
+def problem(loss: Callable[P, A], /, *args: P.args, **kwargs: P.kwargs) -> Problem[A]:
+    """The problem of a loss and its arguments, all checked. A new loss can start from it."""
+    return problem_of(loss)(*args, **kwargs)
+
+
+def problem_of(loss: Callable[..., Any], caller: str = "problem") -> Callable[..., Problem[Any]]:
+    """The function that returns the problem of a loss. Raises TypeError for what is not a loss."""
+    stated: Callable[..., Problem[Any]] | None = getattr(loss, "problem", None)
+    if stated is None:
+        raise TypeError(
+            f"{caller} takes a loss of arrayloss, such as cross_entropy, not "
+            f"{getattr(loss, '__name__', repr(loss))}; its options go to the function that comes back"
+        )
+    return stated
+
+
+_OTHER_WORDS = {
+    "weight": "class_weight sample_weight",
+    "weights": "class_weight sample_weight",
+    "dim": "axis",
+    "mask": "where",
+    "targets": "target",
+    "labels": "target",
+    "input": "logits",
+}
+
+
+def _stated(stated: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
+    """The problem; an unknown keyword is answered with the one that was meant."""
+    try:
+        return stated(*args, **kwargs)
+    except TypeError as error:
+        parameters = list(inspect.signature(stated).parameters)
+        for wrong in set(kwargs) - set(parameters):
+            words = [w for w in parameters if any(w.startswith(o) for o in _OTHER_WORDS.get(wrong, "").split())]
+            meant = words or difflib.get_close_matches(wrong, parameters, 1)
+            if meant and f"'{wrong}'" in str(error):
+                raise TypeError(f"{error}; did you mean {' or '.join(meant)}?") from None
+        raise
+
+
+@dataclass(frozen=True)
+class _Derived:
+    """A function made of a loss. It can be pickled and copied, and has the loss's name, docstring and parameters."""
+
+    loss: Callable[..., Any]
+
+    def __post_init__(self) -> None:
+        parameters = list(inspect.signature(self.loss).parameters.values())
+        # `**options` must stay the last parameter.
+        end = len(parameters) - (parameters[-1].kind is inspect.Parameter.VAR_KEYWORD)
+        parameters.insert(end, inspect.Parameter("cotangent", inspect.Parameter.KEYWORD_ONLY, default=None))
+        attributes = {name: getattr(self.loss, name, None) for name in ("__name__", "__qualname__", "__doc__")}
+        vars(self).update(attributes, __signature__=inspect.Signature(parameters))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.loss,)
+
+
+class ValueAndGrad(_Derived, Generic[P]):
+    """What `value_and_grad` returns. The value and the gradient have the type of the logits."""
+
+    @overload
+    def __call__(self, first: A, /, *args: P.args, **kwargs: P.kwargs) -> tuple[A, A]: ...
+    @overload
+    def __call__(self, first: A, /, *args: Any, cotangent: Any, **kwargs: Any) -> tuple[A, A]: ...
+    @overload
+    def __call__(self, **kwargs: Any) -> tuple[Any, Any]: ...
+    def __call__(self, *args: Any, **kwargs: Any) -> tuple[Any, Any]:  # type: ignore[misc]  # mypy issue with P.args
+        cotangent = kwargs.pop("cotangent", None)
+        return _problem.value_with_gradient(_stated(problem_of(self.loss), *args, **kwargs), cotangent)
+
+
+class Grad(_Derived, Generic[P]):
+    """What `grad` returns. The gradient has the type of the logits."""
+
+    @overload
+    def __call__(self, first: A, /, *args: P.args, **kwargs: P.kwargs) -> A: ...
+    @overload
+    def __call__(self, first: A, /, *args: Any, cotangent: Any, **kwargs: Any) -> A: ...
+    @overload
+    def __call__(self, **kwargs: Any) -> Any: ...
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:  # type: ignore[misc]
+        cotangent = kwargs.pop("cotangent", None)
+        return _problem.value_with_gradient(_stated(problem_of(self.loss), *args, **kwargs), cotangent)[1]
+
+
+def value_and_grad(loss: Callable[Concatenate[Any, P], Any], /) -> ValueAndGrad[P]:
+    """A function for a loss's value and its derivative by the logits.
+
+    The derivative is the loss's own formula, computed in the same pass as the value. It needs no automatic
+    differentiation, so that NumPy and CuPy have it too; on torch and JAX it equals what their autodiff gives.
+
+    Parameters
+    ----------
+    loss : function
+        A loss of `arrayloss`, of `arrayloss.compat`, or of your own.
+
+    Returns
+    -------
+    function
+        ``f(logits, target, /, **options) -> (value, gradient)``, with the parameters of the loss, in the same order
+        (some losses of `arrayloss.compat` have the target first). The gradient has the shape and dtype of the logits.
+        With ``reduction="none"``, f needs ``cotangent=``, an array in the shape of the losses; the gradient is that of
+        ``sum(cotangent * losses)``. f can be pickled.
+
+    Raises
+    ------
+    TypeError
+        If `loss` is not a loss. When f is called: if the cotangent is missing, or given with a reduced loss.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from arrayloss import cross_entropy, value_and_grad
+    >>> value, gradient = value_and_grad(cross_entropy)(np.asarray([[0.0, np.log(3.0)]]), np.asarray([1]))
+    >>> round(float(value), 6), gradient.tolist()
+    (0.287682, [[0.25, -0.25]])
+    """
+    problem_of(loss, "value_and_grad")
+    return ValueAndGrad(loss)
+
+
+def grad(loss: Callable[Concatenate[Any, P], Any], /) -> Grad[P]:
+    """A function for a loss's derivative by the logits: `value_and_grad` without the value.
+
+    Parameters
+    ----------
+    loss : function
+        A loss, as for `value_and_grad`.
+
+    Returns
+    -------
+    function
+        ``f(logits, target, /, **options) -> gradient``, with the parameters of the loss, and ``cotangent=``.
+
+    Raises
+    ------
+    TypeError
+        As `value_and_grad` does.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from arrayloss import binary_cross_entropy_with_logits, grad
+    >>> grad(binary_cross_entropy_with_logits)(np.zeros(2), np.asarray([0, 1])).tolist()
+    [0.25, -0.25]
+    """
+    problem_of(loss, "grad")
+    return Grad(loss)
+
+
+def objective(loss: Callable[..., Any], /, *, min_hessian: float | None = None, **options: Any) -> Callable[..., Any]:
+    r"""A loss as a custom objective of XGBoost and LightGBM: gradient and diagonal Hessian, in closed form.
+
+    Both are the derivatives of each sample's own loss by its raw scores, times the sample's weight; it is the boosters
+    that sum them. Neither is ever nan for finite scores, however large.
+
+    Parameters
+    ----------
+    loss : function
+        One of the losses of `arrayloss` that take logits.
+    min_hessian : float > 0, optional
+        What the second derivatives of a sample that counts are raised to where they are less, before it is weighed.
+        Without it they are exact. A focal loss is not convex: where an answer is wrong by a margin of more than 2.8
+        (for gamma 2) they are negative, and no booster splits a node of a negative sum. From scores of 5 everywhere,
+        say, it would never start; with 0.01 it trains from any scores.
+    **options
+        Of the loss, `gamma`, `alpha`, `pos_weight`, `class_weight` and `label_smoothing` among them.
+
+    Returns
+    -------
+    function
+        `f(y_true, y_pred, sample_weight=None) -> (gradient, hessian)`: an objective of the scikit-learn classes of both
+        (`objective=f`). Called as `f(y_pred, data)` with an XGBoost `DMatrix` or a LightGBM `Dataset`, it takes labels
+        and weights from that: an objective of `xgboost.train(obj=f)` and `lightgbm.train({"objective": f})`. Raw
+        scores are (N,), or (N, C) with a class axis; gradient and Hessian have their shape and dtype. Labels are
+        numbers of any dtype, floats that are whole for classes. It can be pickled.
+
+    Raises
+    ------
+    TypeError
+        If `loss` is not one of these, or options hold a reduction; when called, if it is no loss of logits.
+    ValueError
+        If `min_hessian` is not above 0; when called, if labels don't fit the scores.
+
+    Notes
+    -----
+    The built-in multi-class objectives take more than the diagonal of the Hessian p (1 - p): XGBoost 2 p (1 - p), and
+    LightGBM C / (C - 1) p (1 - p). Docs/porting.md has how to have their models.
+
+    References
+    ----------
+    Chen and Guestrin, "XGBoost: A Scalable Tree Boosting System", KDD 2016.
+    Friedman, "Greedy Function Approximation: A Gradient Boosting Machine", Annals of Statistics 29 (2001).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from arrayloss import binary_cross_entropy_with_logits, cross_entropy, objective
+    >>> gradient, hessian = objective(binary_cross_entropy_with_logits)(np.asarray([1.0, 0.0]), np.zeros(2))
+    >>> gradient.tolist(), hessian.tolist()
+    ([-0.5, 0.5], [0.25, 0.25])
+    >>> objective(cross_entropy)(np.asarray([1.0]), np.asarray([[0.0, np.log(3.0)]]))[1].round(6).tolist()
+    [[0.1875, 0.1875]]
+    """
+    problem_of(loss, "objective")
+    if "reduction" in options:
+        raise TypeError("an objective has no reduction: a booster sums over the samples of each leaf")
+    if min_hessian is not None and not 0 < _checks.real("min_hessian", min_hessian) < float("inf"):
+        raise ValueError(f"min_hessian must be a finite number above 0, not {min_hessian!r}")
+    return partial(_derivatives, loss, min_hessian, options)
+
+
+# A function of the module and no closure: estimators that hold it are pickled. The names are those that XGBoost looks
+# for, their number is what LightGBM goes by.
+def _derivatives(
+    loss: Any, min_hessian: float | None, options: dict[str, Any], y_true: Any, y_pred: Any, sample_weight: Any = None
+) -> tuple[Any, Any]:
+    if hasattr(y_pred, "get_label"):
+        data, y_pred = y_pred, y_true
+        y_true, sample_weight = data.get_label(), data.get_weight()
+        if sample_weight is not None and len(sample_weight) == 0:
+            sample_weight = None  # XGBoost's way to say that there are none
+    backend = _checks.backend(y_pred, "y_pred", y_true=_checks.given("y_true", y_true), sample_weight=sample_weight)
+    if y_true.ndim < y_pred.ndim:
+        y_true = _labels(backend, y_true)
+    reduction = "sum" if sample_weight is None else "none"
+    problem = problem_of(loss, "objective")(y_pred, y_true, reduction=reduction, **options)
+    if sample_weight is not None:
+        xp, samples = backend.xp, problem.shape
+        _checks.same_shape("sample_weight", sample_weight.shape, samples[:1], samples, "there is one for each sample")
+        sample_weight = xp.astype(sample_weight, y_pred.dtype)
+        sample_weight = xp.broadcast_to(xp.reshape(sample_weight, (-1, *(1 for _ in samples[1:]))), samples)
+    _, gradient = _problem.value_with_gradient(problem, sample_weight)
+    return gradient, _problem.second_derivatives(problem, sample_weight, min_hessian)
+
+
+def _labels(backend: Any, y: Any) -> Any:
+    """Classes as integers: both boosters keep their labels in float32."""
+    xp = backend.xp
+    if not xp.isdtype(y.dtype, "real floating"):
+        return y
+    labels = xp.astype(y, backend.index_dtype(y))
+    if backend.can_inspect(y) and not bool(xp.all(xp.astype(labels, y.dtype) == y)):
+        raise ValueError("y_true must hold whole numbers, the classes, and does not")
+    return labels

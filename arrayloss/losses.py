@@ -1,0 +1,502 @@
+"""The losses. Each function names what its probabilities are made of (a link) and what a probability costs (a penalty).
+
+Options that several losses have are described in `arrayloss._documentation`, which completes the docstrings.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal, SupportsFloat, TypeAlias, TypeVar
+
+from arrayloss import _checks
+from arrayloss._documentation import documented
+from arrayloss._kernels.divergence import Divergence
+from arrayloss._kernels.penalties import CrossEntropy, Focal, Penalty, Poly, Shifted
+from arrayloss._kernels.sigmoid import given_probabilities, sigmoid
+from arrayloss._kernels.softmax import given_log_probabilities, softmax
+from arrayloss._problem import Problem, binary, categorical, paired
+from arrayloss.gradients import loss
+from arrayloss.reductions import Reduction
+
+A = TypeVar("A")
+# A real number: of Python, of NumPy, a 0-d array, or a traced value.
+Scalar: TypeAlias = float | SupportsFloat
+_CROSS_ENTROPY = CrossEntropy()
+
+
+def _focal(gamma: Scalar, name: str = "gamma") -> Penalty:
+    exponent = _checks.focusing(gamma, name)
+    return Focal(exponent) if _checks.traced(exponent) or exponent else _CROSS_ENTROPY
+
+
+@loss
+@documented("categorical")
+def nll_loss(
+    log_probs: A,
+    target: Any,
+    /,
+    *,
+    axis: int = -1,
+    class_weight: Any = None,
+    sample_weight: Any = None,
+    where: Any = None,
+    ignore_index: int | None = -100,
+    reduction: Literal["none", "mean", "sum"] | Reduction = "mean",
+    dtype: Any = None,
+) -> Problem[A]:
+    r"""Negative log-likelihood of log-probabilities: :math:`-\log p_t`.
+
+    The loss of a sample is :math:`w \sum_c t_c\, w_c\, (-\log p_c)`.
+
+    Parameters
+    ----------
+    log_probs : array of floating-point numbers, at least 1-D
+        The logarithm of the probability of each class, along `axis`; for example from `log_softmax`.
+
+    References
+    ----------
+    Bishop, "Pattern Recognition and Machine Learning" (2006), section 4.3.4.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from arrayloss import log_softmax, nll_loss
+    >>> log_probs = log_softmax(np.asarray([[2.0, 0.0, 0.0], [0.0, 3.0, 0.0]]))
+    >>> round(float(nll_loss(log_probs, np.asarray([0, 1]))), 6)
+    0.167234
+    """
+    return categorical(
+        given_log_probabilities,
+        _CROSS_ENTROPY,
+        log_probs,
+        target,
+        name="log_probs",
+        axis=axis,
+        class_weight=class_weight,
+        sample_weight=sample_weight,
+        where=where,
+        ignore_index=ignore_index,
+        reduction=reduction,
+        dtype=dtype,
+    )
+
+
+@loss
+@documented("categorical")
+def cross_entropy(
+    logits: A,
+    target: Any,
+    /,
+    *,
+    label_smoothing: Scalar = 0.0,
+    axis: int = -1,
+    class_weight: Any = None,
+    sample_weight: Any = None,
+    where: Any = None,
+    ignore_index: int | None = -100,
+    reduction: Literal["none", "mean", "sum"] | Reduction = "mean",
+    dtype: Any = None,
+) -> Problem[A]:
+    r"""Softmax cross-entropy: :math:`-\log p_t` with :math:`p = \mathrm{softmax}(x)`.
+
+    The loss of a sample is :math:`w \sum_c t'_c\, w_c\, (-\log p_c)`. It is accurate also where the probability of the
+    label is close to 1 and the loss close to 0.
+
+    References
+    ----------
+    Szegedy et al., "Rethinking the Inception Architecture for Computer Vision", CVPR 2016 (label smoothing).
+    Blanchard, Higham and Higham, "Accurately computing the log-sum-exp and softmax functions", IMA Journal of
+    Numerical Analysis 41 (2021).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from arrayloss import cross_entropy
+    >>> logits = np.asarray([[2.0, 0.0, 0.0], [0.0, 3.0, 0.0]])
+    >>> round(float(cross_entropy(logits, np.asarray([0, 1]))), 6)
+    0.167234
+    >>> f"{float(cross_entropy(np.asarray([[0.0, 50.0]]), np.asarray([1]))):.6g}"
+    '1.92875e-22'
+    """
+    return categorical(
+        softmax,
+        _CROSS_ENTROPY,
+        logits,
+        target,
+        label_smoothing=label_smoothing,
+        axis=axis,
+        class_weight=class_weight,
+        sample_weight=sample_weight,
+        where=where,
+        ignore_index=ignore_index,
+        reduction=reduction,
+        dtype=dtype,
+    )
+
+
+@loss
+@documented("categorical")
+def softmax_focal_loss(
+    logits: A,
+    target: Any,
+    /,
+    *,
+    gamma: Scalar = 2.0,
+    alpha: Any = None,
+    label_smoothing: Scalar = 0.0,
+    axis: int = -1,
+    class_weight: Any = None,
+    sample_weight: Any = None,
+    where: Any = None,
+    ignore_index: int | None = -100,
+    reduction: Literal["none", "mean", "sum"] | Reduction = "mean",
+    dtype: Any = None,
+) -> Problem[A]:
+    r"""Focal loss of a softmax: :math:`\alpha_t (1 - p_t)^\gamma (-\log p_t)`.
+
+    The loss of a sample is :math:`w \sum_c t'_c\, w_c\, \alpha_c (1 - p_c)^\gamma (-\log p_c)`, with
+    :math:`p = \mathrm{softmax}(x)`.
+
+    References
+    ----------
+    Lin, Goyal, Girshick, He and Dollar, "Focal Loss for Dense Object Detection", ICCV 2017.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from arrayloss import softmax_focal_loss
+    >>> logits = np.asarray([[2.0, 0.0, 0.0], [0.0, 3.0, 0.0]])
+    >>> round(float(softmax_focal_loss(logits, np.asarray([0, 1]))), 6)
+    0.005824
+    """
+    return categorical(
+        softmax,
+        _focal(gamma),
+        logits,
+        target,
+        label_smoothing=label_smoothing,
+        alpha=alpha,
+        axis=axis,
+        class_weight=class_weight,
+        sample_weight=sample_weight,
+        where=where,
+        ignore_index=ignore_index,
+        reduction=reduction,
+        dtype=dtype,
+    )
+
+
+@loss
+@documented("categorical")
+def poly_loss(
+    logits: A,
+    target: Any,
+    /,
+    *,
+    epsilon: Scalar = 2.0,
+    label_smoothing: Scalar = 0.0,
+    axis: int = -1,
+    class_weight: Any = None,
+    sample_weight: Any = None,
+    where: Any = None,
+    ignore_index: int | None = -100,
+    reduction: Literal["none", "mean", "sum"] | Reduction = "mean",
+    dtype: Any = None,
+) -> Problem[A]:
+    r"""Poly-1 loss of a softmax: :math:`-\log p_t + \epsilon\, (1 - p_t)`.
+
+    The loss of a sample is :math:`w \sum_c t'_c\, w_c\, (-\log p_c + \epsilon\, (1 - p_c))`. The cross-entropy is the
+    series :math:`(1 - p_t) + (1 - p_t)^2 / 2 + \ldots`; this loss changes the weight of the first term.
+
+    Parameters
+    ----------
+    epsilon : scalar >= -1
+        What is added to the weight 1 of the first term. 0 gives the cross-entropy, and -1 leaves the term out. (Below
+        -1 the loss could be negative.)
+
+    References
+    ----------
+    Leng et al., "PolyLoss: A Polynomial Expansion Perspective of Classification Loss Functions", ICLR 2022.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from arrayloss import poly_loss
+    >>> logits = np.asarray([[2.0, 0.0, 0.0], [0.0, 3.0, 0.0]])
+    >>> round(float(poly_loss(logits, np.asarray([0, 1]))), 6)
+    0.470805
+    """
+    return categorical(
+        softmax,
+        Poly(_checks.at_least("epsilon", -1, epsilon)),
+        logits,
+        target,
+        label_smoothing=label_smoothing,
+        axis=axis,
+        class_weight=class_weight,
+        sample_weight=sample_weight,
+        where=where,
+        ignore_index=ignore_index,
+        reduction=reduction,
+        dtype=dtype,
+    )
+
+
+@loss
+@documented("paired")
+def kl_divergence(
+    logits: A,
+    target_logits: Any,
+    /,
+    *,
+    axis: int = -1,
+    sample_weight: Any = None,
+    where: Any = None,
+    reduction: Literal["none", "mean", "sum"] | Reduction = "mean",
+    dtype: Any = None,
+) -> Problem[A]:
+    r"""Kullback-Leibler divergence of two softmaxes: :math:`\sum_c q_c \log(q_c / p_c)`.
+
+    The student's probabilities are :math:`p = \mathrm{softmax}(x)`, of `logits`, and the teacher's are
+    :math:`q = \mathrm{softmax}(t)`, of `target_logits`. The loss of a sample is this sum times its weight. For
+    distillation at a temperature T, take ``T**2 * kl_divergence(x / T, t / T)``. The divergence and its gradients are
+    computed from the differences t - x, so that they are accurate also where the two are almost equal.
+
+    Parameters
+    ----------
+    target_logits : array of floating-point numbers
+        The teacher's scores, in the shape of `logits`. They get a gradient too. The divergence is inf where p is 0 and
+        q is not.
+
+    References
+    ----------
+    Kullback and Leibler, "On Information and Sufficiency", Annals of Mathematical Statistics 22 (1951).
+    Hinton, Vinyals and Dean, "Distilling the Knowledge in a Neural Network", arXiv:1503.02531 (2015).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from arrayloss import kl_divergence
+    >>> student, teacher = np.asarray([[0.0, 1.0]]), np.asarray([[1.0, 0.0]])
+    >>> round(float(kl_divergence(student, teacher)), 6)
+    0.462117
+    >>> round(float(kl_divergence(student, student + np.asarray([[1e-9, 0.0]]))) * 1e20, 6)
+    9.830597
+    """
+    return paired(
+        Divergence(),
+        logits,
+        target_logits,
+        name="target_logits",
+        axis=axis,
+        sample_weight=sample_weight,
+        where=where,
+        reduction=reduction,
+        dtype=dtype,
+    )
+
+
+@loss
+@documented("binary")
+def binary_cross_entropy(
+    probs: A,
+    target: Any,
+    /,
+    *,
+    sample_weight: Any = None,
+    where: Any = None,
+    ignore_index: int | None = None,
+    reduction: Literal["none", "mean", "sum"] | Reduction = "mean",
+    dtype: Any = None,
+) -> Problem[A]:
+    r"""Binary cross-entropy of probabilities: :math:`-y \log p - (1 - y) \log(1 - p)`.
+
+    Where p is the sigmoid of logits, `binary_cross_entropy_with_logits` of these is more accurate: p close to 1 is
+    already rounded.
+
+    Parameters
+    ----------
+    probs : array of floating-point numbers, any shape
+        The probability of the answer 1, in [0, 1].
+
+    References
+    ----------
+    Bishop, "Pattern Recognition and Machine Learning" (2006), section 4.3.2.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from arrayloss import binary_cross_entropy
+    >>> round(float(binary_cross_entropy(np.asarray([0.9, 0.2]), np.asarray([1, 0]))), 6)
+    0.164252
+    """
+    return binary(
+        given_probabilities,
+        _CROSS_ENTROPY,
+        probs,
+        target,
+        name="probs",
+        sample_weight=sample_weight,
+        where=where,
+        ignore_index=ignore_index,
+        reduction=reduction,
+        dtype=dtype,
+    )
+
+
+@loss
+@documented("binary")
+def binary_cross_entropy_with_logits(
+    logits: A,
+    target: Any,
+    /,
+    *,
+    pos_weight: Scalar | None = None,
+    label_smoothing: Scalar = 0.0,
+    sample_weight: Any = None,
+    where: Any = None,
+    ignore_index: int | None = None,
+    reduction: Literal["none", "mean", "sum"] | Reduction = "mean",
+    dtype: Any = None,
+) -> Problem[A]:
+    r"""Binary cross-entropy of logits: :math:`-y \log \sigma(x) - (1 - y) \log \sigma(-x)`.
+
+    References
+    ----------
+    Bishop, "Pattern Recognition and Machine Learning" (2006), section 4.3.2.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from arrayloss import binary_cross_entropy_with_logits
+    >>> x = np.asarray([3.0, -1.0])
+    >>> round(float(binary_cross_entropy_with_logits(x, np.asarray([True, False]))), 6)
+    0.180925
+    """
+    return binary(
+        sigmoid,
+        _CROSS_ENTROPY,
+        logits,
+        target,
+        pos_weight=pos_weight,
+        label_smoothing=label_smoothing,
+        sample_weight=sample_weight,
+        where=where,
+        ignore_index=ignore_index,
+        reduction=reduction,
+        dtype=dtype,
+    )
+
+
+@loss
+@documented("binary")
+def sigmoid_focal_loss(
+    logits: A,
+    target: Any,
+    /,
+    *,
+    gamma: Scalar = 2.0,
+    alpha: Scalar | None = None,
+    pos_weight: Scalar | None = None,
+    label_smoothing: Scalar = 0.0,
+    sample_weight: Any = None,
+    where: Any = None,
+    ignore_index: int | None = None,
+    reduction: Literal["none", "mean", "sum"] | Reduction = "mean",
+    dtype: Any = None,
+) -> Problem[A]:
+    r"""Focal loss of a sigmoid: :math:`\alpha_y (1 - p_y)^\gamma (-\log p_y)`.
+
+    :math:`p_1 = \sigma(x)` is the probability of the answer 1, and :math:`p_0 = \sigma(-x)` that of the answer 0. For a
+    target y between 0 and 1, the loss is y times that of the answer 1 plus 1 - y times that of the answer 0.
+
+    References
+    ----------
+    Lin, Goyal, Girshick, He and Dollar, "Focal Loss for Dense Object Detection", ICCV 2017.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from arrayloss import sigmoid_focal_loss
+    >>> x = np.asarray([3.0, -1.0])
+    >>> round(float(sigmoid_focal_loss(x, np.asarray([1, 0]), alpha=0.25)), 6)
+    0.00851
+    """
+    return binary(
+        sigmoid,
+        _focal(gamma),
+        logits,
+        target,
+        pos_weight=pos_weight,
+        alpha=alpha,
+        label_smoothing=label_smoothing,
+        sample_weight=sample_weight,
+        where=where,
+        ignore_index=ignore_index,
+        reduction=reduction,
+        dtype=dtype,
+    )
+
+
+@loss
+@documented("binary")
+def asymmetric_loss(
+    logits: A,
+    target: Any,
+    /,
+    *,
+    gamma_positive: Scalar = 1.0,
+    gamma_negative: Scalar = 4.0,
+    margin: Scalar = 0.05,
+    pos_weight: Scalar | None = None,
+    label_smoothing: Scalar = 0.0,
+    sample_weight: Any = None,
+    where: Any = None,
+    ignore_index: int | None = None,
+    reduction: Literal["none", "mean", "sum"] | Reduction = "mean",
+    dtype: Any = None,
+) -> Problem[A]:
+    r"""Asymmetric loss of a sigmoid: one focal loss for the answer 1, and another, shifted one for the answer 0.
+
+    The answer 1 costs :math:`(1 - p)^{\gamma_+} (-\log p)`, with :math:`p = \sigma(x)`, and the answer 0 costs
+    :math:`p_m^{\gamma_-} (-\log(1 - p_m))`, with :math:`p_m = \max(p - m, 0)`. A target y between 0 and 1 takes y of
+    the first and 1 - y of the second. An answer 0 with p at most m has loss 0 and gradient 0. The gradient is that of
+    the whole formula; the authors' code, by default, takes the powers as constants. The authors sum the losses.
+
+    Parameters
+    ----------
+    gamma_positive : scalar >= 0
+        The focusing parameter of the answer 1.
+    gamma_negative : scalar >= 0
+        The focusing parameter of the answer 0.
+    margin : scalar in [0, 1]
+        m: the answer 0 costs nothing up to this probability.
+
+    References
+    ----------
+    Ridnik et al., "Asymmetric Loss For Multi-Label Classification", ICCV 2021; the defaults are those of the
+    authors' code, https://github.com/Alibaba-MIIL/ASL.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from arrayloss import asymmetric_loss
+    >>> x = np.asarray([3.0, -1.0, -3.0])
+    >>> asymmetric_loss(x, np.asarray([1, 0, 0]), reduction="none").round(6).tolist()
+    [0.002304, 0.000568, 0.0]
+    """
+    shift = _checks.fraction("margin", margin)
+    negative = _focal(gamma_negative, "gamma_negative")
+    return binary(
+        sigmoid,
+        _focal(gamma_positive, "gamma_positive"),
+        logits,
+        target,
+        penalty_of_zero=Shifted(negative, shift) if _checks.traced(shift) or shift else negative,
+        pos_weight=pos_weight,
+        label_smoothing=label_smoothing,
+        sample_weight=sample_weight,
+        where=where,
+        ignore_index=ignore_index,
+        reduction=reduction,
+        dtype=dtype,
+    )

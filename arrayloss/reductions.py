@@ -1,0 +1,196 @@
+"""From the loss of each sample to the number that is asked for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, NamedTuple, SupportsFloat
+
+from arrayloss import _checks
+from arrayloss._backends import Backend
+from arrayloss._kernels.ops import Array
+
+
+class Samples(NamedTuple):
+    """What a reduction knows of the samples: how many, which count (None: all), what they weigh (None: 1)."""
+
+    backend: Backend
+    number: int
+    valid: Array | None
+    weight: Array | None
+
+
+class Parts(NamedTuple):
+    """A reduction's value is sum(share * loss) / denominator, or `empty` where the denominator is 0."""
+
+    share: Array | None
+    denominator: Array | float
+    empty: float = float("nan")
+
+
+class Reduction:
+    """The base of all reductions: a hashable object (a frozen dataclass) with one method.
+
+    `parts(samples, losses)` returns the `Parts` of the result. `losses` are those of the samples if the class says
+    `ranks = True`, and None otherwise: then the gradient can be made in the same pass as the losses.
+    """
+
+    ranks: ClassVar[bool] = False
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if cls.parts is Reduction.parts:
+            raise TypeError(f"the reduction {cls.__name__} lacks parts(self, samples, losses)")
+
+    def parts(self, samples: Samples, losses: Array | None) -> Parts:
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class Sum(Reduction):
+    """The sum of the losses of all samples; 0 of none.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from arrayloss import Sum, binary_cross_entropy_with_logits
+    >>> x, y = np.zeros(4), np.asarray([0, 1, 1, 0])
+    >>> float(binary_cross_entropy_with_logits(x, y, reduction=Sum()))
+    2.772588722239781
+    """
+
+    def parts(self, samples: Samples, losses: Array | None) -> Parts:
+        return Parts(None, 1.0)
+
+
+@dataclass(frozen=True)
+class Mean(Reduction):
+    """The mean of the losses.
+
+    Parameters
+    ----------
+    over : {"weight", "valid", "all"}, number or 0-d array
+        What the sum is divided by: the sum of the weights; the number of samples neither ignored nor masked; the
+        number of all samples; or that number.
+    empty : {"nan", "zero"}
+        The mean of nothing (the divisor is 0).
+
+    Raises
+    ------
+    ValueError
+        If `over` or `empty` is none of these.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from arrayloss import Mean, cross_entropy
+    >>> x, t = np.zeros((2, 4)), np.asarray([1, -100])
+    >>> float(cross_entropy(x, t)), float(cross_entropy(x, t, reduction=Mean(over="all")))
+    (1.3862943611198906, 0.6931471805599453)
+    """
+
+    over: Literal["weight", "valid", "all"] | SupportsFloat = "weight"
+    empty: Literal["nan", "zero"] = "nan"
+
+    def __post_init__(self) -> None:
+        named = isinstance(self.over, str) and self.over in ("weight", "valid", "all")
+        number = isinstance(self.over, (int, float)) and not isinstance(self.over, bool)
+        if not named and not number and not getattr(self.over, "ndim", None) == 0:
+            raise ValueError(f'over must be "weight", "valid", "all", a number or a 0-d array, not {self.over!r}')
+        if self.empty not in ("nan", "zero"):
+            raise ValueError(f'empty must be "nan" or "zero", not {self.empty!r}')
+
+    def parts(self, samples: Samples, losses: Array | None) -> Parts:
+        over: Array | float
+        if not isinstance(self.over, str):
+            over = self.over
+            if not isinstance(over, (int, float)):
+                _checks.shared(samples.backend, "logits", "over", over)
+        elif self.over == "weight" and samples.weight is not None:
+            over = samples.backend.sum(samples.weight)
+        elif self.over != "all" and samples.valid is not None:
+            over = samples.backend.count(samples.valid)
+        else:
+            over = samples.number
+        return Parts(None, over, 0.0 if self.empty == "zero" else float("nan"))
+
+
+@dataclass(frozen=True)
+class Hardest(Reduction):
+    """The mean of the largest losses: online hard example mining.
+
+    All samples are ranked together, whatever the shape of the losses. Those that are ignored or masked don't take
+    part. Losses that tie for the last places share these equally, in the value and in the gradient, so that neither
+    depends on the order of the samples.
+
+    Parameters
+    ----------
+    fraction : float in (0, 1], optional
+        The part of the samples that counts: `int(fraction * samples)` of them, at least one.
+    k : int >= 1, optional
+        The number of samples that counts (all, where there are fewer).
+
+    Raises
+    ------
+    ValueError
+        Unless exactly one of the two is given, in its range.
+
+    References
+    ----------
+    Shrivastava, Gupta and Girshick, "Training Region-based Object Detectors with Online Hard Example Mining",
+    CVPR 2016.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from arrayloss import Hardest, binary_cross_entropy_with_logits
+    >>> x, y = np.asarray([-3.0, 0.0, 0.0, 5.0]), np.asarray([0, 1, 0, 1])
+    >>> float(binary_cross_entropy_with_logits(x, y, reduction=Hardest(fraction=0.5)))
+    0.6931471805599453
+    """
+
+    ranks: ClassVar[bool] = True
+    fraction: float | None = None
+    k: int | None = None
+
+    def __post_init__(self) -> None:
+        if (self.fraction is None) == (self.k is None):
+            raise ValueError("Hardest takes fraction= or k=, one of the two")
+        if self.fraction is not None and not 0 < _checks.real("fraction", self.fraction) <= 1:
+            raise ValueError(f"fraction must be above 0 and at most 1, not {self.fraction!r}")
+        if self.k is not None and _checks.integer("k", self.k) < 1:
+            raise ValueError(f"k must be an int of at least 1, not {self.k!r}")
+
+    def parts(self, samples: Samples, losses: Array | None) -> Parts:
+        backend, valid = samples.backend, samples.valid
+        xp = backend.xp
+        assert losses is not None  # `ranks`
+        if not samples.number:
+            return Parts(None, 0)
+        flat = xp.reshape(losses, (-1,))
+        if valid is None:
+            n = samples.number
+            most = self.k if self.k is not None else max(1, int(n * float(self.fraction or 0)))
+            k = backend.number(float(min(n, most)), flat, flat.dtype)
+        else:
+            # Below every loss, +inf and nan (which sorts last) included.
+            flat = xp.where(xp.reshape(valid, (-1,)), flat, xp.full_like(flat, -float("inf")))
+            number = xp.astype(backend.count(valid), flat.dtype)
+            if self.k is not None:
+                k = xp.minimum(number, xp.full_like(number, float(self.k)))
+            else:
+                k = xp.floor(number * float(self.fraction or 0))
+                k = xp.where(number > 0, xp.maximum(k, xp.ones_like(k)), k)
+        ordered = xp.sort(flat, descending=True)
+        places = backend.arange(samples.number, ordered)
+        # The last loss that has a place, without an index that depends on the data.
+        last = xp.min(xp.where(places < k, ordered, xp.full_like(ordered, float("inf"))))
+        above = xp.astype(flat > last, flat.dtype)
+        level = xp.astype(flat == last, flat.dtype)
+        ties = xp.sum(level)
+        share = above + level * (k - xp.sum(above)) / xp.where(ties == 0, xp.ones_like(ties), ties)
+        share = xp.where(xp.isnan(last), last, share)
+        return Parts(xp.reshape(share, losses.shape), k)
+
+
+NAMED: dict[str, Reduction | None] = {"none": None, "mean": Mean(), "sum": Sum()}
+"""The reductions that have a name."""
