@@ -1,1 +1,1 @@
-"""How fast and how large the losses are beside each library's own: `python -m benchmarks`."""
+"""Time and memory of the losses, beside each library's own: `python -m benchmarks`."""

@@ -1,57 +1,51 @@
-"""How time and memory grow with the size, ours and each peer's: one figure, log-log."""
+"""How time and memory grow with the size: one figure with logarithmic axes, for our losses and each peer."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-from benchmarks import memory, rows, timing
+import arrayloss
+from benchmarks import memory, timing
+from benchmarks.rows import rows
 
 CLASSES = 100
+WORK = (
+    "numpy cross_entropy",
+    "torch cross_entropy forward + backward",
+    "jax.jit cross_entropy value + grad",
+)
 
 
 def plot(file: Path, largest: float) -> None:
-    """Draw the figure; a panel for each library that is here."""
+    """Draw the figure, with one panel for each row of `WORK` that can be measured here."""
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    present = [(name, work, peak) for name, library, work, peak in _panels() if rows.missing(library) is None]
+    present = [r for r in {r.work: r for r in rows(["1"])}.values() if r.work in WORK and r.missing() is None]
     figure, axes = pyplot.subplots(2, len(present), figsize=(4.2 * len(present), 7), sharex=True, squeeze=False)
-    for (name, work, peak), (upper, lower) in zip(present, axes.T, strict=True):
-        found: dict[str, list[tuple[int, float, float]]] = {}
-        for elements in _sizes(largest):
-            shape = (max(1, elements // CLASSES), CLASSES)
-            contest = work(rows.Row(name, "", "", shape, 0, 0, work))
-            calls = {"arrayloss": contest.ours, "the library's own": contest.theirs}
-            times = timing.medians(calls, 0.5, rounds=3)
-            for who, call in calls.items():
-                used = peak(call) if peak else float("nan")
-                found.setdefault(who, []).append((shape[0] * CLASSES, times[who] * 1e3, used / 2**20))
-        for who, line in found.items():
-            sizes, times_ms, mebibytes = zip(*line, strict=True)
-            upper.loglog(sizes, times_ms, marker="o", markersize=3, label=who)
+    sizes = [10**n for n in range(2, 20) if 10**n <= largest]
+    for row, (upper, lower) in zip(present, axes.T, strict=True):
+        peak = memory.PEAK.get(row.library)
+        times: dict[str, list[float]] = {"arrayloss": [], row.peer.name: []}
+        used: dict[str, list[float]] = {"arrayloss": [], row.peer.name: []}
+        for size in sizes:
+            sized = replace(row, shape=(size // CLASSES, CLASSES))
+            contest = sized.contest(sized, arrayloss)
+            calls = {"arrayloss": contest.ours, row.peer.name: contest.theirs}
+            for who, seconds in timing.medians(calls, 0.5, rounds=3).items():
+                times[who].append(seconds * 1e3)
+                used[who].append(peak(calls[who]) / 2**20 if peak else float("nan"))
+        for who in times:
+            upper.loglog(sizes, times[who], marker="o", markersize=3, label=who)
             if peak:
-                lower.loglog(sizes, mebibytes, marker="o", markersize=3, label=who)
-        upper.set_title(name, fontsize=10)
+                lower.loglog(sizes, used[who], marker="o", markersize=3, label=who)
+        upper.set_title(row.work, fontsize=10)
         upper.set_ylabel("ms")
-        lower.set_ylabel("MiB beyond the inputs" if peak else "not measured: XLA allocates by itself")
-        lower.set_xlabel(f"logits ({CLASSES} classes)")
         upper.legend(fontsize=8)
+        lower.set_ylabel("MiB beyond the inputs" if peak else "not measured")
+        lower.set_xlabel(f"logits ({CLASSES} classes)")
     figure.tight_layout()
     figure.savefig(file)
-
-
-def _sizes(largest: float) -> Iterator[int]:
-    size = 100
-    while size <= largest:
-        yield size
-        size *= 10
-
-
-def _panels() -> Iterator[tuple[str, str, Callable[[Any], Any], Callable[[Any], int] | None]]:
-    yield "numpy cross_entropy / scipy", "numpy", rows.numpy_value, memory.of_numpy
-    yield "torch cross_entropy forward + backward", "torch", rows.torch_cross_entropy, memory.of_torch
-    yield "jax.jit cross_entropy value + grad / optax", "jax", rows.jax_cross_entropy, None

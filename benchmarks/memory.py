@@ -1,4 +1,4 @@
-"""The most memory that a call holds at once beyond its inputs, its result included."""
+"""Peak memory: the most bytes that a call holds at once, with its result and without its inputs."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ Call = Callable[[], object]
 
 
 def of_numpy(call: Call) -> int:
-    """Bytes, by tracemalloc, which NumPy tells of every buffer."""
+    """Counted by tracemalloc: NumPy reports every buffer to it."""
     call()
     gc.collect()
     tracemalloc.start()
@@ -27,7 +27,7 @@ def of_numpy(call: Call) -> int:
 
 
 def of_torch(call: Call) -> int:
-    """Bytes, by torch's profiler, which sees every allocation on the CPU."""
+    """Counted by torch's profiler, which sees every allocation on the CPU."""
     from torch.profiler import ProfilerActivity, profile
 
     call()
@@ -45,7 +45,7 @@ def of_torch(call: Call) -> int:
 
 
 def of_cuda(call: Call) -> int:
-    """Bytes on the device, by torch's own count."""
+    """Counted by torch on the device."""
     import torch
 
     call()
@@ -57,3 +57,7 @@ def of_cuda(call: Call) -> int:
     most = torch.cuda.max_memory_allocated()
     del result
     return most - before
+
+
+PEAK: dict[str, Callable[[Call], int]] = {"numpy": of_numpy, "torch": of_torch, "torch:cuda": of_cuda}
+"""How to measure each library. JAX has no way: XLA allocates by itself."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -11,35 +12,31 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from benchmarks.rows import Memory, Row
+from benchmarks.rows import Row
 
 
 @dataclass(frozen=True)
 class Measured:
-    """What came of a row: seconds, or bytes for `Memory`; `reason` says why nothing did."""
+    """The result of a row, in seconds, or in bytes for memory; `reason` says why there is none."""
 
-    row: Row | Memory
+    row: Row
     reason: str | None
     ours: float = 0.0
     theirs: float = 0.0
+    before: float = 0.0
+    before_theirs: float = 0.0
     passing: float = 0.0
     bytes: int = 0
 
     @property
-    def ratio(self) -> float:
-        """Ours over theirs; for memory, over the bound."""
-        return self.ours / (self.row.bound if isinstance(self.row, Memory) else self.theirs)
-
-    @property
     def verdict(self) -> str:
-        """Whether the bound is kept, and the aim."""
-        if isinstance(self.row, Memory):
-            return "kept" if self.ratio <= 1 else "MISSED"
-        return "aim" if self.ratio <= self.row.aim else "kept" if self.ratio <= self.row.bound else "MISSED"
+        """Whether the bound is kept; empty where there is none."""
+        found = self.ours if self.row.memory else self.ours / self.theirs
+        return "" if self.row.bound is None else "kept" if found <= self.row.bound else "MISSED"
 
 
-def about() -> dict[str, Any]:
-    """When, and on what."""
+def about(against: str | None = None) -> dict[str, Any]:
+    """When the figures were made, on which processor, with which versions."""
     names = ("arrayloss", "numpy", "scipy", "torch", "jax", "jaxlib", "optax", "cupy", "array-api-compat")
     found = {}
     for name in names:
@@ -48,18 +45,28 @@ def about() -> dict[str, Any]:
         except PackageNotFoundError:
             continue
     return {
-        "schema": 1,
+        "schema": 2,
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "python": platform.python_version(),
         "machine": platform.machine(),
         "processor": _processor(),
         "cores": os.cpu_count(),
         "versions": found,
+        "commit": _commit(Path(__file__).parent),
+        "before": _commit(Path(against)) if against else None,
     }
 
 
+def _commit(directory: Path) -> str:
+    command = ["git", "-C", str(directory), "describe", "--always", "--dirty", "--exclude=*"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+
+
 def _processor() -> str:
-    """What the processor is called; a virtual one is told by its numbers more than by its name."""
+    """The processor's name and numbers: a virtual one's name says little."""
     try:
         first = Path("/proc/cpuinfo").read_text().split("\n\n")[0]
     except OSError:
@@ -77,14 +84,15 @@ def as_json(found: Sequence[Measured], about: dict[str, Any]) -> dict[str, Any]:
         "rows": [
             {
                 "work": m.row.work,
-                "peer": m.row.peer if isinstance(m.row, Row) else "",
+                "peer": m.row.peer.name,
                 "shape": list(m.row.shape),
-                "unit": "bytes" if isinstance(m.row, Memory) else "seconds",
+                "std": m.row.std,
+                "unit": "bytes" if m.row.memory else "seconds",
                 "bound": m.row.bound,
-                "aim": m.row.aim if isinstance(m.row, Row) else None,
                 "not run": m.reason,
                 "ours": m.ours,
                 "theirs": m.theirs,
+                "before": m.before,
                 "passing": m.passing,
                 "bytes": m.bytes,
             }
@@ -96,69 +104,62 @@ def as_json(found: Sequence[Measured], about: dict[str, Any]) -> dict[str, Any]:
 def text(found: Sequence[Measured], about: dict[str, Any]) -> str:
     """Markdown: the times, then the memory, then what was not run."""
     versions = ", ".join(f"{name} {number}" for name, number in about["versions"].items())
+    before = about["before"]
+    commits = f"commit {about['commit']}" + (f"; before: commit {before}" if before else "")
     lines = [
         "# Benchmarks",
         "",
         f"{about['date']}; Python {about['python']}; {about['machine']}, {about['processor']}, {about['cores']} cores; "
-        f"{versions}",
+        f"{versions}; {commits}",
         "",
         LEGEND,
         "",
     ]
-    times = [m for m in found if isinstance(m.row, Row) and m.reason is None]
+    run = [m for m in found if m.reason is None]
+    times, memory = ([m for m in run if m.row.memory is wanted] for wanted in (False, True))
     if times:
-        lines += _table(
-            ["work", "shape", "peer", "ours, ms", "theirs, ms", "ratio", "at most", "aim", "", "passes", "GB/s"],
-            [
-                [
-                    m.row.work,
-                    "x".join(map(str, m.row.shape)),
-                    m.row.peer,
-                    f"{m.ours * 1e3:.3f}",
-                    f"{m.theirs * 1e3:.3f}",
-                    f"{m.ratio:.2f}",
-                    f"{m.row.bound:g}",
-                    f"{m.row.aim:g}",
-                    m.verdict,
-                    f"{m.ours / m.passing:.1f}",
-                    f"{m.bytes / m.ours / 1e9:.1f}" if m.bytes else "",
-                ]
-                for m in times
-                if isinstance(m.row, Row)
-            ],
-        )
-    memory = [m for m in found if isinstance(m.row, Memory) and m.reason is None]
+        lines += _table([_times(m, bool(before)) for m in times])
     if memory:
-        lines += ["", "Peak memory beyond the inputs, the result included:", ""]
-        lines += _table(
-            ["work", "shape", "ours, MiB", "at most, MiB", "", "the library's own, MiB"],
-            [
-                [
-                    m.row.work,
-                    "x".join(map(str, m.row.shape)),
-                    f"{m.ours / 2**20:.1f}",
-                    f"{m.row.bound / 2**20:.1f}",
-                    m.verdict,
-                    f"{m.theirs / 2**20:.1f}",
-                ]
-                for m in memory
-            ],
-        )
+        lines += ["", "Peak memory beyond the inputs, with the result, in MiB:", ""]
+        lines += _table([_memory(m, bool(before)) for m in memory])
     absent = dict.fromkeys(f"{m.row.library}: not run here: {m.reason}" for m in found if m.reason is not None)
     lines += ["", *absent] if absent else []
     return "\n".join(lines) + "\n"
 
 
-def _table(head: list[str], body: list[list[str]]) -> list[str]:
-    widths = [max(len(row[i]) for row in (head, *body)) for i in range(len(head))]
-    lines = ["| " + " | ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)) + " |" for row in (head, *body)]
-    lines.insert(1, "|" + "|".join("-" * (w + 2) for w in widths) + "|")
-    return lines
+def _times(m: Measured, before: bool) -> dict[str, str]:
+    ours, ratio = ("after, ms", "after / theirs") if before else ("ours, ms", "ratio")
+    return (
+        _row(m)
+        | ({"before, ms": f"{m.before * 1e3:.3f}"} if before else {})
+        | {ours: f"{m.ours * 1e3:.3f}", "theirs, ms": f"{m.theirs * 1e3:.3f}"}
+        | ({"before / theirs": f"{m.before / (m.before_theirs or m.theirs):.2f}"} if before else {})
+        | {ratio: f"{m.ours / m.theirs:.2f}", "at most": "" if m.row.bound is None else f"{m.row.bound:g}"}
+        | {"": m.verdict, "passes": f"{m.ours / m.passing:.1f}", "GB/s": f"{m.bytes / m.ours / 1e9:.1f}"}
+    )
+
+
+def _memory(m: Measured, before: bool) -> dict[str, str]:
+    bound = {} if m.row.bound is None else {"at most": m.row.bound}
+    sizes = ({"before": m.before, "after": m.ours} if before else {"ours": m.ours}) | {"theirs": m.theirs} | bound
+    return _row(m) | {head: f"{size / 2**20:.1f}" for head, size in sizes.items()} | {"": m.verdict}
+
+
+def _row(m: Measured) -> dict[str, str]:
+    return {"work": m.row.work, "shape": "x".join(map(str, m.row.shape)), "std": m.row.std, "peer": m.row.peer.name}
+
+
+def _table(body: list[dict[str, str]]) -> list[str]:
+    heads = list(dict.fromkeys(head for row in body for head in row))
+    widths = {head: max(len(head), *(len(row.get(head, "")) for row in body)) for head in heads}
+    lines = [dict(zip(heads, heads, strict=True)), {h: "-" * widths[h] for h in heads}, *body]
+    return ["| " + " | ".join(line.get(h, "").ljust(widths[h]) for h in heads) + " |" for line in lines]
 
 
 LEGEND = (
-    "Medians of interleaved runs in one process that keeps the memory it frees, those of NumPy beside torch 10 ms "
-    "apart; float32, mean reduction, logits N(0, 1). `ratio` is ours / theirs, `at most` what it has to be. `passes` "
-    "is our time over that of one pass over the logits in the same library (on a CPU an exponential of each, on a "
-    "device a copy); `GB/s` the bytes that must be moved at least, over our time."
+    "Each figure is a median. The calls of a row take turns in one process, which keeps the memory that it frees; "
+    "where NumPy is measured beside torch, each call first waits 10 ms. All is float32 with the mean reduction. `std`: "
+    "the logits are N(0, std); 3+60 is std 3 with one logit of 60. `ratio`: ours / theirs; `at most`: its bound. "
+    "`passes`: our time over the time of one pass over as many logits of std 1 in the same library (an exponential of "
+    "each on a CPU, a copy on a device). `GB/s`: the bytes that must be moved at least, over our time."
 )

@@ -1,4 +1,4 @@
-"""Interleaved timing: every contestant in turn, round after round, so that what disturbs one disturbs all."""
+"""Interleaved timing: the calls take turns, round after round, so that a disturbance hits all of them."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from collections.abc import Callable, Mapping
 
 Call = Callable[[], object]
 
-# A timing below this is made of several calls.
+# A call that is shorter than this, in seconds, is timed several times in a row.
 _LEAST = 2e-3
 
 
-# glibc's <malloc.h>; the second may be no larger.
+# From glibc's <malloc.h>; the last is the largest value that M_MMAP_THRESHOLD can have.
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 _MOST_MMAP_THRESHOLD = 32 * 2**20
 
 
 def keep_freed_memory() -> None:
-    """Have glibc keep what is freed, of up to 32 MiB, from now on.
+    """From now on, glibc keeps freed blocks of up to 32 MiB instead of returning them to the system.
 
-    Given back to the system and taken anew, it was up to 12,000 page faults and 10 ms in a call of 3.5 ms, of whichever
-    side came next: medians of the same two calls were 0.6 and 1.7 of each other.
+    Without this, the next call must ask for the memory again: up to 12,000 page faults, 10 ms in a call of 3.5 ms.
+    It hits the side that comes next: the ratio of the same two calls was 0.6 in one run and 1.7 in another.
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt
@@ -34,9 +34,10 @@ def keep_freed_memory() -> None:
 
 
 def medians(calls: Mapping[str, Call], seconds: float, rounds: int = 5, pause: float = 0.0) -> dict[str, float]:
-    """The median time of one call of each, measured for about `seconds` in all, `rounds` times at least.
+    """The median time of each call, in seconds.
 
-    `pause` is what is waited for before each call, in seconds.
+    All of them together are measured for about `seconds`, each at least `rounds` times. `pause` is the time to wait
+    before each call, in seconds.
     """
     repeats = {name: _repeats(call) for name, call in calls.items()}
     times: dict[str, list[float]] = {name: [] for name in calls}
@@ -61,6 +62,6 @@ def _timed(call: Call, repeats: int) -> float:
 
 
 def _repeats(call: Call) -> int:
-    call()  # compiles, and touches memory for the first time
+    call()  # compiles, and uses the memory for the first time
     call()
     return max(1, round(_LEAST / max(_timed(call, 1), 1e-7)))
