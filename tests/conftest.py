@@ -1,15 +1,19 @@
-"""One fixture, `backend`: every array library and device the tests run on.
+"""One fixture, `backend`: every array library and device that is here.
 
-One that is missing is skipped with its reason. A test marked `compiled` runs once more per library that
-compiles (jax.jit, torch.compile); `backend.jit` is the compiler there and the identity elsewhere, so that the
-test reads the same.
+- A backend that is not here is not collected; one line at the end of the report names them, each with its reason.
+- A test marked `compiled` runs once more with each compiler (jax.jit, torch.compile). `backend.jit` is that compiler,
+  and does nothing elsewhere, so that the test reads the same.
+- A test marked `only(condition)` is collected where the condition holds. The condition takes the test's parameters by
+  name: `only(lambda backend, dtype: dtype in backend.floats)`.
 """
 
 import contextlib
 import dataclasses
+import functools
 import importlib
+import inspect
+import types
 from collections.abc import Callable, Iterator
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -19,7 +23,9 @@ from hypothesis import settings
 settings.register_profile("arrayloss", deadline=None, derandomize=True, max_examples=10, database=None)
 settings.load_profile("arrayloss")
 
-STRICT = ["CPU_DEVICE", "device1", "device2", "no_float64", "no_x64", "strictest"]
+# array-api-strict: the CPU with everything optional switched off, another device, one without float64, and one
+# without int64 either.
+STRICT = ["strictest", "device1", "no_float64", "no_x64"]
 EAGER = [
     *("numpy", "torch:cpu", "torch:cuda", "jax:cpu", "jax:cuda", "cupy", "dask"),
     *(f"array-api-strict:{device}" for device in STRICT),
@@ -33,18 +39,37 @@ MODULES = {
     "dask": "dask.array",
     "array-api-strict": "array_api_strict",
 }
+COMPILATIONS: dict[tuple[Any, ...], Callable[..., Any]] = {}
 
 
 @dataclasses.dataclass
 class Backend:
+    """An array library on a device, eager or compiled. A condition of `only` has no `xp` and no `device` yet."""
+
     name: str
-    library: str
-    xp: Any
-    device: Any
-    compiled: bool
-    has_float64: bool = True
-    has_int64: bool = True
-    skips_eager_autodiff: bool = False
+    xp: Any = None
+    device: Any = None
+
+    @property
+    def library(self) -> str:
+        return self.name.partition(":")[0]
+
+    @property
+    def compiled(self) -> bool:
+        return self.name.endswith((":compile", ":jit"))
+
+    @property
+    def has_float64(self) -> bool:
+        return not self.name.endswith(("no_float64", "no_x64"))
+
+    @property
+    def has_int64(self) -> bool:
+        return not self.name.endswith("no_x64")
+
+    @property
+    def is_quick(self) -> bool:
+        """Not so where each operation is compiled for each shape (JAX), or is a part of a graph (Dask)."""
+        return self.library not in ("jax", "dask") and not self.compiled
 
     @property
     def on_cpu(self) -> bool:
@@ -57,7 +82,7 @@ class Backend:
         array-api-strict's other devices stand for accelerators as much as for the CPU they are.
         """
         if self.library == "array-api-strict":
-            return True if self.device == self.xp.Device("CPU_DEVICE") else None
+            return True if self.name.endswith("strictest") else None
         return self.on_cpu and not self.compiled
 
     @property
@@ -141,23 +166,37 @@ class Backend:
 
         # aot_eager traces forward and backward as inductor does and runs them without generating code: the
         # same semantics at a tenth of the time. test_autodiff_torch.py has the inductor cases.
+        # What is compiled, and which lengths it takes for dynamic, is kept with the code, which closures share: so a
+        # copy of it.
+        if isinstance(f, types.FunctionType) and f.__closure__:
+            f = types.FunctionType(f.__code__.replace(), f.__globals__, f.__name__, f.__defaults__, f.__closure__)
         return torch.compile(f, fullgraph=True, backend="aot_eager")
 
-    def pullback(self, f: Callable[..., Any], x: Any, *args: Any, cotangent: Any = None) -> tuple[Any, Any]:
+    def once(self, key: tuple[Any, ...], f: Callable[..., Any]) -> Callable[..., Any]:
+        """`f` compiled, and the same compiled function again for the same key: one for many tests and inputs."""
+        if not self.compiled:
+            return f
+        if (self.name, *key) not in COMPILATIONS:
+            COMPILATIONS[self.name, *key] = self.jit(f)
+        return COMPILATIONS[self.name, *key]
+
+    def pullback(
+        self, f: Callable[..., Any], x: Any, *args: Any, cotangent: Any = None, key: Any = None
+    ) -> tuple[Any, Any]:
         """f at x, and the library's own derivative of it, pulled back from the cotangent (or ones)."""
         if self.library == "torch":
             x = x.detach().clone().requires_grad_()
-            y = self.jit(f)(x, *args)
+            y = self.once(key or (f,), f)(x, *args)
             seed = self.xp.ones_like(y) if cotangent is None else cotangent
             (gradient,) = self.xp.autograd.grad(y, x, seed)
             return y, gradient
         import jax
 
-        def both(x: Any, *args: Any) -> tuple[Any, Any]:
+        def both(x: Any, seed: Any, *args: Any) -> tuple[Any, Any]:
             y, pull = jax.vjp(lambda x: f(x, *args), x)
-            return y, pull(self.xp.ones_like(y) if cotangent is None else cotangent)[0]
+            return y, pull(self.xp.ones_like(y) if seed is None else seed)[0]
 
-        return self.jit(both)(x, *args)
+        return self.once(("derivative", *(key or (f,))), both)(x, cotangent, *args)
 
     def options(self, options: dict[str, Any]) -> dict[str, Any]:
         """The same options with their NumPy arrays moved here."""
@@ -190,13 +229,16 @@ class Backend:
             given = dict(zip(names, rest[len(seed) :], strict=True))
             return value_and_grad(loss)(x, t, **moved, **given, **extra)
 
-        value, gradient = self.jit(closed)(x, t, *seed, *arrays)
-        out = {
-            "call": (self.to_numpy(self.jit(plain)(x, t, *arrays)), None),
-            "closed form": (self.to_numpy(value), self.to_numpy(gradient)),
-        }
-        if self.differentiates and not self.skips_eager_autodiff:
-            value, gradient = self.pullback(plain, x, t, *arrays, cotangent=seed[0] if seed else None)
+        key = (loss, repr(moved), *names)
+        value, gradient = self.once(("closed form", *key), closed)(x, t, *seed, *arrays)
+        out = {"closed form": (self.to_numpy(value), self.to_numpy(gradient))}
+        if not self.compiled:  # where the value of the derivative is the call's
+            out["call"] = self.to_numpy(plain(x, t, *arrays)), None
+        # Eagerly, JAX compiles each primitive for each shape: 3 s for one derivative. It is left to jax.jit, and to
+        # test_autodiff_jax.py.
+        if self.differentiates and self.name != "jax:cpu":
+            cotangent = seed[0] if seed else None
+            value, gradient = self.pullback(plain, x, t, *arrays, cotangent=cotangent, key=key)
             out["autodiff"] = (self.to_numpy(value), self.to_numpy(gradient))
         return out
 
@@ -232,89 +274,102 @@ class Backend:
         return got
 
 
+NOT_HERE: dict[str, str] = {}
+
+
+@functools.cache
+def missing(name: str) -> str | None:
+    """Why a backend can't be run here, or None where it can."""
+    library, place, *_ = [*name.split(":"), ""]
+    try:
+        xp: Any = importlib.import_module(MODULES[library])
+    except ImportError as reason:
+        return f"{library} is not installed: {reason}"
+    try:
+        if library == "cupy":
+            xp.cuda.Device(0).compute_capability  # noqa: B018  asks the driver, and raises where there is none
+        elif library == "jax":
+            importlib.import_module("jax").devices(place)
+        elif library == "array-api-strict" and place != "strictest":
+            xp.Device(place)
+        elif place == "cuda" and not xp.cuda.is_available():
+            return "torch sees no CUDA device"
+    except Exception as reason:
+        return str(reason).splitlines()[0]
+    return None
+
+
 def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "compiled: run once more per library that compiles")
+    config.addinivalue_line("markers", "compiled: run once more with each compiler")
     config.addinivalue_line("markers", "autodiff: run only where the library differentiates")
+    config.addinivalue_line("markers", "only(condition): collect only where the condition on the parameters holds")
     # torch.compile's own import of its own deprecated parts (torch 2.13), which "error" would make our
     # failure.
     config.addinivalue_line("filterwarnings", "ignore:.*torch.jit.script:DeprecationWarning")
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    if "backend" in metafunc.fixturenames:
-        marked = {mark.name for mark in metafunc.definition.iter_markers()}
-        params = EAGER + (COMPILED if "compiled" in marked else [])
-        if "autodiff" in marked:
-            params = [name for name in params if name.startswith(("torch", "jax"))]
-        metafunc.parametrize("backend", params, indirect=True)
+    if "backend" not in metafunc.fixturenames:
+        return
+    marked = {mark.name for mark in metafunc.definition.iter_markers()}
+    NOT_HERE.update({name: reason for name in EAGER if (reason := missing(name))})
+    names = [name for name in EAGER + (COMPILED if "compiled" in marked else []) if missing(name) is None]
+    if "autodiff" in marked:
+        names = [name for name in names if name.startswith(("torch", "jax"))]
+    metafunc.parametrize("backend", [Backend(name) for name in names], ids=names, indirect=True)
 
 
-def _module(library: str) -> ModuleType:
-    try:
-        return importlib.import_module(MODULES[library])
-    except ImportError as reason:
-        pytest.skip(f"{library} is not installed: {reason}")
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items[:] = [item for item in items if all(_holds(mark.args[0], item) for mark in item.iter_markers("only"))]
+
+
+def _holds(condition: Callable[..., bool], item: Any) -> bool:
+    return condition(**{name: item.callspec.params[name] for name in inspect.signature(condition).parameters})
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    if hasattr(session.config, "workeroutput"):  # a process of pytest-xdist's
+        session.config.workeroutput["not here"] = NOT_HERE
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    NOT_HERE.update(getattr(node, "workeroutput", {}).get("not here", {}))
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    if NOT_HERE:
+        said = "; ".join(f"{name} ({reason})" for name, reason in NOT_HERE.items())
+        terminalreporter.write_line(f"not run here: {said}")
 
 
 @pytest.fixture
 def backend(request: pytest.FixtureRequest) -> Iterator[Backend]:
-    name: str = request.param
-    library, *rest = name.split(":")
-    compiled = rest[-1:] in (["compile"], ["jit"])
-    xp = _module(library)
+    one: Backend = request.param
+    xp: Any = importlib.import_module(MODULES[one.library])
+    place = one.name.split(":")[1] if ":" in one.name else ""
     with contextlib.ExitStack() as stack:
         device: Any = None
-        if library == "numpy":
+        if one.library == "numpy":
             device = "cpu"
-        elif library == "torch":
-            if rest[0] == "cuda" and not xp.cuda.is_available():
-                pytest.skip("torch sees no CUDA device")
-            device = xp.device(rest[0], 0) if rest[0] == "cuda" else xp.device("cpu")
-            if compiled:
-                # Each test compiles its own closures; without this, code objects shared between tests would
-                # run into dynamo's limit of recompiles, which fullgraph=True makes an error.
-                importlib.import_module("torch._dynamo").reset()
-        elif library == "jax":
-            import jax
-
-            try:
-                device = jax.devices(rest[0])[0]
-            except RuntimeError as reason:
-                pytest.skip(f"jax sees no {rest[0]} device: {str(reason).splitlines()[0]}")
+        elif one.library == "torch":
+            device = xp.device(place, 0) if place == "cuda" else xp.device("cpu")
+        elif one.library == "jax":
+            jax = importlib.import_module("jax")
+            device = jax.devices(place)[0]
             stack.enter_context(jax.enable_x64(True))
-        elif library == "cupy":
-            try:
-                device = xp.cuda.Device(0)
-                device.compute_capability  # noqa: B018  asks the driver, and raises where there is none
-            except Exception as reason:
-                pytest.skip(f"cupy sees no CUDA device: {reason}")
-        elif library == "array-api-strict":
-            if rest[0] == "strictest":
+        elif one.library == "cupy":
+            device = xp.cuda.Device(0)
+        elif one.library == "array-api-strict":
+            if place == "strictest":
                 flags = xp.ArrayAPIStrictFlags(
                     boolean_indexing=False, data_dependent_shapes=False, enabled_extensions=()
                 )
                 stack.enter_context(flags)
-            if rest[0] not in ("strictest", *_device_names(xp)):
-                pytest.skip(f"this array-api-strict has no device {rest[0]}")
             # NumPy warns from inside array-api-strict, which has no way of its own to ask it not to.
             stack.enter_context(np.errstate(all="ignore"))
-            device = xp.Device("CPU_DEVICE" if rest[0] == "strictest" else rest[0])
-        yield Backend(
-            name=name,
-            library=library,
-            xp=xp,
-            device=device,
-            compiled=compiled,
-            has_float64=not name.endswith(("no_float64", "no_x64")),
-            has_int64=not name.endswith("no_x64"),
-            # JAX dispatches eager autodiff one primitive at a time, a second of compiling per new shape: where
-            # the test runs under jit as well, it is left to that.
-            skips_eager_autodiff=name == "jax:cpu" and bool(request.node.get_closest_marker("compiled")),
-        )
-
-
-def _device_names(xp: Any) -> list[str]:
-    return [repr(d).split("'")[1] for d in xp.__array_namespace_info__().devices()]
+            device = xp.Device("CPU_DEVICE" if place == "strictest" else place)
+        yield dataclasses.replace(one, xp=xp, device=device)
 
 
 @contextlib.contextmanager

@@ -1,95 +1,68 @@
-"""The suite tests itself: it passes what is right, and a fault planted in a kernel makes the command fail."""
+"""The suite tests itself: it passes what is right, and a planted fault makes the command fail."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import broken
 import numpy as np
 import pytest
 
 import arrayloss
-from arrayloss import _kernels
-from arrayloss._engine import Problem, categorical
-from arrayloss._gradients import loss
-from arrayloss._modes import Array, Traced
-from arrayloss.testing import FORMATS, Case, Exact, Measurement, measure, spread
-from conformance import budget, hunt, real, runner
+from arrayloss.testing import FORMATS, Case, Exact, Measurement, backends, measure, spread
+from conformance import budget, hunt, plan, real, runner
 from conformance.__main__ import main
 from conformance.backends import arrayloss as package
+from conformance.cases import FUNCTIONS, SLOW
+from conformance.oracle import exact
 from conformance.peers import better
 from conformance.runner import Result, Selection, Spreads
 
 ARGUMENTS = ["--backend", "numpy", "--dtype", "float32", "--function", "cross_entropy"]
-CORRECT = _kernels.CrossEntropy()
-FAMILIES = {"margins", "soft", "weights"}
+FAMILIES = ["margins", "soft", "weights"]
+cross_entropy, value_and_grad = arrayloss.cross_entropy, arrayloss.value_and_grad
 
 
-def planted(
-    cost: Any = CORRECT,
-    link: Any = _kernels.softmax,
-    label: Callable[[Any, int], Any] = lambda t, classes: t,
-    dropped: tuple[str, ...] = (),
-) -> Any:
-    """cross_entropy, but for one thing."""
+def wrong_sign(loss: Any) -> Any:
+    """value_and_grad, but for the sign of the gradient."""
 
-    @loss
-    def cross_entropy(logits: Any, target: Any, /, *, label_smoothing: float = 0.0, **options: Any) -> Problem[Any]:
-        given = {
-            "axis": -1,
-            "class_weight": None,
-            "sample_weight": None,
-            "where": None,
-            "ignore_index": -100,
-            "reduction": "mean",
-            "dtype": None,
-            **{k: v for k, v in options.items() if k not in dropped},
-        }
-        target = label(target, logits.shape[given["axis"]])
-        return categorical(link, cost, logits, target, label_smoothing=label_smoothing, **given)
+    def both(*arrays: Any, **options: Any) -> Any:
+        value, gradient = value_and_grad(loss)(*arrays, **options)
+        return value, -gradient
 
-    return cross_entropy
+    return both
 
 
-@dataclass(frozen=True)
-class WrongSign(_kernels.CrossEntropy):
-    def slope(self, mode: Traced, at: _kernels.Chance) -> Array:
-        return -super().slope(mode, at)
+def unweighted(logits: Any, target: Any, *, class_weight: Any = None, **options: Any) -> Any:
+    return cross_entropy(logits, target, **options)
 
 
-def naive(
-    mode: Traced, x: Array, target: Array, near: float, coefficient: Array | None
-) -> tuple[_kernels.Chance, _kernels.Pull]:
-    """Softmax, then its logarithm: what the tutorial asks about."""
-    xp = mode.xp
-    labels = mode.labels(x, target)
-    p = labels.take(xp.exp(x) / xp.sum(xp.exp(x), axis=1, keepdims=True))
-    _, pull = _kernels.softmax.label(mode, x, target, near, coefficient)
-    return _kernels.Chance(-xp.log(p), lambda: (p, 1 - p)), pull
+def shifted(logits: Any, target: Any, *, axis: int = -1, **options: Any) -> Any:
+    if target.dtype.kind == "i":
+        target = (target + 1) % logits.shape[axis]
+    return cross_entropy(logits, target, axis=axis, **options)
 
 
-def shifted(target: Any, classes: int) -> Any:
-    return (target + 1) % classes if target.dtype.kind == "i" else target
-
-
-FAULTS = {
-    "sign": planted(WrongSign()),
-    "missing weight": planted(dropped=("class_weight",)),
-    "naive": planted(link=_kernels.RowLink(naive, _kernels.softmax.rows)),
-    "shifted label": planted(label=shifted),
+# The name of the package's that is replaced, by what, and the family that shows it.
+FAULTS: dict[str, tuple[dict[str, Any], str]] = {
+    "sign of the gradient": ({"value_and_grad": wrong_sign}, "margins"),
+    "missing weight": ({"cross_entropy": unweighted, "value_and_grad": None}, "weights"),
+    "naive": ({"cross_entropy": broken.cross_entropy, "value_and_grad": None}, "margins"),
+    "shifted label": ({"cross_entropy": shifted, "value_and_grad": None}, "margins"),
 }
 
 
-@pytest.mark.parametrize("family", sorted(FAMILIES))
+@pytest.mark.parametrize("family", FAMILIES)
 def test_what_is_right_passes(family: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([*ARGUMENTS, "--family", family]) == 0
     assert "FAIL" not in capsys.readouterr().out
 
 
 def test_the_fault_is_all_that_is_planted(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(arrayloss, "cross_entropy", planted())
+    monkeypatch.setattr(arrayloss, "cross_entropy", lambda *arrays, **options: cross_entropy(*arrays, **options))
+    monkeypatch.setattr(arrayloss, "value_and_grad", None)
     assert main([*ARGUMENTS, "--family", "margins"]) == 0
 
 
@@ -97,8 +70,9 @@ def test_the_fault_is_all_that_is_planted(monkeypatch: pytest.MonkeyPatch) -> No
 def test_a_planted_fault_fails_the_command(
     fault: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(arrayloss, "cross_entropy", FAULTS[fault])
-    family = "weights" if fault == "missing weight" else "margins"
+    replaced, family = FAULTS[fault]
+    for name, wrong in replaced.items():
+        monkeypatch.setattr(arrayloss, name, wrong)
     assert main([*ARGUMENTS, "--family", family]) == 1
     assert "FAIL" in capsys.readouterr().out
 
@@ -118,8 +92,8 @@ def due(*values: float, scale: float | None = None) -> Exact:
     return Exact(high, np.zeros_like(high), np.abs(high) if scale is None else np.full_like(high, scale))
 
 
-def measured(got: float, exact: Exact, flushes: bool = False) -> Measurement:
-    return measure(np.asarray([got]), exact, "float32", 4.0, np.zeros(()), flushes=flushes)
+def measured(got: float, exact: Exact, flushable: float = 0.0) -> Measurement:
+    return measure(np.asarray([got]), exact, "float32", 4.0, np.zeros(()), flushable=flushable)
 
 
 @pytest.mark.parametrize(
@@ -177,11 +151,10 @@ def test_what_is_due_is_no_fault(got: float, exact: float) -> None:
     assert found.lost + found.flushed + found.spurious + found.missing + found.over == 0
 
 
-def test_a_compiler_that_flushes_may_lose_terms_of_a_subnormal_number_alone() -> None:
-    assert measured(TINY / 2, due(TINY * 0.75), flushes=True).flushed == 1
-    assert measured(TINY / 2, due(TINY * 0.75)).over == 1
+def test_exponentials_below_the_smallest_normal_number_may_be_missing() -> None:
+    assert measured(TINY / 2, due(TINY * 0.75)).flushed == 1
     # Of a normal number none, unless the formula multiplies what was flushed, and no more than that.
-    for got, exact, magnified, flushed in (
+    for got, number, magnified, flushed in (
         (0.0, TINY * 1.5, 1, 0),
         (0.0, TINY * 1.5, 2, 1),
         (0.0, TINY * 2.5, 2, 0),
@@ -189,18 +162,72 @@ def test_a_compiler_that_flushes_may_lose_terms_of_a_subnormal_number_alone() ->
         (63 * TINY, 64 * TINY, 100, 1),
         (61 * TINY, 64 * TINY, 100, 0),
     ):
-        found = measure(np.asarray([got]), due(exact), "float32", 4.0, np.zeros(()), 2, magnified, flushes=True)
+        found = measure(np.asarray([got]), due(number), "float32", 4.0, np.zeros(()), 2, magnified)
         assert found.flushed == flushed
         assert found.over == 1 - flushed
         assert found.lost == (got == 0 and not flushed)
 
 
+@pytest.mark.parametrize(
+    ("got", "part", "flushed"),
+    [(0.0, 1.0, 1), (0.0, 0.75, 0), (2.5, 0.75, 1), (2.4, 0.75, 0), (2.5, 0.5, 0), (25.0, 1.0, 0), (np.nan, 1.0, 0)],
+)
+def test_the_part_of_a_normal_number_that_is_made_of_them_may_be_missing(got: float, part: float, flushed: int) -> None:
+    found = measured(got * TINY, due(10 * TINY), part)
+    assert found.flushed == flushed
+    assert found.lost == (got == 0 and not flushed)
+    assert found.over + found.spurious == 1 - flushed
+
+
+@pytest.mark.parametrize(
+    ("function", "quantity", "logits", "expected"),
+    [
+        # The largest other logit's exponential is a normal number up to a distance of 87.33.
+        ("cross_entropy", "value", [0.0, -87.0, -200.0], 0),
+        ("cross_entropy", "value", [0.0, -88.0, -88.0], 1),
+        ("cross_entropy", "d logits", [0.0, -88.0, -88.0], [1, 1, 1]),
+        ("cross_entropy", "d logits", [0.0, -88.0, -1.0], [0, 1, 0]),
+        ("cross_entropy", "d logits", [-200.0, -80.0, 0.0], [0, 0, 0]),  # wrong: 1 - p of the label is 1
+        ("log_softmax", "value", [0.0, -88.0, -88.0], [1, 0, 0]),
+        ("softmax", "value", [0.0, -88.0, -1.0], [0, 1, 0]),
+        ("logsumexp", "value", [0.0, -88.0, -88.0], 0),
+    ],
+)
+def test_what_may_be_flushed_is_known_from_the_distances(
+    function: str, quantity: str, logits: list[float], expected: Any
+) -> None:
+    arrays = {"logits": np.asarray([logits])}
+    if function == "cross_entropy":
+        arrays["target"] = np.zeros(1)
+    case = Case(function, "", "", "float32", arrays, {"reduction": "none"} if "target" in arrays else {}, "index")
+    found = np.broadcast_to(budget.flushable(case, quantity), np.shape([expected]))
+    np.testing.assert_array_equal(found, [expected])
+    assert not np.any(budget.flushable(replace(case, dtype="float64"), quantity))
+    assert not np.any(budget.flushable(replace(case, dtype="float16"), quantity))
+
+
+def test_a_part_of_what_may_be_flushed_is_rounded_up() -> None:
+    case = Case(
+        "softmax_focal_loss",
+        "",
+        "",
+        "float32",
+        {"logits": np.asarray([[0.0, -87.0, -88.0, -89.0]]), "target": np.zeros(1)},
+        {"reduction": "none", "gamma": 1.0},
+        "index",
+    )
+    part = (np.exp(-1) + np.exp(-2)) / (1 + np.exp(-1) + np.exp(-2))
+    assert budget.flushable(case, "value") == pytest.approx([2 * part], rel=1e-5)
+
+
 def test_terms_rounded_to_subnormals_are_forgiven_in_a_result_that_is_one() -> None:
     def over(size: float, off: float, dtype: str = "float32") -> int:
         got = np.asarray([size + off])
-        return measure(got, due(size), dtype, 4.0, np.zeros(()), terms=10).over
+        found = measure(got, due(size), dtype, 4.0, np.zeros(()), terms=10)
+        assert found.flushed == (size < TINY and off > 9 * LEAST)  # further off, it is what flushing takes
+        return found.over
 
-    assert (over(TINY / 2, 9 * LEAST), over(TINY / 2, 10 * LEAST)) == (0, 1)
+    assert (over(TINY / 2, 9 * LEAST), over(TINY / 2, 10 * LEAST)) == (0, 0)
     assert (over(TINY, 4 * LEAST), over(TINY, 5 * LEAST)) == (0, 1)
     # Half types are made of float32, far from where that ends.
     half = FORMATS["float16"]
@@ -210,30 +237,68 @@ def test_terms_rounded_to_subnormals_are_forgiven_in_a_result_that_is_one() -> N
 @pytest.mark.parametrize(
     ("function", "quantity", "options", "k"),
     [
-        ("softmax", "value", {}, [0, 8, 10, 52]),
-        ("softmax", "d logits", {}, [0, 8, 10, 52]),
-        ("log_softmax", "value", {}, [8, 0, 0, 0]),
-        ("log_softmax", "d logits", {}, [0, 8, 10, 52]),
-        ("cross_entropy", "value", {"target": 0}, 8),
+        ("softmax", "value", {}, [0, 16, 20, 104]),
+        ("log_softmax", "value", {}, [16, 0, 0, 0]),
+        ("log_softmax", "d logits", {"pulled": 0}, [16, 16, 20, 104]),
+        ("log_softmax", "d logits", {"pulled": 1}, [0, 0, 20, 104]),
+        ("log_softmax", "d logits", {}, [0, 16, 20, 104]),
+        ("softmax", "d logits", {"pulled": 0}, [16, 16, 20, 104]),
+        ("softmax", "d logits", {"pulled": 1}, [16, 16, 36, 104]),
+        ("cross_entropy", "value", {"target": 0}, 16),
         ("cross_entropy", "value", {"target": 1}, 0),
-        ("cross_entropy", "d logits", {"target": 0}, [0, 8, 10, 52]),
+        ("cross_entropy", "d logits", {"target": 0}, [16, 16, 20, 104]),
+        ("cross_entropy", "d logits", {"target": 1}, [0, 0, 20, 104]),
         ("cross_entropy", "value", {"target": 0, "label_smoothing": 0.1}, 0),
-        ("softmax_focal_loss", "value", {"target": 0, "gamma": 0.5}, 12),
-        ("softmax_focal_loss", "d logits", {"target": 1, "gamma": 2.0}, [0, 24, 30, 156]),
+        ("softmax_focal_loss", "value", {"target": 0, "gamma": 0.5}, 24),
+        ("softmax_focal_loss", "d logits", {"target": 1, "gamma": 2.0}, [0, 0, 60, 312]),
+        ("poly_loss", "value", {"target": 0, "epsilon": -1.0}, 32),
+        ("poly_loss", "value", {"target": 0, "epsilon": 2.0}, 16),
         ("nll_loss", "value", {"target": 0}, 0),
     ],
 )
-def test_k_is_half_the_distance(function: str, quantity: str, options: dict[str, Any], k: list[float] | float) -> None:
+def test_k_is_the_distance(function: str, quantity: str, options: dict[str, Any], k: list[float] | float) -> None:
     arrays = {"logits": np.asarray([[20.0, 4.0, 0.0, -1e4]])}
+    pulled = np.eye(4)[[options.pop("pulled")]] if "pulled" in options else None
     if "target" in options:
         arrays["target"] = np.asarray([float(options.pop("target"))])
         options = {"reduction": "none", **options}
-    case = Case(function, "", "", "float32", arrays, options, "index")
-    found = np.ceil(np.broadcast_to(budget.allowance(case, quantity), (1, *np.shape(k)))[0])
-    end = 1 + options.get("gamma", 0.0)
-    np.testing.assert_allclose(found, k, atol=end - 1)  # 51.64 is the end of float32, times 1 + gamma
-    assert np.all(budget.allowance(case, quantity) <= 51.65 * end)
+    case = Case(function, "", "", "float32", arrays, options, "index", pulled)
+    np.testing.assert_array_equal(np.broadcast_to(budget.allowance(case, quantity), np.shape([k])), [k])
     assert not np.any(budget.allowance(replace(case, dtype="float16"), quantity))
+
+
+@pytest.mark.parametrize(
+    ("function", "options", "value", "gradient"),
+    [
+        ("softmax_focal_loss", {"gamma": 2.0}, 12, 12),
+        ("softmax_focal_loss", {"gamma": 5.0}, 28, 28),
+        ("sigmoid_focal_loss", {"gamma": 2.0}, 8, 12),
+        ("sigmoid_focal_loss", {"gamma": 5.0}, 28, 32),
+        ("asymmetric_loss", {}, 24, 28),
+        ("asymmetric_loss", {"gamma_positive": 0.5, "gamma_negative": 0.5}, 8, 12),
+        ("poly_loss", {"epsilon": -0.5}, 12, 12),
+        ("poly_loss", {}, 8, 8),
+    ],
+)
+def test_the_budget_goes_with_gamma(function: str, options: dict[str, Any], value: float, gradient: float) -> None:
+    case = Case(function, "", "", "float32", {"logits": np.zeros((1, 2))}, options)
+    assert (budget.base(case, "value"), budget.base(case, "d logits")) == (value, gradient)
+
+
+def test_a_divergence_has_what_its_derivatives_make_of_the_distances() -> None:
+    x, t = np.asarray([[20.0, 0.0]]), np.asarray([[20.5, 0.0]])
+    arrays = {"logits": x, "target": t}
+    case = Case("kl_divergence", "", "", "float32", arrays, {"reduction": "none"}, "float", np.ones(1), tuple(arrays))
+    answer = exact(case)
+    q = 1 / (1 + np.exp(20.5))
+    p = 1 / (1 + np.exp(20.0))
+    # Of the larger of p and q, which is p: p's own distance, and of q's the part that q is of p.
+    k = budget.due(case, answer)["d logits"].allowance[0, 1]
+    assert k == np.ceil(20 + 20.5 * q / p)
+    # Equal rows: of first order nothing moves, and of second order next to nothing.
+    same = exact(replace(case, arrays={"logits": x, "target": x}))
+    assert same["value"].moved is not None
+    assert same["value"].moved[0] < 1e-10
 
 
 def test_spread_is_the_farthest_apart_that_two_results_are() -> None:
@@ -274,11 +339,37 @@ def test_better_names_a_peer_only_where_it_is() -> None:
     )
 
 
-def test_a_full_run_says_what_it_leaves_out() -> None:
-    said = runner.left_out(Selection())
-    assert all(family in said for families in runner.LEFT_OUT.values() for family in families)
-    assert runner.left_out(Selection(families=("million",))) == ""
-    assert "million" in runner.left_out(Selection(quick=True))
+def test_a_run_says_what_it_leaves_out() -> None:
+    full, quick = plan.left_out(quick=False), plan.left_out(quick=True)
+    assert all(place in full for place in ("jax.jit", "torch.compile", "eager JAX"))
+    assert all(family in quick for family in SLOW)
+
+
+def test_a_quick_run_has_every_function_everywhere_in_float32_and_a_half_type() -> None:
+    chosen = list(runner.selected_cases(Selection(quick=True)))
+    for one in backends():
+        half = {"float16", "bfloat16"} & {*one.dtypes}
+        for mode in one.modes:
+            taken = [case for case in chosen if case.dtype in one.dtypes and plan.takes(case, one, mode, quick=True)]
+            assert {case.function for case in taken if case.dtype == "float32"} == {*FUNCTIONS}, (one.name, mode)
+            assert len({case.dtype for case in taken} & half) == min(1, len(half))
+            if mode != "eager":  # each would be a compilation of its own
+                for function in FUNCTIONS:
+                    asked = [c for c in taken if (c.function, c.dtype) == (function, "float32")]
+                    assert len({(c.arrays["logits"].shape, str(c.options)) for c in asked}) == 1
+
+
+def test_a_family_asked_for_by_name_is_had_in_a_quick_run_too() -> None:
+    asked = Selection(functions=("softmax",), dtypes=("float32",), families=("wide",), quick=True)
+    assert [case.family for case in runner.selected_cases(asked)] == ["wide"]
+
+
+def test_the_command_says_how_long_it_takes(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*ARGUMENTS]) == 0
+    said = capsys.readouterr()
+    assert "A quick run of 1 function on numpy: part of what takes about a minute on 2 cores" in said.err
+    assert "All 1 cells are within the contract" in said.out
+    assert "`--full` has all of it" in said.out
 
 
 def test_what_a_hunt_finds_is_kept_and_read_again(

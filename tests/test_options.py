@@ -1,4 +1,8 @@
-"""Every option against the decimal reference, and the properties that tie the functions to each other."""
+"""Every option against the decimal reference, and the properties that tie the functions to each other.
+
+NumPy, torch and array-api-strict run each option alone and all at once. JAX, which compiles each operation for each
+shape, and Dask, which makes a graph of it, run them all at once: they share the code that reads the options.
+"""
 
 import math
 from typing import Any
@@ -123,6 +127,7 @@ CASES += [(softmax_focal_loss, options) for options in FOCAL]
 CASES += [(poly_loss, options) for options in POLY]
 
 
+@pytest.mark.only(lambda backend, options: backend.is_quick or len(options) > 2)
 @pytest.mark.parametrize("soft", [False, True], ids=["index", "soft"])
 @pytest.mark.parametrize(("loss", "options"), CASES, ids=lambda v: names(v) if callable(v) else "+".join(v) or "plain")
 def test_categorical_options(backend: Any, loss: Any, options: dict[str, Any], soft: bool) -> None:
@@ -142,6 +147,7 @@ def test_categorical_reductions(backend: Any, reduction: str) -> None:
     )
 
 
+@pytest.mark.only(lambda backend, options: backend.is_quick or len(options) > 2)
 @pytest.mark.parametrize("options", [*COMMON, *SMOOTH], ids="+".join)
 def test_index_labels_and_one_hot_agree(backend: Any, options: dict[str, Any]) -> None:
     moved = backend.options(options)
@@ -164,14 +170,14 @@ def test_ignore_index(backend: Any) -> None:
         check_categorical(backend, cross_entropy, LOGITS, labels, ignore_index=value, class_weight=CLASS_WEIGHT)
 
 
+@pytest.mark.only(lambda backend, dtype: backend.has_int64 or dtype != "int64")
 @pytest.mark.parametrize("dtype", ["int8", "int16", "int32", "int64", "uint8"])
 def test_label_dtypes(backend: Any, dtype: str) -> None:
-    if dtype == "int64" and not backend.has_int64:
-        pytest.skip("this device has no int64")
     check_categorical(backend, cross_entropy, LOGITS, LABELS.astype(dtype))
     check_binary(backend, binary_cross_entropy_with_logits, FLAT, BITS.astype(dtype))
 
 
+@pytest.mark.only(lambda backend, shape: backend.is_quick or shape == (2, 3, 2))
 @pytest.mark.parametrize(
     ("shape", "axis"),
     [((3,), -1), ((3,), 0), ((2, 3), 0), ((2, 3, 2), 1), ((2, 3, 2), -2), ((3, 2, 2), 0), ((2, 2, 2, 3), 3)],
@@ -196,6 +202,7 @@ def test_any_axis(backend: Any, shape: tuple[int, ...], axis: int, soft: bool) -
     check_categorical(backend, softmax_focal_loss, logits, target, reduction="none", **options)
 
 
+@pytest.mark.only(lambda backend: backend.is_quick)
 def test_sample_weight_broadcasts(backend: Any) -> None:
     rng = np.random.default_rng(6)
     logits, labels = rng.normal(size=(2, 3, 4)).round(3), rng.integers(0, 4, (2, 3))
@@ -206,6 +213,7 @@ def test_sample_weight_broadcasts(backend: Any) -> None:
         check_binary(backend, sigmoid_focal_loss, FLAT, BITS, sample_weight=weight, where=BITS > 0)
 
 
+@pytest.mark.only(lambda backend: backend.is_quick)
 def test_activations_along_any_axis(backend: Any) -> None:
     x = np.random.default_rng(7).normal(size=(2, 3, 2)).astype(np.float32).astype(float)
     for axis in (0, 1, -1, -2):
@@ -264,13 +272,13 @@ B_CASES += [(sigmoid_focal_loss, options) for options in B_FOCAL]
 B_CASES += [(asymmetric_loss, options) for options in B_ASYMMETRIC]
 
 
+@pytest.mark.only(lambda backend, options: backend.is_quick or len(options) > 2)
+@pytest.mark.only(lambda options, soft: not (soft and "ignore_index" in options))  # which goes with integers
 @pytest.mark.parametrize("soft", [False, True], ids=["bits", "soft"])
 @pytest.mark.parametrize(
     ("loss", "options"), B_CASES, ids=lambda v: names(v) if callable(v) else "+".join(v) or "plain"
 )
 def test_binary_options(backend: Any, loss: Any, options: dict[str, Any], soft: bool) -> None:
-    if soft and "ignore_index" in options:
-        pytest.skip("an index is ignored among integer targets")
     logits = PROBABILITIES[::-1] if loss is binary_cross_entropy else FLAT
     check_binary(backend, loss, np.array(logits), PROBABILITIES if soft else BITS, **options)
 
@@ -431,6 +439,7 @@ def run(backend: Any, loss: Any, x: Any, y: Any, **options: Any) -> tuple[np.nda
     return backend.to_numpy(v), backend.to_numpy(g)
 
 
+@pytest.mark.only(lambda backend: backend.is_quick)
 @property_based
 @given(x=rows, y=labels_, shift=st.integers(-64, 64))
 def test_a_shift_of_the_logits_changes_nothing(backend: Any, x: Any, y: Any, shift: int) -> None:
@@ -441,6 +450,7 @@ def test_a_shift_of_the_logits_changes_nothing(backend: Any, x: Any, y: Any, shi
         np.testing.assert_allclose(g2, g, rtol=backend.rtol())
 
 
+@pytest.mark.only(lambda backend: backend.is_quick)
 @property_based
 @given(x=rows, y=labels_, order=st.permutations(range(3)))
 def test_permuted_classes(backend: Any, x: Any, y: Any, order: list[int]) -> None:
@@ -451,6 +461,7 @@ def test_permuted_classes(backend: Any, x: Any, y: Any, order: list[int]) -> Non
     close(backend, g2, g[:, order])
 
 
+@pytest.mark.only(lambda backend: backend.is_quick)
 @property_based
 @given(x=rows, y=labels_)
 def test_moved_axis(backend: Any, x: Any, y: Any) -> None:
@@ -460,6 +471,7 @@ def test_moved_axis(backend: Any, x: Any, y: Any) -> None:
     close(backend, g2.T, g)
 
 
+@pytest.mark.only(lambda backend: backend.is_quick)
 @property_based
 @given(x=flats, y=bits_)
 def test_two_classes_are_the_sigmoid(backend: Any, x: Any, y: Any) -> None:
@@ -474,6 +486,7 @@ def test_two_classes_are_the_sigmoid(backend: Any, x: Any, y: Any) -> None:
         np.testing.assert_allclose(g[:, 1], g2, rtol=10 * backend.rtol(), atol=1e-37)
 
 
+@pytest.mark.only(lambda backend: backend.is_quick)
 @property_based
 @given(x=rows, y=labels_, smoothing=st.sampled_from([0.0, 0.1]))
 def test_the_rows_of_the_gradient_sum_to_zero(backend: Any, x: Any, y: Any, smoothing: float) -> None:
@@ -482,6 +495,7 @@ def test_the_rows_of_the_gradient_sum_to_zero(backend: Any, x: Any, y: Any, smoo
         np.testing.assert_allclose(g.sum(-1), 0, atol=4 * backend.rtol() * max(1, np.abs(g).max()))
 
 
+@pytest.mark.only(lambda backend: backend.is_quick)
 @property_based
 @given(x=rows, y=labels_)
 def test_gamma_zero_is_cross_entropy(backend: Any, x: Any, y: Any) -> None:
@@ -490,6 +504,7 @@ def test_gamma_zero_is_cross_entropy(backend: Any, x: Any, y: Any) -> None:
     np.testing.assert_allclose(g, g2, rtol=4 * backend.rtol(), atol=4 * backend.rtol())
 
 
+@pytest.mark.only(lambda backend: backend.is_quick)
 @property_based
 @given(x=rows, y=labels_)
 def test_epsilon_zero_is_cross_entropy(backend: Any, x: Any, y: Any) -> None:
@@ -497,15 +512,17 @@ def test_epsilon_zero_is_cross_entropy(backend: Any, x: Any, y: Any) -> None:
         np.testing.assert_allclose(a, b, rtol=4 * backend.rtol(), atol=4 * backend.rtol())
 
 
+@pytest.mark.only(lambda backend: backend.is_quick)
 @property_based
 @given(x=flats, y=bits_)
 def test_no_asymmetry_is_the_focal_loss(backend: Any, x: Any, y: Any) -> None:
     options = {"gamma_positive": 1.5, "gamma_negative": 1.5, "margin": 0.0}
     ours, focal = run(backend, asymmetric_loss, x, y, **options), run(backend, sigmoid_focal_loss, x, y, gamma=1.5)
     for a, b in zip(ours, focal, strict=True):
-        np.testing.assert_array_equal(a, b)
+        np.testing.assert_allclose(a, b, rtol=4 * backend.rtol(), atol=1e-37)
 
 
+@pytest.mark.only(lambda backend: backend.is_quick)
 @property_based
 @given(x=rows, y=labels_)
 def test_a_batch_is_the_sum_of_its_parts(backend: Any, x: Any, y: Any) -> None:
@@ -516,6 +533,7 @@ def test_a_batch_is_the_sum_of_its_parts(backend: Any, x: Any, y: Any) -> None:
     close(backend, total(x[:2], y[:2]) + total(x[2:], y[2:]), whole, scale=float(whole))
 
 
+@pytest.mark.only(lambda backend: backend.is_quick)
 @property_based
 @given(x=flats, y=bits_)
 def test_a_flipped_binary_sample(backend: Any, x: Any, y: Any) -> None:
@@ -524,14 +542,3 @@ def test_a_flipped_binary_sample(backend: Any, x: Any, y: Any) -> None:
         (v, g), (v2, g2) = run(backend, loss, x, y), run(backend, loss, -x, 1 - y)
         np.testing.assert_allclose(v2, v, rtol=2 * backend.rtol())
         np.testing.assert_allclose(g2, -g, rtol=2 * backend.rtol())
-
-
-@property_based
-@given(x=rows, y=labels_)
-def test_against_the_reference(backend: Any, x: Any, y: Any) -> None:
-    v, g = run(backend, cross_entropy, x, y)
-    expected = reference.value(reference.categorical, x, y)
-    # x - max is rounded once and exp magnifies it: section 4's k, at most half of 60.
-    rtol = 8 * backend.rtol()
-    np.testing.assert_allclose(v, expected, rtol=rtol)
-    np.testing.assert_allclose(g, reference.gradient(reference.categorical, x, y), rtol=rtol, atol=1e-37)

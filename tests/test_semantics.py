@@ -1,8 +1,8 @@
 """Every row of the contract's table of semantics, value and gradient, on every backend, eager and compiled.
 
 The special samples of one function go through one call together: so each is also shown to leave the others
-alone, and a compiler runs once for all of them. Expected numbers are written out, or come from the decimal
-reference.
+alone, and a compiler runs once for all of them. Of losses that share the code of a behaviour, one is compiled.
+Expected numbers are written out, or come from the decimal reference.
 """
 
 import math
@@ -15,7 +15,6 @@ import reference
 import arrayloss
 from arrayloss import (
     Mean,
-    Sum,
     asymmetric_loss,
     binary_cross_entropy,
     binary_cross_entropy_with_logits,
@@ -27,7 +26,10 @@ from arrayloss import (
     value_and_grad,
 )
 
-pytestmark = pytest.mark.compiled
+# For numbers that each operation makes or doesn't: JAX runs it compiled.
+NOT_EAGER_JAX = pytest.mark.only(lambda backend: backend.name != "jax:cpu")
+# For numbers that a compiler may lose: torch's, without generated code, has none of its own.
+NOT_COMPILED_TORCH = pytest.mark.only(lambda backend: backend.name != "torch:cpu:compile")
 
 INF, NAN = math.inf, math.nan
 IGNORED = -100
@@ -88,13 +90,42 @@ def same(actual: Any, expected: Any, rtol: float, message: str) -> None:
     np.testing.assert_allclose(actual, expected, rtol=rtol, atol=0, err_msg=message)
 
 
+# A class left out by -inf, and a row with one class left: the loss of the classes that remain.
+MASKED = [
+    pytest.param([0.5, -INF, 2.0, 0.75], 2, id="one class left out"),
+    pytest.param([-INF, -INF, 1.0, 4.0], 2, id="two classes left out"),
+    pytest.param([-INF, 3.0, -INF, -INF], 1, id="one class left"),
+]
+
+
+def of_the_rest(loss: Any, case: Any) -> Any:
+    """A row of MASKED as one of SPECIAL, with what the reference says of the remaining classes."""
+    of, options = categorical_of(loss)
+    row, label = case.values
+    kept = np.isfinite(row)
+    if kept.sum() == 1:  # of probability 1
+        return pytest.param(row, label, 0.0, [0.0] * 4, id=case.id)
+    at, index = np.array([row])[:, kept], np.array([kept[:label].sum()])
+    slope = np.zeros(4)
+    slope[kept] = reference.gradient(of, at, index, **options)[0]
+    return pytest.param(row, label, reference.value(of, at, index, **options)[0], slope, id=case.id)
+
+
 # What an infinity brings about must not hang on a nan, or another infinity, beside it.
-@pytest.mark.parametrize("special", [SPECIAL, [p for p in SPECIAL if all(x > -INF for x in p.values[0])]], ids=len)
+@pytest.mark.compiled
+@pytest.mark.only(lambda backend, loss: not backend.compiled or loss is not poly_loss)
+@pytest.mark.parametrize("infinities", ["both", "positive"])
 @pytest.mark.parametrize("loss", [cross_entropy, softmax_focal_loss, poly_loss], ids=names)
-def test_special_logits(backend: Any, loss: Any, special: list[Any]) -> None:
+def test_special_logits(backend: Any, loss: Any, infinities: str) -> None:
+    special = SPECIAL + [of_the_rest(loss, case) for case in MASKED]
+    if infinities == "positive":
+        special = [p for p in special if all(x != -INF for x in p.values[0])]
     rows = [p.values for p in special]
     logits = np.concatenate([ORDINARY, np.array([r[0] for r in rows])])
     labels = np.concatenate([ORDINARY_LABELS, [r[1] for r in rows]])
+    # As many rows in both: compiled once.
+    more = 4 + len(SPECIAL) + len(MASKED) - len(labels)
+    logits, labels = np.concatenate([logits, np.zeros((more, 4))]), np.concatenate([labels, np.zeros(more, np.int64)])
     of, options = categorical_of(loss)
     rtol = backend.rtol()
     expected = reference.value(of, ORDINARY, ORDINARY_LABELS, **options)
@@ -117,22 +148,7 @@ def test_special_logits(backend: Any, loss: Any, special: list[Any]) -> None:
                     same(gradient[i], row, 10 * rtol, f"{p.id}, {way}")
 
 
-def test_minus_inf_leaves_a_class_out(backend: Any) -> None:
-    """-inf at another class than the label: the loss of the remaining classes."""
-    masked = np.array([[0.5, -INF, 2.0, 0.75], [-INF, -INF, 1.0, 4.0], [-INF, 3.0, -INF, -INF]])
-    labels = np.array([2, 2, 1])
-    for loss in (cross_entropy, softmax_focal_loss, poly_loss):
-        of, options = categorical_of(loss)
-        value, gradient = np.zeros(3), np.zeros((3, 4))
-        for i, label in enumerate(labels[:2]):
-            kept = np.isfinite(masked[i])
-            index = np.array([kept[:label].sum()])
-            value[i] = reference.value(of, masked[i : i + 1, kept], index, **options)[0]
-            gradient[i, kept] = reference.gradient(of, masked[i : i + 1, kept], index, **options)[0]
-        # The third has one class left: probability 1, exactly.
-        backend.agree(loss, masked, labels, value, gradient, reduction="none", rtol=3 * backend.rtol())
-
-
+@pytest.mark.compiled
 def test_nll_of_special_log_probs(backend: Any) -> None:
     log_probs = np.array([[-1.0, -2.0, -0.5], [-INF, -0.5, -1.0], [-INF, -0.5, -1.0], [NAN, -1.0, -1.0], [NAN] * 3])
     labels = np.array([1, 0, 1, 0, IGNORED])
@@ -148,6 +164,8 @@ def test_nll_of_special_log_probs(backend: Any) -> None:
 # --- categorical, probabilities as targets ------------------------------------------------------------------
 
 
+@pytest.mark.compiled
+@pytest.mark.only(lambda backend, loss: not backend.compiled or loss is cross_entropy)
 @pytest.mark.parametrize("loss", [cross_entropy, softmax_focal_loss, poly_loss], ids=names)
 def test_a_class_of_target_zero_costs_nothing(backend: Any, loss: Any) -> None:
     logits = np.array(
@@ -190,6 +208,7 @@ def test_a_class_of_target_zero_costs_nothing(backend: Any, loss: Any) -> None:
                 same(g[2], [0.5, -0.5, 0, 0], backend.rtol(), way)
 
 
+@NOT_EAGER_JAX
 def test_nll_of_a_class_of_target_zero(backend: Any) -> None:
     log_probs = np.array([[0.0, -INF, -INF], [-0.5, -1.0, -INF], [-INF, -0.5, -1.0]])
     target = np.array([[1.0, 0.0, 0.0], [0.25, 0.75, 0.0], [0.5, 0.5, 0.0]])
@@ -197,6 +216,7 @@ def test_nll_of_a_class_of_target_zero(backend: Any) -> None:
     backend.agree(nll_loss, log_probs, target, value, -target, reduction="none")
 
 
+@NOT_EAGER_JAX
 def test_smoothing_over_a_masked_class_is_infinite(backend: Any) -> None:
     """Smoothing gives every class a share: one of probability 0 costs +inf; the gradient is p - target'."""
     logits, labels = np.array([[0.0, 0.0, -INF]]), np.array([0])
@@ -219,14 +239,17 @@ POISON_LABELS = np.array([0, 1, 2, 1, 0])
 KEPT = np.array([False, False, False, True, True])
 
 
+@pytest.mark.compiled
+@pytest.mark.only(
+    lambda backend, loss, soft, how: (
+        not backend.compiled or (loss is cross_entropy and not soft and how != "ignore_index")
+    )
+)
+@pytest.mark.only(lambda soft, how: not (soft and how == "ignore_index"))  # probabilities have no label to ignore
 @pytest.mark.parametrize("how", ["where", "sample_weight", "ignore_index"])
 @pytest.mark.parametrize("soft", [False, True], ids=["index", "soft"])
 @pytest.mark.parametrize("loss", CATEGORICAL, ids=names)
 def test_left_out_samples(backend: Any, loss: Any, soft: bool, how: str) -> None:
-    if soft and how == "ignore_index":
-        return  # probabilities carry no label to ignore: the combination does not exist
-    if backend.compiled and loss is not cross_entropy:
-        pytest.skip("time: the same engine is compiled with cross_entropy")
     target = reference.one_hot(POISON_LABELS, 3) if soft else POISON_LABELS
     options: dict[str, Any] = {
         "where": {"where": KEPT},
@@ -247,11 +270,11 @@ def test_left_out_samples(backend: Any, loss: Any, soft: bool, how: str) -> None
             break  # time: "none" has the larger graph
 
 
+@pytest.mark.compiled
+@pytest.mark.only(lambda backend, loss, how: not backend.compiled or (loss is sigmoid_focal_loss and how == "where"))
 @pytest.mark.parametrize("how", ["where", "sample_weight", "ignore_index"])
 @pytest.mark.parametrize("loss", BINARY, ids=names)
 def test_left_out_elements(backend: Any, loss: Any, how: str) -> None:
-    if backend.compiled and loss is not sigmoid_focal_loss:
-        pytest.skip("time: the same engine is compiled with sigmoid_focal_loss")
     logits = np.array([[NAN, 0.25, INF], [-INF, 0.5, 0.75]])
     kept = np.isfinite(logits)
     labels = np.array([[1, 1, 0], [1, 0, 1]])
@@ -273,19 +296,24 @@ def test_left_out_elements(backend: Any, loss: Any, how: str) -> None:
             break  # time: "none" has the larger graph
 
 
+@pytest.mark.compiled
 def test_a_left_out_label_may_be_anything(backend: Any) -> None:
     """A sample that does not count is not read: its label may lie outside the classes."""
     logits, labels = np.array([[1.0, 2.0], [3.0, 0.0]]), np.array([1, 999])
-    value = math.log1p(math.exp(-1))
+    value = np.array([math.log1p(math.exp(-1)), 0])
     p = 1 / (1 + math.exp(1))
-    where = np.array([True, False])
     gradient = np.array([[p, -p], [0, 0]])
-    backend.agree(cross_entropy, logits, labels, value, gradient, where=where, rtol=3 * backend.rtol())
+    given = {"where": np.array([True, False]), "reduction": "none"}
+    backend.agree(cross_entropy, logits, labels, value, gradient, rtol=3 * backend.rtol(), **given)
 
 
 # --- nothing left -------------------------------------------------------------------------------------------
 
 
+@pytest.mark.compiled
+@pytest.mark.only(
+    lambda backend, loss, reduction: not backend.compiled or (loss is cross_entropy and reduction == "mean")
+)
 @pytest.mark.parametrize("loss", [cross_entropy, binary_cross_entropy_with_logits], ids=names)
 @pytest.mark.parametrize(
     ("reduction", "expected"),
@@ -309,8 +337,6 @@ def test_all_samples_ignored(backend: Any, loss: Any, reduction: Any, expected: 
     ids=["none", "sum", "mean", "empty=zero"],
 )
 def test_empty_batch(backend: Any, loss: Any, reduction: Any, expected: Any) -> None:
-    if backend.compiled:
-        pytest.skip("a size of 0 is static: the eager case says as much")
     shape = (0, 3) if loss is cross_entropy else (0,)
     target = np.zeros((0,), dtype=np.int64)
     for way, (value, gradient) in backend.evaluate(loss, np.zeros(shape), target, reduction=reduction).items():
@@ -336,6 +362,7 @@ def outcome(backend: Any, loss: Any, logits: Any, target: Any) -> tuple[dict[str
     return got, ""
 
 
+@pytest.mark.compiled
 def test_special_logits_of_asymmetric_loss(backend: Any) -> None:
     """A wrong answer 0 costs no more than p = 1 does, -log(margin) with its factor, where nothing moves any more."""
     of, options = binary_of(asymmetric_loss)
@@ -354,6 +381,7 @@ def test_special_logits_of_asymmetric_loss(backend: Any) -> None:
             np.testing.assert_allclose(g, slope, rtol=8 * backend.rtol(), atol=1e-4 * backend.rtol(), err_msg=way)
 
 
+@NOT_EAGER_JAX
 def test_at_the_margin(backend: Any) -> None:
     """p = m exactly: the end of what costs nothing, and pulls nothing, even without a power."""
     for gamma in (0.0, 1.0):
@@ -370,11 +398,10 @@ def test_at_the_margin(backend: Any) -> None:
         )
 
 
+@pytest.mark.compiled
 @pytest.mark.parametrize("bad", [3, -1, -4, 1000])
 def test_label_out_of_range(backend: Any, bad: int) -> None:
     """-1 must not wrap to the last class, 3 must not read the next row."""
-    if backend.compiled and backend.library == "torch" and bad != -1:
-        pytest.skip("time: one label is enough under torch.compile")
     logits = np.array([[0.5, 1.0, -1.0], [2.0, 0.0, 1.0], [0.0, 0.0, 0.0]])
     labels = np.array([0, bad, 2])
     for loss in CATEGORICAL if not backend.compiled else [cross_entropy]:
@@ -388,13 +415,11 @@ def test_label_out_of_range(backend: Any, bad: int) -> None:
                 assert np.isfinite(gradient[[0, 2]]).all(), way
 
 
+@pytest.mark.compiled
 @pytest.mark.parametrize(("bad", "dtype"), [(2, "int64"), (-1, "int64"), (1.5, None), (-0.25, None)])
 def test_binary_target_out_of_range(backend: Any, bad: float, dtype: str | None) -> None:
-    if backend.compiled and backend.library == "torch" and bad != -1:
-        pytest.skip("time: one label is enough under torch.compile")
-    logits = np.array([0.5, -1.0, 2.0]) if bad else np.array([0.5])
-    target = np.array([1, bad, 0], dtype=dtype)
-    for loss in (binary_cross_entropy_with_logits, sigmoid_focal_loss):
+    logits, target = np.array([0.5, -1.0, 2.0]), np.array([1, bad, 0], dtype=dtype)
+    for loss in (sigmoid_focal_loss,) if backend.compiled else (binary_cross_entropy_with_logits, sigmoid_focal_loss):
         got, error = outcome(backend, loss, logits, target)
         if error:
             assert str(bad) in error
@@ -402,13 +427,15 @@ def test_binary_target_out_of_range(backend: Any, bad: float, dtype: str | None)
             np.testing.assert_array_equal(np.isnan(value), [False, True, False], err_msg=way)
 
 
+@pytest.mark.compiled
+@NOT_COMPILED_TORCH
+@pytest.mark.only(lambda backend: backend.reports_labels is False)
 def test_a_label_out_of_range_makes_the_mean_nan(backend: Any) -> None:
-    if backend.reports_labels is not False:
-        pytest.skip("a ValueError here: test_label_out_of_range")
     x, y = backend.asarray([[0.5, 1.0], [2.0, 0.0]]), backend.asarray([0, 2])
     assert np.isnan(backend.to_numpy(backend.jit(cross_entropy)(x, y)))
 
 
+@pytest.mark.compiled
 def test_a_narrow_label_is_not_taken_for_the_ignored_one(backend: Any) -> None:
     """-100 wraps to 156 in uint8 (torch and JAX compare it so); class 156 is a class."""
     logits = np.zeros((2, 200))
@@ -441,11 +468,11 @@ INFINITE_VALUE = np.array([0.0, INF, INF, 0.0, NAN, NAN])
 INFINITE_SLOPE = np.array([0.0, 1.0, -1.0, 0.0, NAN, NAN])
 
 
+@pytest.mark.compiled
+@pytest.mark.only(lambda backend, kind: not backend.compiled or kind == "float")
 @pytest.mark.parametrize("kind", ["bool", "int64", "float"])
 @pytest.mark.parametrize("loss", [binary_cross_entropy_with_logits, sigmoid_focal_loss], ids=names)
 def test_special_binary_logits(backend: Any, loss: Any, kind: str) -> None:
-    if backend.compiled and backend.library == "torch" and kind == "bool":
-        pytest.skip("time: ints and floats are enough under torch.compile")
     of, options = binary_of(loss)
     logits = np.concatenate([FINITE, INFINITE])
     target = np.concatenate([FINITE_TARGET, INFINITE_TARGET]).astype(kind)
@@ -457,6 +484,7 @@ def test_special_binary_logits(backend: Any, loss: Any, kind: str) -> None:
             same(g, slope, 4 * backend.rtol(), way)
 
 
+@NOT_EAGER_JAX
 def test_a_logit_of_exactly_zero(backend: Any) -> None:
     """sigmoid(0) - y is 0.5 - y: no kink from max(x, 0) or |x|."""
     target = np.array([0.0, 1.0, 0.25, 0.5])
@@ -465,11 +493,12 @@ def test_a_logit_of_exactly_zero(backend: Any) -> None:
     backend.agree(binary_cross_entropy_with_logits, -np.zeros(4), target, value, slope, reduction="none")
 
 
+@pytest.mark.compiled
+@NOT_EAGER_JAX
+@pytest.mark.only(lambda backend, gamma: not backend.compiled or gamma == 0.5)  # the hardest
 @pytest.mark.parametrize("gamma", [0, 0.5, 1, 2, 5])
 def test_focal_at_saturation(backend: Any, gamma: float) -> None:
     """(1 - p)**(gamma - 1) of p = 1 is a pole for gamma < 1; the true derivative is 0 there."""
-    if backend.compiled and backend.library == "torch" and gamma != 0.5:
-        pytest.skip("time: the hardest gamma is enough under torch.compile")
     logits = np.array([INF, -INF, 1e4, -1e4, 1e4, -1e4, 0.0, 5.0])
     target = np.array([1, 0, 1, 0, 0, 1, 1, 1])
     # At 1e4, wrong: p is 0 to the last digit, the loss the logit itself, the slope 1 and -1.
@@ -488,6 +517,7 @@ def test_focal_at_saturation(backend: Any, gamma: float) -> None:
             same(g[:, 1], slope[2:], 20 * backend.rtol(), way)
 
 
+@pytest.mark.compiled
 def test_special_probabilities(backend: Any) -> None:
     probs = np.array([0.25, 0.5, 1.0, 0.0, 0.0, 1.0, NAN, 1e-30, 1.0])
     target = np.array([1.0, 0.0, 1.0, 0.0, 1.0, 0.0, 1.0, 1.0, 0.5])
@@ -505,63 +535,41 @@ def test_special_probabilities(backend: Any) -> None:
 # --- nothing is lost ----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("margin", [16.75, 20.0, 50.0, 80.0])
-def test_a_small_loss_is_not_lost(backend: Any, margin: float) -> None:
-    """F.cross_entropy in float32 returns 0 from a margin of 16.75; the loss is exp(-margin)."""
-    if backend.compiled and backend.library == "torch" and margin != 50.0:
-        pytest.skip("time: one margin is enough under torch.compile")
-    small = math.log1p(math.exp(-margin))
-    p = 1 / (1 + math.exp(margin))
-    logits = np.array([[margin, 0.0], [0.0, margin]])
-    for target in (np.array([0, 1]), np.eye(2)):
-        backend.agree(
-            cross_entropy,
-            logits,
-            target,
-            np.array([small, small]),
-            np.array([[-p, p], [p, -p]]),
-            reduction="none",
-            rtol=10 * backend.rtol(),
-        )
+@pytest.mark.compiled
+@NOT_EAGER_JAX
+@NOT_COMPILED_TORCH
+@pytest.mark.parametrize("soft", [False, True], ids=["index", "soft"])
+def test_a_small_loss_is_not_lost(backend: Any, soft: bool) -> None:
+    """In float32, F.cross_entropy returns 0 from a margin of 16.75; the loss is exp(-margin), normal up to 87."""
+    margins = np.array([5.0, 16.75, 20.0, 50.0, 80.0, 87.0])
+    small, p = np.log1p(np.exp(-margins)), 1 / (1 + np.exp(margins))
+    logits = backend.asarray(np.stack([margins, np.zeros(6)], axis=1), "float32")
+    target = backend.asarray(np.eye(2)[[0] * 6], "float32") if soft else np.zeros(6, np.int64)
+    slope = np.stack([-p, p], axis=1)
+    for way, (value, gradient) in backend.evaluate(cross_entropy, logits, target, reduction="none").items():
+        # Section 4's k is the margin: 87 units in the last place are 5e-6 at most.
+        same(value, small, 1e-5, way)
+        if gradient is not None:
+            same(gradient, slope, 1e-5, way)
 
 
-def test_a_sum_of_flushed_terms_is_not_lost(backend: Any) -> None:
-    """Each of three (or 999) exponentials is no normal number, and a compiler makes it 0; their sum is one."""
-    for classes, margin in ((4, 88.0), (1000, 92.0)):
-        row = np.zeros((1, classes))
-        row[0, 1] = margin
-        rest = (classes - 1) * math.exp(-margin)
-        target = np.zeros((1, classes))
-        target[0, 1] = 1.0
-        x, t = backend.asarray(row, "float32"), backend.asarray(target, "float32")
-        found = {
-            "log_softmax": -backend.to_numpy(backend.jit(arrayloss.log_softmax)(x))[0, 1],
-            "cross_entropy": backend.to_numpy(backend.jit(cross_entropy)(x, t)),
-            "its gradient": -backend.to_numpy(backend.jit(lambda x, t: value_and_grad(cross_entropy)(x, t)[1])(x, t))[
-                0, 1
-            ],
-        }
-        if backend.differentiates and not backend.skips_eager_autodiff:
-            for name, seed, sign in (("log_softmax", target, 1), ("softmax", target, 1), ("softmax", 1 - target, -1)):
-                cotangent = backend.asarray(seed, "float32")
-                _, gradient = backend.pullback(getattr(arrayloss, name), x, cotangent=cotangent)
-                found[f"d {name}, {sign}"] = sign * backend.to_numpy(gradient)[0, 1]
-        for what, number in found.items():
-            np.testing.assert_allclose(number, rest, rtol=1e-5, atol=0, err_msg=f"{what}, {classes} classes")
-
-
+@pytest.mark.compiled
+@NOT_EAGER_JAX
+@NOT_COMPILED_TORCH
 def test_large_logits_do_not_overflow(backend: Any) -> None:
     logits = np.array([[1e4, 0.0, -1e4], [3e38, 0.0, 1.0], [-3e38, 0.0, 0.0]])
     value = np.array([1e4, 0.0, 3e38])
     gradient = np.array([[1.0, -1.0, 0.0], [0.0, 0.0, 0.0], [-1.0, 0.5, 0.5]])
     labels = np.array([1, 0, 0])
-    for loss in (cross_entropy, softmax_focal_loss):
+    for loss in (cross_entropy,) if backend.compiled else (cross_entropy, softmax_focal_loss):
         backend.agree(loss, logits, labels, value, gradient, reduction="none")
 
 
 # --- activations --------------------------------------------------------------------------------------------
 
 
+@pytest.mark.compiled
+@NOT_EAGER_JAX
 def test_softmax_family(backend: Any) -> None:
     x = np.array(
         [
@@ -603,6 +611,8 @@ def test_softmax_family(backend: Any) -> None:
     same(out, expected, rtol, "logsumexp")
 
 
+@pytest.mark.compiled
+@NOT_EAGER_JAX
 def test_where_leaves_classes_out(backend: Any) -> None:
     x = np.array([[1.0, 2.0, 3.0, 4.0], [NAN, 0.0, 0.0, INF]])
     kept = np.array([[True, False, True, False], [False, True, True, False]])
@@ -620,6 +630,8 @@ def test_where_leaves_classes_out(backend: Any) -> None:
     same(call(arrayloss.logsumexp), [3 + math.log1p(math.exp(-2)), -half], rtol, "logsumexp")
 
 
+@pytest.mark.compiled
+@NOT_EAGER_JAX
 def test_sigmoid_family(backend: Any) -> None:
     x = np.array([0.0, 0.5, -0.5, 40.0, -80.0, INF, -INF, NAN])
     s = np.array([1 / (1 + math.exp(-v)) for v in x])
@@ -629,6 +641,8 @@ def test_sigmoid_family(backend: Any) -> None:
     same(got, log_s, 2 * backend.rtol(), "log_sigmoid")
 
 
+@pytest.mark.compiled
+@NOT_EAGER_JAX
 @pytest.mark.autodiff
 def test_activations_differentiate(backend: Any) -> None:
     x = np.array([[0.5, -1.25, 2.0], [-INF, 0.0, 0.0], [0.0, 0.0, 0.0]])
@@ -652,21 +666,21 @@ def test_activations_differentiate(backend: Any) -> None:
 # --- the result, the mean -----------------------------------------------------------------------------------
 
 
+@pytest.mark.compiled
 def test_mean_is_the_weighted_mean(backend: Any) -> None:
     logits = np.array([[0.5, -1.25, 2.0], [1.0, 0.0, 0.5], [0.0, 3.0, -1.0]])
     labels, weight, classes = np.array([2, 0, 1]), np.array([1.0, 0.5, 2.0]), np.array([1.0, 3.0, 0.25])
     given = {"sample_weight": weight, "class_weight": classes, "label_smoothing": 0.125}
     value = reference.value(reference.categorical, logits, labels, reduce=reference.mean, **given)
     gradient = reference.gradient(reference.categorical, logits, labels, reduce=reference.mean, **given)
-    for target in (labels, reference.one_hot(labels, 3)):
+    for target in (labels,) if backend.compiled else (labels, reference.one_hot(labels, 3)):
         backend.agree(cross_entropy, logits, target, value, gradient, rtol=4 * backend.rtol(), **given)
 
 
+@pytest.mark.only(lambda backend: backend.library not in ("jax", "dask"))  # whose arrays can't be written to
 @pytest.mark.parametrize("loss", [*CATEGORICAL, *BINARY], ids=names)
-@pytest.mark.parametrize("reduction", ["none", "mean", "sum", Sum()], ids=str)
+@pytest.mark.parametrize("reduction", ["none", "mean"])
 def test_inputs_are_never_written_to(backend: Any, loss: Any, reduction: Any) -> None:
-    if backend.compiled:
-        pytest.skip("the eager case says as much")
     rng = np.random.default_rng(0)
     logits = rng.uniform(0.1, 0.9, (4, 3))
     categorical = loss in CATEGORICAL
@@ -686,6 +700,7 @@ def test_inputs_are_never_written_to(backend: Any, loss: Any, reduction: Any) ->
         np.testing.assert_array_equal(backend.to_numpy(a), before)
 
 
+@NOT_EAGER_JAX
 def test_a_soft_label_next_to_a_hard_one(backend: Any) -> None:
     # 1e-12 of the answer 1 is all of the loss where 0 is as sure as that.
     x, y = np.asarray([-60.0, 60.0, -60.0]), np.asarray([1e-12, 1.0, 0.0])

@@ -1,5 +1,6 @@
 """The site builds without a warning, fetches nothing to be read, and has every public name."""
 
+import inspect
 import re
 import subprocess
 import sys
@@ -23,9 +24,13 @@ def test_site(tmp_path: Path) -> None:
         timeout=300,
     )
     assert built.returncode == 0, built.stderr
-    api = (tmp_path / "html/docs/_api/arrayloss.html").read_text()
+    api = "".join(page.read_text() for page in (tmp_path / "html/docs/api").glob("*.html"))
     missing = [name for name in arrayloss.__all__ if name != "__version__" and f'id="arrayloss.{name}"' not in api]
     assert not missing
+    # The full text, with what the docstring is completed with.
+    text = api.partition('id="arrayloss.cross_entropy"')[2].partition('id="arrayloss.nll_loss"')[0]
+    parameters = list(inspect.signature(arrayloss.cross_entropy).parameters)
+    assert re.findall(r"<strong>(\w+)</strong>", text)[: len(parameters)] == parameters
     for page in (tmp_path / "html").rglob("*.html"):
         fetched = re.findall(r'<(?:script|link|img)[^>]+(?:src|href)="https?://[^"]+"', page.read_text())
         assert not fetched, page.name

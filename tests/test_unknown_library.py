@@ -114,7 +114,7 @@ def test_another_library_beside_it_is_refused_by_name() -> None:
 
 
 def test_the_suite_judges_a_namespace_by_its_name(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["--backend", NAME, "--dtype", "float32", "--quick", "--workers", "1", "--family", "options"]) == 0
+    assert main(["--backend", NAME, "--dtype", "float32", "--workers", "1", "--family", "options"]) == 0
     assert NAME in capsys.readouterr().out
 
 
@@ -155,5 +155,5 @@ def test_dpnp_is_judged_as_it_is(capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("dpnp")
     if reason := backend("dpnp").missing():  # no OpenCL driver, say: OCL_ICD_FILENAMES tells where there is one
         pytest.skip(f"dpnp has no device: {reason}")
-    assert main(["--backend", "dpnp", "--dtype", "float32", "--workers", "1", "--quick", "--family", "options"]) == 0
+    assert main(["--backend", "dpnp", "--dtype", "float32", "--workers", "1", "--family", "options"]) == 0
     assert "dpnp" in capsys.readouterr().out

@@ -1,6 +1,8 @@
 """value_and_grad and grad: the closed form on every library, and autodiff's answer where there is one."""
 
+import copy
 import inspect
+import pickle
 from typing import Any
 
 import numpy as np
@@ -8,7 +10,7 @@ import pytest
 import reference
 
 import arrayloss
-from arrayloss import Hardest, Mean, Sum, cross_entropy, grad, value_and_grad
+from arrayloss import Hardest, Mean, cross_entropy, extending, grad, value_and_grad
 from arrayloss.compat import torch
 
 RNG = np.random.default_rng(11)
@@ -36,17 +38,21 @@ def test_what_help_says_of_a_loss() -> None:
         assert inspect.signature(loss).return_annotation == "A"
 
 
+@pytest.mark.compiled
 @pytest.mark.autodiff
-@pytest.mark.parametrize("reduction", ["mean", "sum", Mean(over="all"), Sum(), Hardest(k=2)], ids=str)
+@pytest.mark.only(lambda backend: backend.name in ("torch:cpu", "jax:cpu:jit"))
+@pytest.mark.only(lambda backend, reduction: backend.name == "torch:cpu" or reduction == "mean")
+@pytest.mark.parametrize("reduction", ["mean", "sum", Mean(over="all"), Hardest(k=2)], ids=str)
 @pytest.mark.parametrize("name", INPUTS)
 def test_the_closed_form_is_autodiffs_answer(backend: Any, name: str, reduction: Any) -> None:
     loss = getattr(arrayloss, name)
     x, y = (backend.asarray(a) for a in INPUTS[name])
     value, closed = value_and_grad(loss)(x, y, reduction=reduction)
     again, autodiff = backend.pullback(lambda x, y: loss(x, y, reduction=reduction), x, y)
-    # One derivative, written once: the two are the same up to the order of a multiplication.
-    np.testing.assert_allclose(backend.to_numpy(value), backend.to_numpy(again), rtol=1e-14)
-    np.testing.assert_allclose(backend.to_numpy(closed), backend.to_numpy(autodiff), rtol=1e-13, atol=1e-17)
+    # One derivative, written once: the two differ by the order of a sum or product, and by what a compiler fuses.
+    rtol = 1e-13 if not backend.compiled else backend.rtol()
+    np.testing.assert_allclose(backend.to_numpy(value), backend.to_numpy(again), rtol=rtol)
+    np.testing.assert_allclose(backend.to_numpy(closed), backend.to_numpy(autodiff), rtol=rtol, atol=1e-4 * rtol)
 
 
 @pytest.mark.parametrize("name", INPUTS)
@@ -61,14 +67,13 @@ def test_the_value_is_the_plain_functions(backend: Any, name: str) -> None:
     assert backend.device_of(gradient) == backend.device_of(x)
 
 
-@pytest.mark.parametrize("scale", [1, 30, 1e4])
-@pytest.mark.parametrize("n", [20_003, 300_001])
+@pytest.mark.only(lambda backend: backend.name in ("numpy", "torch:cpu"))
 @pytest.mark.parametrize("name", ["binary_cross_entropy_with_logits", "sigmoid_focal_loss"])
-def test_a_sum_of_many_is_that_of_their_losses(backend: Any, name: str, n: int, scale: float) -> None:
-    """Where there are many, eager libraries sum within a block, and take the logarithms of products of odds."""
-    loss = getattr(arrayloss, name)
+def test_a_sum_of_many_is_that_of_their_losses(backend: Any, name: str) -> None:
+    """Where there are many, eager libraries work in blocks."""
+    loss, n = getattr(arrayloss, name), 300_001
     rng = np.random.default_rng(12)
-    x = (scale * rng.standard_normal(n)).astype(np.float32)
+    x = (30 * rng.standard_normal(n)).astype(np.float32)
     x[::1000] = -np.inf
     x, y = (backend.asarray(a) for a in (x, (rng.random(n) > 0.5).astype(np.float32) * (x > -np.inf)))
     losses = backend.to_numpy(loss(x, y, reduction="none")).astype(np.float64)
@@ -135,10 +140,9 @@ def test_options_reach_the_loss(backend: Any) -> None:
     backend.agree(cross_entropy, LOGITS.T, LABELS, value, gradient, rtol=4 * backend.rtol(), **options)
 
 
+@pytest.mark.only(lambda backend: "float16" in backend.floats)
 def test_half_logits_get_a_half_gradient(backend: Any) -> None:
     """dtype= asks for another value; the gradient is the logits' own type."""
-    if "float16" not in backend.floats:
-        pytest.skip("no float16 here")
     x, y = backend.asarray(LOGITS, "float16"), backend.asarray(LABELS)
     value, gradient = value_and_grad(cross_entropy)(x, y, dtype=backend.dtype("float32"))
     assert backend.dtype_name(value) == "float32"
@@ -151,3 +155,40 @@ def test_half_logits_get_a_half_gradient(backend: Any) -> None:
 def test_it_keeps_the_name_of_its_loss() -> None:
     assert "cross_entropy" in value_and_grad(cross_entropy).__name__
     assert "cross_entropy" in grad(cross_entropy).__name__
+
+
+@pytest.mark.parametrize("make", [value_and_grad, grad], ids=lambda f: f.__name__)
+@pytest.mark.parametrize("loss", [cross_entropy, torch.cross_entropy], ids=lambda f: f.__module__)
+def test_it_can_be_pickled_and_copied(make: Any, loss: Any) -> None:
+    made = make(loss)
+    expected = made(LOGITS, LABELS, reduction="sum")
+    for again in (pickle.loads(pickle.dumps(made)), copy.deepcopy(made), copy.copy(made)):
+        assert again == made
+        assert hash(again) == hash(made)
+        assert again.__name__ == made.__name__
+        assert inspect.signature(again) == inspect.signature(made)
+        for got, wanted in zip(again(LOGITS, LABELS, reduction="sum"), expected, strict=True):
+            np.testing.assert_array_equal(got, wanted)
+    assert make(loss) != make(arrayloss.nll_loss)
+
+
+def test_its_signature_is_that_of_its_loss_and_a_cotangent() -> None:
+    taken = inspect.signature(value_and_grad(cross_entropy)).parameters
+    assert list(taken) == [*inspect.signature(cross_entropy).parameters, "cotangent"]
+    with pytest.raises(TypeError, match=r"cross_entropy\(\) got an unexpected keyword argument 'label_smothing'"):
+        value_and_grad(cross_entropy)(LOGITS, LABELS, label_smothing=0.1)  # type: ignore[call-overload]
+
+
+def test_the_problem_of_another_loss() -> None:
+    """A loss that starts from another one, as the presets do."""
+
+    @extending.loss
+    def summed(logits: Any, target: Any, /, **options: Any) -> Any:
+        return extending.problem(cross_entropy, logits, target, reduction="sum", **options)
+
+    assert summed(LOGITS, LABELS, axis=1) == cross_entropy(LOGITS, LABELS, reduction="sum")
+    both = value_and_grad(summed)
+    assert list(inspect.signature(both).parameters) == ["logits", "target", "cotangent", "options"]
+    np.testing.assert_array_equal(both(LOGITS, LABELS)[1], grad(cross_entropy)(LOGITS, LABELS, reduction="sum"))
+    with pytest.raises(TypeError, match="problem takes a loss of arrayloss, such as cross_entropy, not len"):
+        extending.problem(len, LOGITS)

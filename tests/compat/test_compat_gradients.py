@@ -108,7 +108,7 @@ def original(preset: str, name: str) -> tuple[str, Any, Any]:
 def test_closed_form(lib: Any, originals: Any, preset: str, name: str) -> None:
     way, theirs, array = original(preset, name)
     ours = value_and_grad(getattr(getattr(arrayloss.compat, preset), name))
-    for x, y, options in CASES[preset][name]:
+    for x, y, options in lib.few(CASES[preset][name]):
         reduced = {"reduction": "none"} if preset == "torch" else {}
         moved = {k: array(v) if isinstance(v, np.ndarray) else v for k, v in options.items()}
         order = slice(None, None, -1 if preset == "keras" else 1)
@@ -210,10 +210,8 @@ def test_a_preset_takes_the_reductions_it_names() -> None:
 @pytest.mark.parametrize(
     ("preset", "name"),
     [
-        ("keras", "binary_crossentropy"),
         ("keras", "sparse_categorical_crossentropy"),
         ("keras", "binary_focal_crossentropy"),
-        ("keras", "categorical_focal_crossentropy"),
         ("optax", "softmax_cross_entropy"),
     ],
 )

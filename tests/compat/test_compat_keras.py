@@ -82,10 +82,10 @@ def check(
 def test_binary(lib: Any, originals: Any, target: str, from_logits: bool) -> None:
     # Keras on JAX takes means in float32, whatever it is given.
     y = {"floats": np.round(Y), "integers": np.round(Y).astype(np.int64), "soft": Y}[target]
-    for smoothing, axis in itertools.product([0.0, 0.2], [-1, 0]):
+    for smoothing, axis in itertools.product(lib.few([0.2, 0.0]), lib.few([-1, 0])):
         options = {"from_logits": from_logits, "label_smoothing": smoothing, "axis": axis}
         check(lib, originals, "binary_crossentropy", y, given(from_logits), rtol=1e-6, **options)
-        for balanced, alpha, gamma in [(False, 0.25, 2.0), (True, 0.25, 2.0), (True, 0.6, 3.5)]:
+        for balanced, alpha, gamma in lib.few([(True, 0.6, 3.5), (False, 0.25, 2.0), (True, 0.25, 2.0)]):
             focal = {"apply_class_balancing": balanced, "alpha": alpha, "gamma": gamma, **options}
             check(lib, originals, "binary_focal_crossentropy", y, given(from_logits), rtol=1e-6, **focal)
 
@@ -96,10 +96,11 @@ def test_categorical(lib: Any, originals: Any, from_logits: bool, axis: int) -> 
     y = one_hot(axis)
     soft = np.moveaxis(Y / Y.sum(-1, keepdims=True), -1, axis)
     # On another axis Keras smooths by the size of the last: see test_porting.py.
-    for q, smoothing in itertools.product([y, y.astype(np.int64), soft], [0.0, 0.1] if axis == -1 else [0.0]):
+    smoothings = [0.1, 0.0] if axis == -1 else [0.0]
+    for q, smoothing in itertools.product(lib.few([y, y.astype(np.int64), soft]), lib.few(smoothings)):
         options: Any = {"from_logits": from_logits, "label_smoothing": smoothing, "axis": axis}
         check(lib, originals, "categorical_crossentropy", q, given(from_logits, axis), **options)
-        for alpha, gamma in [(0.25, 2.0), (1.5, 0.5), ([0.2, 0.5, 1.0], 3.0)]:
+        for alpha, gamma in lib.few([(1.5, 0.5), (0.25, 2.0), ([0.2, 0.5, 1.0], 3.0)]):
             if isinstance(alpha, list) and axis != -1:
                 continue
             focal = {"alpha": alpha, "gamma": gamma, **options}
@@ -114,7 +115,7 @@ def test_sparse_categorical(lib: Any, originals: Any, from_logits: bool, ignore_
     if ignore_class == -1:
         t[0, 1:3] = -1
     # The JAX backend takes labels along the last axis only.
-    for y in [t, t[..., None], t.astype(np.float64), t.astype(np.int8)]:
+    for y in lib.few([t, t[..., None], t.astype(np.float64), t.astype(np.int8)]):
         options = {"from_logits": from_logits, "ignore_class": ignore_class}
         check(lib, originals, "sparse_categorical_crossentropy", y, given(from_logits), **options)
 

@@ -43,8 +43,8 @@ def test_sigmoid_focal_loss(lib: Any, originals: Any, target: str, reduction: st
     y = rng.random((4, 3))
     y = y if target == "soft" else np.round(y)
     # At 1e4 torchvision's own 1 - p_t is 0 or 1 in all that is right or wrong.
-    alphas, gammas = ([0.25, 0, 1, -1], [0, 1, 2, 3.5]) if reduction == "none" else ([0.25], [2])
-    for scale, alpha, gamma in itertools.product([1.0, 1e4], alphas, gammas):
+    alphas, gammas = ([0.25, 0, 1, -1], [2, 0, 1, 3.5]) if reduction == "none" else ([0.25], [2])
+    for scale, alpha, gamma in itertools.product(lib.few([1.0, 1e4]), lib.few(alphas), lib.few(gammas)):
         x = scale * rng.standard_normal((4, 3))
         expected = originals["torch"](
             lambda x: tv.sigmoid_focal_loss(x, torch.tensor(y), alpha, gamma, reduction),
