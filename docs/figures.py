@@ -48,13 +48,13 @@ mpmath.mp.dps = 60
 Tensor = torch.Tensor
 
 
-def surprisal(z: float) -> Any:
+def cross_entropy(z: float) -> Any:
     """-log sigmoid(z): the loss of a label whose logit is z above the other's."""
     return mpmath.log1p(mpmath.exp(-mpmath.mpf(z)))
 
 
 def focal(z: float) -> Any:
-    return mpmath.exp(-2 * surprisal(-z)) * surprisal(z)
+    return mpmath.exp(-2 * cross_entropy(-z)) * cross_entropy(z)
 
 
 # ---------------------------------------------------------------- the tutorial's formulas, and what they became
@@ -181,7 +181,9 @@ def margins() -> None:
     margin = np.arange(0, 87.1, 0.25, dtype=np.float32)
     x, t = np.stack([margin, np.zeros_like(margin)], axis=1), np.zeros(margin.shape, dtype=np.int64)
     figure, axis = plt.subplots(figsize=(5.4, 3.4))
-    axis.plot(margin, [float(surprisal(float(m))) for m in margin], color=INK, linewidth=7, alpha=0.35, label="exact")
+    axis.plot(
+        margin, [float(cross_entropy(float(m))) for m in margin], color=INK, linewidth=7, alpha=0.35, label="exact"
+    )
     axis.plot(margin, al.cross_entropy(x, t, reduction="none"), color=OURS, linewidth=1.8, label="arrayloss")
     for (name, loss), color, height in zip(PEERS.items(), ("#e07b39", "#3b82c4", "#a05fc0"), (9, 6, 3), strict=True):
         found = loss(x, t)
@@ -202,6 +204,6 @@ def margins() -> None:
 if __name__ == "__main__":
     with plt.rc_context(STYLE):
         margins()
-        panels("softmax", SOFTMAX, surprisal)
-        panels("sigmoid", SIGMOID, surprisal)
+        panels("softmax", SOFTMAX, cross_entropy)
+        panels("sigmoid", SIGMOID, cross_entropy)
         panels("focal", FOCAL, focal)
