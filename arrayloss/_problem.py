@@ -505,7 +505,7 @@ def _reduced(problem: Problem[Any], losses: Array, parts: Parts | None) -> Array
 
 
 def _divided(xp: Any, total: Array, denominator: Any, empty: float) -> Array:
-    if not hasattr(denominator, "dtype"):
+    if isinstance(denominator, (int, float)) or not hasattr(denominator, "dtype"):
         # A number, or a length that only the program knows (torch.export, jax.export).
         return total * 0 + empty if isinstance(denominator, int) and not denominator else total / denominator
     denominator = xp.astype(denominator, total.dtype)
@@ -518,7 +518,7 @@ def _cotangent(problem: Problem[Any], parts: Parts) -> Array:
     """The derivative of the reduced value by each sample's loss, or one number for all of them."""
     backend, xp, dtype = problem.backend, problem.backend.xp, problem.dtype
     denominator = parts.denominator
-    if not hasattr(denominator, "dtype"):
+    if isinstance(denominator, (int, float)) or not hasattr(denominator, "dtype"):
         # An empty mean is a constant: its derivative is 0.
         factor = _divided(xp, backend.number(1.0, problem.logits, dtype), denominator, 0.0)
     else:
