@@ -41,7 +41,8 @@ class Problem(Generic[A]):
     result
         That of the result.
     restore
-        From the gradient to what is returned, where the logits are not as given: with some axes made one, for example.
+        From the gradient by these logits to that by the array that they were made of (`x / 2`, or some axes made one);
+        None where they are the array itself.
     """
 
     backend: Backend
@@ -180,7 +181,7 @@ def binary(
     at_one, at_zero = (a if a is None else backend.xp.broadcast_to(a, task.shape) for a in (at_one, at_zero))
 
     target = task.answers(target, ignore_index)
-    if not link.logits:
+    if link.unit_interval:
         task.in_unit_interval(name)
     weight = task.counted()
     loss = BinaryLoss(link, penalty, penalty if penalty_of_zero is None else penalty_of_zero)
@@ -456,6 +457,8 @@ def value_with_gradient(problem: Problem[A], cotangent: Array | None = None) -> 
 
 def second_derivatives(problem: Problem[A], weight: Array | None, least: float | None) -> A:
     """The second derivative of each sample's loss by each of its own logits, times the samples' weights."""
+    if problem.restore is not None:
+        raise TypeError("second derivatives are there by the logits themselves, and these were made of another array")
     backend, (kernel, axis, dtype) = problem.backend, problem.call
     x, *others = problem.arrays
     if weight is not None:

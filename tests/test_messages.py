@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import dataclasses
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -18,6 +19,13 @@ from conformance.cases import FUNCTIONS
 
 strict = pytest.importorskip("array_api_strict")
 
+
+@extending.loss
+def halved(logits: Any, target: Any, **options: Any) -> Any:
+    made = extending.problem(al.cross_entropy, logits / 2, target, **options)
+    return dataclasses.replace(made, restore=lambda g: g / 2)
+
+
 NAMES: dict[str, Any] = {
     **vars(al),
     "np": np,
@@ -29,6 +37,7 @@ NAMES: dict[str, Any] = {
     "optax": optax,
     "like_torch": torch,
     "extending": extending,
+    "halved": halved,
     "testing": testing,
     "x": np.asarray([[0.5, 1.0, -1.0], [2.0, 0.0, 1.0]]),
     "labels": np.asarray([0, 2]),
@@ -366,6 +375,11 @@ MESSAGES = [
         "objective(nll_loss)(labels, x)",
         TypeError,
         "second derivatives are there for losses of logits",
+    ),
+    (
+        "objective(halved)(labels, x)",
+        TypeError,
+        "second derivatives are there by the logits themselves, and these were made of another array",
     ),
     # Two arrays of logits.
     (

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 from arrayloss._kernels.ops import Array, Forward, Ops
 from arrayloss._kernels.penalties import Penalty, Probability, times
@@ -17,20 +17,31 @@ from arrayloss._kernels.softmax import weighted
 BinaryVjp = Callable[[Array, Array, Array], Array]
 
 
-class BinaryLink(NamedTuple):
-    """From the elements of an array to the probabilities of the answers 1 and 0.
+class BinaryLink:
+    """From the elements of an array to the probabilities of the answers 1 and 0: the base of all binary links.
+
+    They are hashable objects (frozen dataclasses) with one method: `of_answers(ops, x)` returns both probabilities, and
+    `vjp(g, by_one, by_zero)`, from the derivatives of a result by the logarithms of both, times the cotangent g, to
+    that by x; exactly 0 where g is.
 
     Attributes
     ----------
-    of_answers
-        `(ops, x) -> (at_one, at_zero, vjp)`: both probabilities, and `vjp(g, by_one, by_zero)`, from the derivatives of
-        a result by the logarithms of both, times the cotangent g, to that by x; exactly 0 where g is.
     logits
         Whether the probability of 1 is the sigmoid of the array, so that second derivatives in closed form are there.
+    unit_interval
+        Whether all of the array must be in [0, 1].
     """
 
-    of_answers: Callable[[Ops, Array], tuple[Probability, Probability, BinaryVjp]]
-    logits: bool = False
+    logits: ClassVar[bool] = False
+    unit_interval: ClassVar[bool] = False
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if cls.of_answers is BinaryLink.of_answers:
+            raise TypeError(f"the link {cls.__name__} lacks of_answers(self, ops, x)")
+
+    def of_answers(self, ops: Ops, x: Array) -> tuple[Probability, Probability, BinaryVjp]:
+        raise NotImplementedError
 
 
 class Logistic:
@@ -68,36 +79,44 @@ class Logistic:
         return self._p
 
 
-def _sigmoid_of_answers(ops: Ops, x: Array) -> tuple[Probability, Probability, BinaryVjp]:
-    both = Logistic(ops, x)
+@dataclass(frozen=True)
+class _OfLogits(BinaryLink):
+    logits: ClassVar[bool] = True
 
-    def vjp(g: Array, by_one: Array, by_zero: Array) -> Array:
-        return ops.multiply_zero_wins(g, by_one * both.q() - by_zero * both.p())
+    def of_answers(self, ops: Ops, x: Array) -> tuple[Probability, Probability, BinaryVjp]:
+        both = Logistic(ops, x)
 
-    return (
-        Probability(neg_log_p=both.neg_log_p, p=both.p, one_minus_p=both.q),
-        Probability(neg_log_p=both.neg_log_q, p=both.q, one_minus_p=both.p),
-        vjp,
-    )
+        def vjp(g: Array, by_one: Array, by_zero: Array) -> Array:
+            return ops.multiply_zero_wins(g, by_one * both.q() - by_zero * both.p())
+
+        return (
+            Probability(neg_log_p=both.neg_log_p, p=both.p, one_minus_p=both.q),
+            Probability(neg_log_p=both.neg_log_q, p=both.q, one_minus_p=both.p),
+            vjp,
+        )
 
 
-def _given_of_answers(ops: Ops, x: Array) -> tuple[Probability, Probability, BinaryVjp]:
-    xp = ops.xp
+@dataclass(frozen=True)
+class _OfProbabilities(BinaryLink):
+    unit_interval: ClassVar[bool] = True
 
-    def neg_log_q() -> Array:
-        # 1 - x is exact from 1/2 up. XLA's float64 log1p is 128 ULP off about -0.41 (jaxlib 0.10.2).
-        small = x < 0.25
-        return -xp.where(small, xp.log1p(-xp.where(small, x, xp.zeros_like(x))), xp.log(1 - x))
+    def of_answers(self, ops: Ops, x: Array) -> tuple[Probability, Probability, BinaryVjp]:
+        xp = ops.xp
 
-    def vjp(g: Array, by_one: Array, by_zero: Array) -> Array:
-        # The cotangent goes in first: 1 / x alone overflows for a subnormal x.
-        return _over(ops, g * by_one, x) - _over(ops, g * by_zero, 1 - x)
+        def neg_log_q() -> Array:
+            # 1 - x is exact from 1/2 up. XLA's float64 log1p is 128 ULP off about -0.41 (jaxlib 0.10.2).
+            small = x < 0.25
+            return -xp.where(small, xp.log1p(-xp.where(small, x, xp.zeros_like(x))), xp.log(1 - x))
 
-    return (
-        Probability(neg_log_p=lambda: -xp.log(x), p=lambda: x, one_minus_p=lambda: 1 - x),
-        Probability(neg_log_p=neg_log_q, p=lambda: 1 - x, one_minus_p=lambda: x),
-        vjp,
-    )
+        def vjp(g: Array, by_one: Array, by_zero: Array) -> Array:
+            # The cotangent goes in first: 1 / x alone overflows for a subnormal x.
+            return _over(ops, g * by_one, x) - _over(ops, g * by_zero, 1 - x)
+
+        return (
+            Probability(neg_log_p=lambda: -xp.log(x), p=lambda: x, one_minus_p=lambda: 1 - x),
+            Probability(neg_log_p=neg_log_q, p=lambda: 1 - x, one_minus_p=lambda: x),
+            vjp,
+        )
 
 
 def _over(ops: Ops, a: Array, b: Array) -> Array:
@@ -106,8 +125,8 @@ def _over(ops: Ops, a: Array, b: Array) -> Array:
     return xp.where(a == 0, xp.zeros_like(a), a / xp.where(a == 0, xp.ones_like(b), b))
 
 
-sigmoid = BinaryLink(_sigmoid_of_answers, logits=True)
-given_probabilities = BinaryLink(_given_of_answers)
+sigmoid: BinaryLink = _OfLogits()
+given_probabilities: BinaryLink = _OfProbabilities()
 
 
 @dataclass(frozen=True)

@@ -15,9 +15,8 @@ softmax functions", IMA J. Numer. Anal. 41, 2021). With m the maximum of a row a
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 from arrayloss._kernels.ops import Array, Forward, Ops, Vjp
 from arrayloss._kernels.penalties import Penalty, Probability, expm1, times
@@ -120,71 +119,80 @@ class Rows:
 # Links: what an array says of the probabilities of its classes.
 
 
-class Link(NamedTuple):
-    """From the rows of an array to probabilities.
+class Link:
+    """From the rows of an array to probabilities: the base of all links, hashable objects (frozen dataclasses).
 
-    Attributes
-    ----------
-    of_labels
-        `(ops, x, labels) -> (Probability, vjp)`: that of the label of each row, and the vjp of its logarithm.
-    of_classes
-        `(ops, x) -> (Probability, vjp)`: those of all classes, and the vjp of their logarithms.
-    logits
-        Whether the probabilities are the softmax of the array, so that second derivatives in closed form are there.
+    `of_labels(ops, x, labels)` returns the `Probability` of the label of each row, and the vjp of its logarithm;
+    `of_classes(ops, x)` the same of all classes. `logits` says that the probabilities are the softmax of the array, so
+    that second derivatives in closed form are there.
     """
 
-    of_labels: Callable[[Ops, Array, Array], tuple[Probability, Vjp]]
-    of_classes: Callable[[Ops, Array], tuple[Probability, Vjp]]
-    logits: bool = False
+    logits: ClassVar[bool] = False
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        missing = [name for name in ("of_labels", "of_classes") if getattr(cls, name) is getattr(Link, name)]
+        if missing:
+            raise TypeError(f"the link {cls.__name__} lacks {' and '.join(missing)}")
+
+    def of_labels(self, ops: Ops, x: Array, labels: Array) -> tuple[Probability, Vjp]:
+        raise NotImplementedError
+
+    def of_classes(self, ops: Ops, x: Array) -> tuple[Probability, Vjp]:
+        raise NotImplementedError
 
 
-def _softmax_of_labels(ops: Ops, x: Array, labels: Array) -> tuple[Probability, Vjp]:
-    xp = ops.xp
-    maximum = Maximum(ops, x)
-    at_label = ops.at_label(labels, x)
-    distance = maximum.distance(at_label.take(x))
-    e_label = xp.exp(distance)
-    e = at_label.put(ops.exp_below(x, maximum.top), 0.0)
-    others = maximum.checked(ops.sum(e), e_label)
-    total = others + e_label
+@dataclass(frozen=True)
+class _OfLogits(Link):
+    logits: ClassVar[bool] = True
 
-    def vjp(g: Array) -> Array:
-        # g ([the label] - p)
-        share = ops.multiply_zero_wins(g, 1 / total)
-        return at_label.put(ops.scale(e, -share), ops.multiply_zero_wins(share, others))
+    def of_labels(self, ops: Ops, x: Array, labels: Array) -> tuple[Probability, Vjp]:
+        xp = ops.xp
+        maximum = Maximum(ops, x)
+        at_label = ops.at_label(labels, x)
+        distance = maximum.distance(at_label.take(x))
+        e_label = xp.exp(distance)
+        e = at_label.put(ops.exp_below(x, maximum.top), 0.0)
+        others = maximum.checked(ops.sum(e), e_label)
+        total = others + e_label
 
-    return Probability(
-        neg_log_p=lambda: xp.log1p(others - (1 - e_label)) - distance,
-        p=lambda: e_label / total,
-        one_minus_p=lambda: others / total,
-    ), vjp
+        def vjp(g: Array) -> Array:
+            # g ([the label] - p)
+            share = ops.multiply_zero_wins(g, 1 / total)
+            return at_label.put(ops.scale(e, -share), ops.multiply_zero_wins(share, others))
 
+        return Probability(
+            neg_log_p=lambda: xp.log1p(others - (1 - e_label)) - distance,
+            p=lambda: e_label / total,
+            one_minus_p=lambda: others / total,
+        ), vjp
 
-def _softmax_of_classes(ops: Ops, x: Array) -> tuple[Probability, Vjp]:
-    rows = Rows(ops, x)
-    return Probability(neg_log_p=lambda: -rows.log_p(), p=rows.p, one_minus_p=rows.one_minus_p), rows.vjp_log_p
-
-
-def _given_of_labels(ops: Ops, x: Array, labels: Array) -> tuple[Probability, Vjp]:
-    at_label = ops.at_label(labels, x)
-    log_p = at_label.take(x)
-
-    def vjp(g: Array) -> Array:
-        return at_label.put(ops.xp.zeros_like(x), g * ops.xp.ones_like(log_p))
-
-    return _of_log_p(ops, log_p), vjp
+    def of_classes(self, ops: Ops, x: Array) -> tuple[Probability, Vjp]:
+        rows = Rows(ops, x)
+        return Probability(neg_log_p=lambda: -rows.log_p(), p=rows.p, one_minus_p=rows.one_minus_p), rows.vjp_log_p
 
 
-def _given_of_classes(ops: Ops, x: Array) -> tuple[Probability, Vjp]:
-    return _of_log_p(ops, x), lambda g: g
+@dataclass(frozen=True)
+class _OfLogProbabilities(Link):
+    def of_labels(self, ops: Ops, x: Array, labels: Array) -> tuple[Probability, Vjp]:
+        at_label = ops.at_label(labels, x)
+        log_p = at_label.take(x)
+
+        def vjp(g: Array) -> Array:
+            return at_label.put(ops.xp.zeros_like(x), g * ops.xp.ones_like(log_p))
+
+        return _of_log_p(ops, log_p), vjp
+
+    def of_classes(self, ops: Ops, x: Array) -> tuple[Probability, Vjp]:
+        return _of_log_p(ops, x), lambda g: g
 
 
 def _of_log_p(ops: Ops, log_p: Array) -> Probability:
     return Probability(neg_log_p=lambda: -log_p, p=lambda: ops.xp.exp(log_p), one_minus_p=lambda: -expm1(ops.xp, log_p))
 
 
-softmax = Link(_softmax_of_labels, _softmax_of_classes, logits=True)
-given_log_probabilities = Link(_given_of_labels, _given_of_classes)
+softmax: Link = _OfLogits()
+given_log_probabilities: Link = _OfLogProbabilities()
 
 
 # ---------------------------------------------------------------------------------------------------------------
