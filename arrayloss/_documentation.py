@@ -22,11 +22,13 @@ def documented(family: str) -> Callable[[F], F]:
     """Complete the docstring of a function or class: every parameter described, in the order of the signature.
 
     What the docstring describes itself stays; the rest comes from the table of the family: "categorical", "paired" or
-    "binary" for losses, "along axis" or "elementwise" for functions of one array. Raises TypeError for a parameter that
+    "binary" for losses, "along axis" or "elementwise" for functions of one array. In place of a family's name, `family`
+    may be a table of your own: numpydoc entries, in which `$array` is the first parameter; those called Returns and
+    Raises are sections. Raises TypeError for a parameter that
     neither describes, and for a description of what is not there. Under ``python -OO``, without docstrings, it does
     nothing.
     """
-    table = _TABLES[family]
+    table = _TABLES[family] if family in _TABLES else _entries(family)
 
     def complete(function: F) -> F:
         if function.__doc__ is None:
@@ -43,7 +45,8 @@ def documented(family: str) -> Callable[[F], F]:
         sections["Parameters"] = "\n".join(own.get(name) or shared[name] for name in names)
         if not isinstance(function, type):
             for name in ("Returns", "Raises"):
-                sections.setdefault(name, dedent(shared[name].partition("\n")[2].rstrip()))
+                if name in shared:
+                    sections.setdefault(name, dedent(shared[name].partition("\n")[2].rstrip()))
         text = [f"{name}\n{'-' * len(name)}\n{sections[name]}" for name in SECTIONS if name in sections]
         function.__doc__ = "\n\n".join([head, *text])
         return function
@@ -54,7 +57,7 @@ def documented(family: str) -> Callable[[F], F]:
 def _entries(text: str, **words: str) -> Table:
     """Split numpydoc text into entries, each called by its first word. A `$word` is replaced."""
     text = Template(text.strip()).safe_substitute(words)
-    return {entry.split()[0]: entry for entry in re.split(r"\n(?=\S)", text) if entry}
+    return {entry.split()[0]: entry.rstrip() for entry in re.split(r"\n(?=\S)", text) if entry}
 
 
 # numpydoc text, in which $array is the name of the function's first parameter.

@@ -4,7 +4,7 @@
   `binary`, or that of another loss, by `problem(other_loss, ...)`.
 - A penalty (`Penalty`) says what a `Probability` costs; a link (`Link`, `BinaryLink`) which probabilities an array
   means: `softmax`, `given_log_probabilities`, `sigmoid`, `given_probabilities`.
-- `documented` completes its docstring with the options that all losses have.
+- `documented` completes its docstring with the options that all losses have, or from a table of your own.
 - A formula that is no penalty of a probability is a `Kernel`; `paired` makes a loss of it. It returns a `Forward`, and
   touches its arrays through `Ops`.
 - A reduction (`Reduction`) returns `Parts` for given `Samples`.
