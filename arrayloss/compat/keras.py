@@ -13,23 +13,28 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, TypeVar
 
-from arrayloss.compat.shared import checked, clipped_answers, clipped_rows, focal, focal_penalty
+from arrayloss.compat.shared import (
+    ClippedAnswers,
+    ClippedRows,
+    blended_focal,
+    check_target,
+    check_weights,
+    focal_penalty,
+)
 from arrayloss.extending import (
-    BinaryLink,
     CrossEntropy,
     Forward,
     Kernel,
-    Link,
     Ops,
     Penalty,
     Problem,
-    Vjp,
     backend_of,
     binary,
     categorical,
     check_axis,
     check_fraction,
     check_given,
+    documented,
     loss,
     sigmoid,
     softmax,
@@ -37,59 +42,77 @@ from arrayloss.extending import (
 
 A = TypeVar("A")
 
-
-def _epsilon(epsilon: Any) -> float:
-    least = check_fraction("epsilon", epsilon)
-    if least >= 0.5:
-        raise ValueError(f"epsilon must be at least 0 and less than 0.5, not {epsilon!r}")
-    return float(least)
-
-
-def _answers(from_logits: bool, epsilon: Any) -> BinaryLink:
-    clipped = clipped_answers(_epsilon(epsilon))
-    return sigmoid if from_logits else clipped
-
-
-def _classes(from_logits: bool, epsilon: Any) -> Link:
-    clipped = clipped_rows(_epsilon(epsilon), True)
-    return softmax if from_logits else clipped
-
-
-def _of_classes(link: Link, penalty: Penalty, y_true: Any, y_pred: A, **options: Any) -> Problem[A]:
-    """The loss of a target of probabilities, or of one-hot rows of any dtype."""
-    backend = checked("y_pred", y_pred, "y_true", y_true)
-    if not backend.isdtype(y_true.dtype, "real floating"):
-        y_true = backend.astype(y_true, backend.compute_dtype(y_pred.dtype))  # type: ignore[attr-defined]
-    return categorical(link, penalty, y_pred, y_true, name="y_pred", reduction="none", **options)
+_LOSS = """
+y_pred : array of floating-point numbers
+    Probabilities, or logits.
+from_logits : bool
+    Whether `y_pred` are logits.
+epsilon : float
+    To where probabilities are clipped.
+gamma : float >= 0
+    How much less an easy $sample counts.
+Returns
+    array
+        The shape of `y_pred` without `axis`.
+"""
+_BINARY = (
+    _LOSS.replace("$sample", "element")
+    + """
+y_true : array of numbers in [0, 1] or of bool, of the shape of `y_pred`
+    Probabilities of the answer 1.
+label_smoothing : float in [0, 1]
+    s: the target becomes (1 - s) y + s / 2.
+axis : int
+    The axis to take the mean over.
+"""
+)
+_CATEGORICAL = (
+    _LOSS.replace("$sample", "sample")
+    + """
+y_true : array of the shape of `y_pred`
+    Probabilities, or one-hot rows of any dtype.
+label_smoothing : float in [0, 1]
+    s: the target becomes (1 - s) y + s / C.
+axis : int
+    The class axis.
+"""
+)
 
 
 @dataclass(frozen=True)
 class _Averaged:
-    """The mean of elementwise losses over an axis."""
+    """The mean of an elementwise loss along the class axis."""
 
     loss: Kernel
     keeps_classes: ClassVar[bool] = False
     elementwise: ClassVar[bool] = True
 
-    def forward(self, ops: Ops, x: Any, /, *inputs: Any) -> Forward:
+    def forward(self, ops: Ops, x: Any, *inputs: Any) -> Forward:
         value, vjps, _ = self.loss.forward(ops, x, *inputs)
         n = x.shape[ops.axis]
 
-        def mean(vjp: Vjp | None) -> Vjp | None:
-            return vjp and (lambda g: vjp(ops.xp.broadcast_to(g / n, x.shape)))
+        def through(vjp: Any) -> Any:
+            return vjp and (lambda g: vjp(g / n))
 
-        return Forward(ops.sum(value) / n, tuple(map(mean, vjps)))
+        return Forward(ops.sum(value) / n, tuple(map(through, vjps)))
 
 
 def _averaged(problem: Problem[A], axis: int) -> Problem[A]:
     shape = problem.shape
-    axis = check_axis(axis, len(shape))
-    if not shape[axis]:
+    position = check_axis(axis, len(shape))
+    if not shape[position]:
         raise ValueError(f"y_pred of shape {shape} has nothing along axis {axis} to take the mean of")
-    return replace(problem, kernel=_Averaged(problem.kernel), axis=axis)
+    return replace(problem, kernel=_Averaged(problem.kernel), axis=position)
+
+
+def _backend(y_true: Any, y_pred: Any, epsilon: float) -> Any:
+    if not 0 <= check_fraction("epsilon", epsilon) < 0.5:
+        raise ValueError(f"epsilon must be at least 0 and less than 0.5, not {epsilon!r}")
+    return backend_of(y_pred, "y_pred", y_true=check_given("y_true", y_true))
 
 
 @loss
+@documented(_BINARY)
 def binary_crossentropy(
     y_true: Any,
     y_pred: A,
@@ -101,26 +124,6 @@ def binary_crossentropy(
 ) -> Problem[A]:
     """`keras.losses.binary_crossentropy`.
 
-    Parameters
-    ----------
-    y_true : array of numbers in [0, 1] or of bool, of the shape of `y_pred`
-        Probabilities of the answer 1.
-    y_pred : array of floating-point numbers
-        Probabilities, or logits.
-    from_logits : bool
-        Whether `y_pred` are logits.
-    label_smoothing : float in [0, 1]
-        s: the target becomes (1 - s) y + s / 2.
-    axis : int
-        The axis to take the mean over.
-    epsilon : float
-        To where probabilities are clipped.
-
-    Returns
-    -------
-    array
-        The shape of `y_pred` without `axis`.
-
     Examples
     --------
     >>> import numpy as np
@@ -128,12 +131,15 @@ def binary_crossentropy(
     >>> keras.binary_crossentropy(np.asarray([[0, 1]]), np.asarray([[0.0, 0.0]])).round(6).tolist()
     [8.059048]
     """
-    checked("y_pred", y_pred, "y_true", y_true)
+    _backend(y_true, y_pred, epsilon)
+    check_target("y_pred", y_pred, "y_true", y_true)
+    link = sigmoid if from_logits else ClippedAnswers(float(epsilon))
     options: Any = {"name": "y_pred", "label_smoothing": label_smoothing, "reduction": "none"}
-    return _averaged(binary(_answers(from_logits, epsilon), CrossEntropy(), y_pred, y_true, **options), axis)
+    return _averaged(binary(link, CrossEntropy(), y_pred, y_true, **options), axis)
 
 
 @loss
+@documented(_CATEGORICAL)
 def categorical_crossentropy(
     y_true: Any,
     y_pred: A,
@@ -148,26 +154,6 @@ def categorical_crossentropy(
     Probabilities are first divided by their sum, as Keras does. With smoothing and an `axis` that is not the last,
     Keras divides s by the size of the last axis; here it is by the number of classes.
 
-    Parameters
-    ----------
-    y_true : array of the shape of `y_pred`
-        Probabilities, or one-hot rows of any dtype.
-    y_pred : array of floating-point numbers
-        Probabilities, or logits.
-    from_logits : bool
-        Whether `y_pred` are logits.
-    label_smoothing : float in [0, 1]
-        s: the target becomes (1 - s) y + s / C.
-    axis : int
-        The class axis.
-    epsilon : float
-        To where probabilities are clipped.
-
-    Returns
-    -------
-    array
-        The shape of `y_pred` without `axis`.
-
     Examples
     --------
     >>> import numpy as np
@@ -175,11 +161,12 @@ def categorical_crossentropy(
     >>> keras.categorical_crossentropy(np.asarray([[0, 1, 0]]), np.asarray([[0.05, 0.95, 0]])).round(6).tolist()
     [0.051293]
     """
-    link = _classes(from_logits, epsilon)
-    return _of_classes(link, CrossEntropy(), y_true, y_pred, label_smoothing=label_smoothing, axis=axis)
+    y = _rows(y_true, y_pred, epsilon)
+    return _categorical(y, y_pred, from_logits, epsilon, axis=axis, label_smoothing=label_smoothing)
 
 
 @loss
+@documented(_CATEGORICAL)
 def sparse_categorical_crossentropy(
     y_true: Any,
     y_pred: A,
@@ -198,21 +185,8 @@ def sparse_categorical_crossentropy(
     ----------
     y_true : array of integers, or of floats that are such, of the shape of `y_pred` without `axis`, or with a 1 there
         Labels.
-    y_pred : array of floating-point numbers
-        Probabilities, or logits.
-    from_logits : bool
-        Whether `y_pred` are logits.
     ignore_class : int, optional
         The label of samples that cost 0. They count in Keras's mean.
-    axis : int
-        The class axis.
-    epsilon : float
-        To where probabilities are clipped.
-
-    Returns
-    -------
-    array
-        The shape of `y_pred` without `axis`.
 
     Examples
     --------
@@ -222,20 +196,20 @@ def sparse_categorical_crossentropy(
     >>> keras.sparse_categorical_crossentropy(y_true, y_pred, ignore_class=0).round(6).tolist()
     [0.051293, 2.302585, 0.0]
     """
+    backend = _backend(y_true, y_pred, epsilon)
     p: Any = y_pred
-    backend = backend_of(p, "y_pred", y_true=check_given("y_true", y_true))
     if y_true.ndim == p.ndim and y_true.shape[check_axis(axis, p.ndim)] == 1:
         y_true = backend.xp.squeeze(y_true, axis=axis)
     if not backend.isdtype(y_true.dtype, "integral"):
-        y_true = backend.astype(y_true, backend.xp.int32)
+        y_true = backend.xp.astype(y_true, backend.xp.int32)
     if ignore_class is not None and not hasattr(ignore_class, "__index__"):
         raise TypeError(f"ignore_class must be an int or None, not {ignore_class!r}")
-    checked("y_pred", p, "y_true", y_true, (axis,), labels=True)
-    options: Any = {"axis": axis, "ignore_index": ignore_class, "reduction": "none"}
-    return categorical(_classes(from_logits, epsilon), CrossEntropy(), y_pred, y_true, name="y_pred", **options)
+    check_target("y_pred", p, "y_true", y_true, (axis,))
+    return _categorical(y_true, y_pred, from_logits, epsilon, axis=axis, ignore_index=ignore_class)
 
 
 @loss
+@documented(_BINARY)
 def binary_focal_crossentropy(
     y_true: Any,
     y_pred: A,
@@ -254,29 +228,10 @@ def binary_focal_crossentropy(
 
     Parameters
     ----------
-    y_true : array of numbers in [0, 1] or of bool, of the shape of `y_pred`
-        Probabilities of the answer 1.
-    y_pred : array of floating-point numbers
-        Probabilities, or logits.
     apply_class_balancing : bool
         Whether `alpha` counts at all.
     alpha : float in [0, 1]
         The share of the answer 1; that of 0 is 1 - alpha.
-    gamma : float >= 0
-        How much less an easy element counts.
-    from_logits : bool
-        Whether `y_pred` are logits.
-    label_smoothing : float in [0, 1]
-        s: the target becomes (1 - s) y + s / 2.
-    axis : int
-        The axis to take the mean over.
-    epsilon : float
-        To where probabilities are clipped.
-
-    Returns
-    -------
-    array
-        The shape of `y_pred` without `axis`.
 
     Examples
     --------
@@ -285,12 +240,14 @@ def binary_focal_crossentropy(
     >>> keras.binary_focal_crossentropy(np.asarray([[0, 1]]), np.asarray([[0.5, 0.5]])).round(6).tolist()
     [0.173287]
     """
-    share, link = alpha if apply_class_balancing else None, _answers(from_logits, epsilon)
-    names = ("y_pred", "y_true")
-    return _averaged(focal(y_pred, y_true, share, gamma, names, link=link, label_smoothing=label_smoothing), axis)
+    _backend(y_true, y_pred, epsilon)
+    link = sigmoid if from_logits else ClippedAnswers(float(epsilon))
+    options: Any = {"alpha": alpha if apply_class_balancing else None, "label_smoothing": label_smoothing}
+    return _averaged(blended_focal(link, y_pred, y_true, ("y_pred", "y_true"), gamma=gamma, **options), axis)
 
 
 @loss
+@documented(_CATEGORICAL)
 def categorical_focal_crossentropy(
     y_true: Any,
     y_pred: A,
@@ -310,27 +267,8 @@ def categorical_focal_crossentropy(
 
     Parameters
     ----------
-    y_true : array of the shape of `y_pred`
-        Probabilities, or one-hot rows of any dtype.
-    y_pred : array of floating-point numbers
-        Probabilities, or logits.
     alpha : float, or a list or array of one for each class
         A factor, in full also of the terms of all other classes.
-    gamma : float >= 0
-        How much less an easy sample counts.
-    from_logits : bool
-        Whether `y_pred` are logits.
-    label_smoothing : float in [0, 1]
-        s: the target becomes (1 - s) y + s / C.
-    axis : int
-        The class axis.
-    epsilon : float
-        To where probabilities are clipped.
-
-    Returns
-    -------
-    array
-        The shape of `y_pred` without `axis`.
 
     Examples
     --------
@@ -339,12 +277,30 @@ def categorical_focal_crossentropy(
     >>> keras.categorical_focal_crossentropy(np.asarray([[0, 1]]), np.asarray([[0.5, 0.5]])).round(6).tolist()
     [0.043322]
     """
+    y = _rows(y_true, y_pred, epsilon)
     p: Any = y_pred
-    backend = backend_of(p, "y_pred")
+    backend, at = backend_of(p, "y_pred"), check_axis(axis, p.ndim)
     if not hasattr(alpha, "ndim"):
         alpha = backend.xp.asarray(alpha, dtype=p.dtype, device=backend.device(p))
+    backend_of(p, "y_pred", alpha=alpha)
     if alpha.ndim == 0:
-        alpha = backend.xp.broadcast_to(alpha, (p.shape[check_axis(axis, p.ndim)],))
-    checked("y_pred", p, "y_true", y_true, (axis,), alpha=alpha)
-    options = {"label_smoothing": label_smoothing, "class_weight": alpha, "axis": axis}
-    return _of_classes(_classes(from_logits, epsilon), focal_penalty(gamma), y_true, y_pred, **options)
+        alpha = backend.xp.broadcast_to(alpha, (p.shape[at],))
+    check_weights("y_pred", p, "alpha", alpha, at)
+    options: Any = {"axis": axis, "class_weight": alpha, "label_smoothing": label_smoothing}
+    return _categorical(y, y_pred, from_logits, epsilon, focal_penalty(gamma), **options)
+
+
+def _rows(y_true: Any, y_pred: Any, epsilon: float) -> Any:
+    """One-hot rows are probabilities, whatever their dtype."""
+    backend = _backend(y_true, y_pred, epsilon)
+    check_target("y_pred", y_pred, "y_true", y_true)
+    if backend.isdtype(y_true.dtype, "real floating"):
+        return y_true
+    return backend.astype(y_true, backend.compute_dtype(y_pred.dtype))
+
+
+def _categorical(
+    y_true: Any, y_pred: A, from_logits: bool, epsilon: float, penalty: Penalty | None = None, **options: Any
+) -> Problem[A]:
+    link = softmax if from_logits else ClippedRows(float(epsilon), normalised=True)
+    return categorical(link, penalty or CrossEntropy(), y_pred, y_true, name="y_pred", reduction="none", **options)

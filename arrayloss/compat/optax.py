@@ -13,11 +13,44 @@ from dataclasses import replace
 from typing import Any, TypeVar
 
 import arrayloss
-from arrayloss.compat.shared import checked, focal
-from arrayloss.extending import Problem, backend_of, check_axis, check_given, check_mask, loss, problem
+from arrayloss.compat.shared import blended_focal, check_integers, check_target
+from arrayloss.extending import (
+    Problem,
+    backend_of,
+    check_axis,
+    check_given,
+    check_mask,
+    documented,
+    loss,
+    problem,
+    sigmoid,
+)
 
 A = TypeVar("A")
 Axis = int | tuple[int, ...] | None
+
+_ELEMENTS = """
+logits : array of floating-point numbers, any shape
+    Unbounded scores.
+labels : array of floating-point numbers in [0, 1], of bool or of integers, of the shape of `logits`
+    Probabilities of the answer 1.
+Returns
+    array
+        The loss of each element.
+"""
+_ROWS = """
+logits : array of floating-point numbers
+    Unbounded scores.
+labels : array, of the shape of `logits`
+    Probabilities, or one-hot rows of any dtype.
+axis : int, tuple of int or None
+    The class axis, or several that are one together; None for all.
+where : array of bool, broadcastable to `logits` and of as many dimensions, or of the shape of the losses, optional
+    Which classes take part in each sample (one of none costs 0), or which samples.
+Returns
+    array
+        The loss of each sample.
+"""
 
 
 def _axes(axis: Axis, ndim: int) -> tuple[int, ...]:
@@ -30,57 +63,43 @@ def _axes(axis: Axis, ndim: int) -> tuple[int, ...]:
     return axes
 
 
-def _stated(
-    function: Callable[..., Any], logits: Any, labels: Any, axis: Axis, where: Any, soft: bool, **options: Any
-) -> Problem[Any]:
-    """The problem of the core's `function`: over several axes, and among some of the classes, the others at -inf."""
-    shape = tuple(check_given("logits", logits).shape)
+def _categorical(
+    function: Callable[..., A], logits: A, labels: Any, axis: Axis, where: Any, *, soft: bool = True, **options: Any
+) -> Problem[A]:
+    """The problem of a loss over several axes, and among some of the classes, with the others at -inf."""
+    x: Any = logits
+    backend = backend_of(x, labels=check_given("labels", labels), where=where)
+    xp, shape = backend.xp, x.shape
     axes = _axes(axis, len(shape))
-    backend = checked("logits", logits, "labels", labels, axes, labels=not soft)
-    backend_of(logits, where=where)
-    xp, order = backend.xp, None
+    if not soft:
+        check_integers("labels", backend, labels)
+    check_target("logits", x, "labels", labels, () if soft else axes)
     if soft and not backend.isdtype(labels.dtype, "real floating"):
-        labels = backend.astype(labels, backend.compute_dtype(logits.dtype))
-    of_classes = where is not None and where.ndim == logits.ndim
+        labels = backend.astype(labels, backend.compute_dtype(x.dtype))
+    of_classes = where is not None and where.ndim == x.ndim
     if of_classes:
         check_mask(xp, where, shape)
         where = xp.broadcast_to(where, shape)
-        logits = xp.where(where, logits, xp.full_like(logits, -float("inf")))
+        x = xp.where(where, x, xp.full_like(x, -float("inf")))
         labels = xp.where(where, labels, xp.zeros_like(labels)) if soft else labels
         where = xp.any(where, axis=axes)
-    if not isinstance(axis, int):
-        batch = tuple(i for i in range(len(shape)) if i not in axes)
-        order, axis = batch + axes, -1
-        moved = tuple(shape[i] for i in order)
-        merged = (*moved[: len(batch)], math.prod(moved[len(batch) :]))
-        logits = xp.reshape(xp.permute_dims(logits, order), merged)
-        labels = xp.reshape(xp.permute_dims(labels, order), merged) if soft else labels
-    stated = problem(function, logits, labels, axis=axis, where=where, reduction="none", **options)
-    if order is None:
-        return stated
-    back = tuple(order.index(i) for i in range(len(order)))
-    return replace(stated, restore=lambda gradient: xp.permute_dims(xp.reshape(gradient, moved), back))
+    options.update(where=where, reduction="none")
+    if isinstance(axis, int):
+        return problem(function, x, labels, axis=axis, **options)
+    batch = tuple(i for i in range(len(shape)) if i not in axes)
+    order = batch + axes
+    moved, back = tuple(shape[i] for i in order), tuple(order.index(i) for i in range(len(order)))
+    merged = (*moved[: len(batch)], math.prod(moved[len(batch) :]))
+    x = xp.reshape(xp.permute_dims(x, order), merged)
+    labels = xp.reshape(xp.permute_dims(labels, order), merged) if soft else labels
+    made = problem(function, x, labels, **options)
+    return replace(made, restore=lambda g: xp.permute_dims(xp.reshape(g, moved), back))
 
 
 @loss
+@documented(_ROWS)
 def softmax_cross_entropy(logits: A, labels: Any, axis: Axis = -1, where: Any = None) -> Problem[A]:
     """`optax.softmax_cross_entropy`.
-
-    Parameters
-    ----------
-    logits : array of floating-point numbers
-        Unbounded scores.
-    labels : array, of the shape of `logits`
-        Probabilities, or one-hot rows of any dtype.
-    axis : int, tuple of int or None
-        The class axis, or several that are one together; None for all.
-    where : array of bool, broadcastable to `logits` and of as many dimensions, or of the shape of the losses, optional
-        Which classes take part in each sample (one of none costs 0), or which samples.
-
-    Returns
-    -------
-    array
-        The loss of each sample.
 
     Examples
     --------
@@ -90,10 +109,11 @@ def softmax_cross_entropy(logits: A, labels: Any, axis: Axis = -1, where: Any = 
     >>> optax.softmax_cross_entropy(x, q).round(4).tolist()
     [0.2761, 2.9518]
     """
-    return _stated(arrayloss.cross_entropy, logits, labels, axis, where, soft=True)
+    return _categorical(arrayloss.cross_entropy, logits, labels, axis, where)
 
 
 @loss
+@documented(_ROWS)
 def safe_softmax_cross_entropy(logits: A, labels: Any) -> Problem[A]:
     """`optax.safe_softmax_cross_entropy`.
 
@@ -101,8 +121,6 @@ def safe_softmax_cross_entropy(logits: A, labels: Any) -> Problem[A]:
     ----------
     logits : array of floating-point numbers
         Unbounded scores; -inf for a class that is masked out.
-    labels : array, of the shape of `logits`
-        Probabilities, or one-hot rows of any dtype.
 
     Returns
     -------
@@ -116,10 +134,11 @@ def safe_softmax_cross_entropy(logits: A, labels: Any) -> Problem[A]:
     >>> optax.safe_softmax_cross_entropy(np.asarray([0.0, 0.0, -np.inf]), np.asarray([1.0, 0.0, 0.0])).round(6)
     np.float64(0.693147)
     """
-    return _stated(arrayloss.cross_entropy, logits, labels, -1, None, soft=True)
+    return _categorical(arrayloss.cross_entropy, logits, labels, -1, None)
 
 
 @loss
+@documented(_ROWS)
 def softmax_cross_entropy_with_integer_labels(
     logits: A, labels: Any, axis: int | tuple[int, ...] = -1, where: Any = None
 ) -> Problem[A]:
@@ -130,19 +149,12 @@ def softmax_cross_entropy_with_integer_labels(
 
     Parameters
     ----------
-    logits : array of floating-point numbers
-        Unbounded scores.
     labels : array of integers, of the shape of `logits` without the class axis
         With several class axes, the index into them as one.
     axis : int or tuple of int
         The class axis, or several that are one together.
     where : array of bool, broadcastable to `logits` and of as many dimensions, or of the shape of `labels`, optional
         Which classes take part in each sample (one of none costs 0), or which samples.
-
-    Returns
-    -------
-    array
-        The loss of each sample.
 
     Examples
     --------
@@ -154,24 +166,13 @@ def softmax_cross_entropy_with_integer_labels(
     """
     if axis is None:
         raise TypeError("axis must be an int or a tuple of them, not None, where labels are integers")
-    return _stated(arrayloss.cross_entropy, logits, labels, axis, where, soft=False, ignore_index=None)
+    return _categorical(arrayloss.cross_entropy, logits, labels, axis, where, soft=False, ignore_index=None)
 
 
 @loss
+@documented(_ELEMENTS)
 def sigmoid_binary_cross_entropy(logits: A, labels: Any) -> Problem[A]:
     """`optax.sigmoid_binary_cross_entropy`.
-
-    Parameters
-    ----------
-    logits : array of floating-point numbers, any shape
-        Unbounded scores.
-    labels : array of floating-point numbers in [0, 1], of bool or of integers, of the shape of `logits`
-        Probabilities of the answer 1.
-
-    Returns
-    -------
-    array
-        The loss of each element.
 
     Examples
     --------
@@ -180,11 +181,13 @@ def sigmoid_binary_cross_entropy(logits: A, labels: Any) -> Problem[A]:
     >>> optax.sigmoid_binary_cross_entropy(np.asarray([0.0, 40.0]), np.asarray([0, 1])).tolist()
     [0.6931471805599453, 4.248354255291589e-18]
     """
-    checked("logits", logits, "labels", labels)
+    backend_of(logits, labels=check_given("labels", labels))
+    check_target("logits", logits, "labels", labels)
     return problem(arrayloss.binary_cross_entropy_with_logits, logits, labels, reduction="none")
 
 
 @loss
+@documented(_ELEMENTS)
 def sigmoid_focal_loss(logits: A, labels: Any, *, alpha: Any = None, gamma: float = 2.0) -> Problem[A]:
     """`optax.sigmoid_focal_loss`.
 
@@ -193,19 +196,10 @@ def sigmoid_focal_loss(logits: A, labels: Any, *, alpha: Any = None, gamma: floa
 
     Parameters
     ----------
-    logits : array of floating-point numbers, any shape
-        Unbounded scores.
-    labels : array of floating-point numbers in [0, 1], of bool or of integers, of the shape of `logits`
-        Probabilities of the answer 1.
     alpha : number or 0-d array, in [0, 1], optional
         The share of the answer 1; that of 0 is 1 - alpha. Without it both count in full.
     gamma : float >= 0
         How much less an easy element counts.
-
-    Returns
-    -------
-    array
-        The loss of each element.
 
     Examples
     --------
@@ -214,10 +208,11 @@ def sigmoid_focal_loss(logits: A, labels: Any, *, alpha: Any = None, gamma: floa
     >>> optax.sigmoid_focal_loss(np.zeros(2), np.asarray([1.0, 0.0])).round(6).tolist()
     [0.173287, 0.173287]
     """
-    return focal(logits, labels, alpha, gamma, ("logits", "labels"))
+    return blended_focal(sigmoid, logits, labels, ("logits", "labels"), gamma=gamma, alpha=alpha)
 
 
 @loss
+@documented(_ROWS)
 def poly_loss_cross_entropy(
     logits: A, labels: Any, *, epsilon: float = 2.0, axis: Axis = -1, where: Any = None
 ) -> Problem[A]:
@@ -225,22 +220,11 @@ def poly_loss_cross_entropy(
 
     Parameters
     ----------
-    logits : array of floating-point numbers
-        Unbounded scores.
-    labels : array, of the shape of `logits`
-        Probabilities, or one-hot rows of any dtype.
     epsilon : float >= -1
         What 1 - p counts beside -log p.
-    axis : int, tuple of int or None
-        The class axis, or several that are one together; None for all.
     where : array of bool, broadcastable to `logits` and of as many dimensions, or of the shape of the losses, optional
         Which classes take part in each sample (one of none costs 0), or which samples (Optax 0.2.8 broadcasts the
         latter against the classes).
-
-    Returns
-    -------
-    array
-        The loss of each sample.
 
     Examples
     --------
@@ -249,7 +233,7 @@ def poly_loss_cross_entropy(
     >>> float(optax.poly_loss_cross_entropy(np.zeros(2), np.asarray([1.0, 0.0])))  # log 2 + 2 / 2
     1.6931471805599454
     """
-    return _stated(arrayloss.poly_loss, logits, labels, axis, where, soft=True, epsilon=epsilon)
+    return _categorical(arrayloss.poly_loss, logits, labels, axis, where, epsilon=epsilon)
 
 
 def smooth_labels(labels: A, alpha: Any, *, axis: Axis = -1, where: Any = None) -> A:
@@ -279,9 +263,8 @@ def smooth_labels(labels: A, alpha: Any, *, axis: Axis = -1, where: Any = None) 
     [0.25, 0.75]
     """
     x: Any = labels
-    xp: Any = backend_of(x, "labels", where=where).xp
-    axes = _axes(axis, x.ndim)
-    classes: Any = math.prod([x.shape[i] for i in axes])
+    xp = backend_of(x, "labels", where=where).xp
+    classes: Any = math.prod([x.shape[i] for i in _axes(axis, x.ndim)])
     if where is not None:
         check_mask(xp, where, x.shape)
         classes = xp.astype(xp.sum(xp.astype(where, xp.int32), axis=axis, keepdims=True), x.dtype)

@@ -1,24 +1,23 @@
-"""What several presets need: their checks, probabilities that are clipped, and the focal loss that others have."""
+"""What several presets share: checks that name the presets' own arguments, clipped probabilities, a focal loss."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
+from arrayloss import Mean
 from arrayloss.extending import (
     BinaryLink,
-    BinaryVjp,
     CrossEntropy,
     Focal,
     Forward,
     FromTarget,
-    Kernel,
     Link,
     Ops,
     Penalty,
     Probability,
     Problem,
-    Vjp,
+    Reduction,
     backend_of,
     binary,
     check_at_least,
@@ -27,88 +26,76 @@ from arrayloss.extending import (
     check_given,
     check_same_shape,
     given_probabilities,
-    sigmoid,
     weighted,
 )
-from arrayloss.reductions import Reduction
 
 Array = Any
 
 
-def checked(
-    name: str,
-    x: Any,
-    target_name: str,
-    target: Any,
-    axes: tuple[int, ...] = (),
-    *,
-    labels: bool = False,
-    **weights: Any,
-) -> Any:
-    """What the core checks as well, said by the names of a preset's arguments; returns the backend of the arrays.
-
-    `labels` are integers without the class axes; `weights` have one number for each class of the first of these.
-    """
-    backend = backend_of(x, name, **{target_name: check_given(target_name, target)}, **weights)
+def check_target(name: str, x: Any, target_name: str, target: Any, axes: tuple[int, ...] = ()) -> None:
+    """A target has the shape of `x`; labels, for which there are class axes, have it without these."""
     shape = tuple(x.shape)
-    axes = tuple(check_axis(i, len(shape)) for i in axes)
     expected, why = shape, f"each number of {name} has its own"
-    if labels:
-        if not backend.isdtype(target.dtype, "integral"):
-            raise TypeError(f"{target_name} must be integers, not {target.dtype}")
+    if axes:
+        axes = tuple(check_axis(i, len(shape)) for i in axes)
         expected = tuple(n for i, n in enumerate(shape) if i not in axes)
         why = f"labels have no class axis (axis {', '.join(map(str, axes))})"
     check_same_shape(target_name, target.shape, expected, shape, why, f"{name} has")
-    for weights_name, weight in weights.items():
-        if weight is not None:
-            why = "there is one number for each class"
-            check_same_shape(weights_name, weight.shape, (shape[axes[0]],), shape, why, f"{name} has")
-    return backend
+
+
+def check_weights(name: str, x: Any, weights_name: str, weights: Any, axis: int) -> None:
+    """One number for each class, or None."""
+    if weights is not None:
+        why = "there is one number for each class"
+        check_same_shape(weights_name, weights.shape, (x.shape[axis],), x.shape, why, f"{name} has")
+
+
+def check_integers(name: str, backend: Any, labels: Any) -> None:
+    """Labels, and no probabilities."""
+    if not backend.isdtype(labels.dtype, "integral"):
+        raise TypeError(f"{name} must be integers, not {labels.dtype}")
+
+
+def over_all(reduction: str | Reduction) -> str | Reduction:
+    """A mean divides by the number of samples, whatever they weigh."""
+    return Mean(over="all") if reduction == "mean" else reduction
 
 
 # ---------------------------------------------------------------------------------------------------------------
-# Links of clipped probabilities, equal for equal numbers: compilers cache by them, and torch.compile traces no cache.
+# Probabilities that are clipped before a logarithm is taken
 
 
 def _clip(ops: Ops, p: Array, epsilon: float) -> tuple[Array, Array]:
-    """p in [epsilon, 1 - epsilon], and its derivative: 1 where it was there already, 0 elsewhere."""
+    """p in [epsilon, 1 - epsilon]; and its derivative, 1 where p was there already and 0 elsewhere."""
     q = ops.xp.clip(p, epsilon, 1.0 - epsilon) if epsilon else p
     return q, ops.xp.astype(q == p, p.dtype)
 
 
-def _probability(ops: Ops, q: Array) -> Probability:
-    return Probability(neg_log_p=lambda: -ops.xp.log(q), p=lambda: q, one_minus_p=lambda: 1 - q)
-
-
-def _total(ops: Ops, x: Array, normalised: bool) -> Array:
-    total = ops.sum(x)
-    return total if normalised else ops.xp.ones_like(total)
+def _probability(ops: Ops, p: Array) -> Probability:
+    return Probability(neg_log_p=lambda: -ops.xp.log(p), p=lambda: p, one_minus_p=lambda: 1 - p)
 
 
 @dataclass(frozen=True)
-class _OfLabels:
-    epsilon: float
-    normalised: bool
+class ClippedRows(Link):
+    """Rows of probabilities, divided by their sum if `normalised`, and clipped to [epsilon, 1 - epsilon]."""
 
-    def __call__(self, ops: Ops, x: Array, labels: Array) -> tuple[Probability, Vjp]:
-        at_label, total = ops.at_label(labels, x), _total(ops, x, self.normalised)
+    epsilon: float
+    normalised: bool = False
+
+    def of_labels(self, ops: Ops, x: Array, labels: Array) -> tuple[Probability, Any]:
+        at_label, total = ops.at_label(labels, x), self._total(ops, x)
         q, inside = _clip(ops, at_label.take(x) / total, self.epsilon)
 
         def vjp(g: Array) -> Array:
             g = g * inside
-            own, zeros = ops.multiply_zero_wins(g, 1 / q), ops.xp.zeros_like(x)
-            return at_label.put(zeros - g / total, (own - g) / total) if self.normalised else at_label.put(zeros, own)
+            own = ops.multiply_zero_wins(g, 1 / q)
+            every = -g / total if self.normalised else ops.xp.zeros_like(g)
+            return at_label.put(ops.xp.zeros_like(x) + every, own / total + every)
 
         return _probability(ops, q), vjp
 
-
-@dataclass(frozen=True)
-class _OfClasses:
-    epsilon: float
-    normalised: bool
-
-    def __call__(self, ops: Ops, x: Array) -> tuple[Probability, Vjp]:
-        total = _total(ops, x, self.normalised)
+    def of_classes(self, ops: Ops, x: Array) -> tuple[Probability, Any]:
+        total = self._total(ops, x)
         q, inside = _clip(ops, x / total, self.epsilon)
 
         def vjp(g: Array) -> Array:
@@ -118,42 +105,33 @@ class _OfClasses:
 
         return _probability(ops, q), vjp
 
-
-def clipped_rows(epsilon: float, normalised: bool) -> Link:
-    """Rows of probabilities, if `normalised` divided by their sum, clipped to [epsilon, 1 - epsilon]."""
-    return Link(_OfLabels(epsilon, normalised), _OfClasses(epsilon, normalised))
+    def _total(self, ops: Ops, x: Array) -> Array:
+        return ops.sum(x) if self.normalised else ops.xp.ones_like(ops.sum(x))
 
 
 @dataclass(frozen=True)
-class _OfAnswers:
+class ClippedAnswers(BinaryLink):
+    """Probabilities of the answer 1, clipped to [epsilon, 1 - epsilon]."""
+
     epsilon: float
 
-    def __call__(self, ops: Ops, x: Array) -> tuple[Probability, Probability, BinaryVjp]:
+    def of_answers(self, ops: Ops, x: Array) -> tuple[Probability, Probability, Any]:
         q, inside = _clip(ops, x, self.epsilon)
         at_one, at_zero, vjp = given_probabilities.of_answers(ops, q)
         return at_one, at_zero, lambda g, by_one, by_zero: vjp(g * inside, by_one, by_zero)
 
 
-def clipped_answers(epsilon: float) -> BinaryLink:
-    """Probabilities of the answer 1, clipped to [epsilon, 1 - epsilon]."""
-    return BinaryLink(_OfAnswers(epsilon))
-
-
 # ---------------------------------------------------------------------------------------------------------------
-# The focal loss of torchvision, Optax and Keras. `arrayloss` weighs the loss of either answer by the target,
-# `y (1 - p)^g (-log p) + (1 - y) p^g (-log(1 - p))`; these three multiply the cross-entropy by one factor,
-# `(1 - p_t)^g` with `p_t = y p + (1 - y) (1 - p)`. For 0 and 1 the two are the same.
-
-
-def focal_penalty(gamma: Any) -> Penalty:
-    """That of an exponent of at least 0."""
-    exponent = check_at_least("gamma", 0, gamma)
-    return Focal(exponent) if not isinstance(exponent, (int, float)) or exponent else CrossEntropy()
+# The focal loss of torchvision, Optax and Keras
 
 
 @dataclass(frozen=True)
-class _Blended:
-    """(1 - p_t)^gamma times the cross-entropy. Of probabilities, the latter alone takes them clipped, by the link."""
+class BlendedFocal:
+    """(1 - p_t)^gamma times the cross-entropy, with p_t = y p + (1 - y) (1 - p); gamma > 0.
+
+    `arrayloss.sigmoid_focal_loss` gives each answer a factor of its own, `y (1 - p)^gamma (-log p) + (1 - y) p^gamma
+    (-log(1 - p))`. For 0 and 1 the two are the same. Where the link clips probabilities, the factor is of those given.
+    """
 
     link: BinaryLink
     gamma: Any
@@ -163,53 +141,66 @@ class _Blended:
     def forward(self, ops: Ops, x: Array, weight: Array | None, one: Array, zero: Array) -> Forward:
         xp, times, gamma = ops.xp, ops.multiply_zero_wins, ops.scalar(self.gamma)
         at_one, at_zero, vjp = self.link.of_answers(ops, x)
-        p, not_p = (at_one.p, at_one.one_minus_p) if self.link.logits else (x, 1 - x)
-        slope = p * not_p if self.link.logits else xp.ones_like(x)  # d p / d x
-        miss = one * not_p + zero * p
-        none = miss == 0
-        some = xp.where(none, xp.ones_like(miss), miss)
-        power = xp.where(none, miss, some**gamma)
+        p, q, dp_dx = x, 1 - x, xp.ones_like(x)
+        if self.link.logits:
+            p, q, dp_dx = at_one.p, at_one.one_minus_p, at_one.p * at_one.one_minus_p
+        miss = one * q + zero * p
+        some = xp.where(miss == 0, xp.ones_like(miss), miss)
+        factor = xp.where(miss == 0, xp.zeros_like(miss), some**gamma)
         entropy = times(one, at_one.neg_log_p) + times(zero, at_zero.neg_log_p)
-        rise = times(gamma * power / some, entropy)  # d power / d miss, times the cross-entropy
+        by_miss = times(gamma * factor / some, entropy)
 
         def vjp_x(g: Array) -> Array:
-            return vjp(g, -power * one, -power * zero) + times(g, times((zero - one) * slope, rise))
+            return vjp(-g, factor * one, factor * zero) + times(g, times((zero - one) * dp_dx, by_miss))
 
         def vjp_one(g: Array) -> Array:
-            return times(g, times(power, at_one.neg_log_p) + times(not_p, rise))
+            return times(g, times(factor, at_one.neg_log_p) + by_miss * q)
 
         def vjp_zero(g: Array) -> Array:
-            return times(g, times(power, at_zero.neg_log_p) + times(p, rise))
+            return times(g, times(factor, at_zero.neg_log_p) + by_miss * p)
 
-        return weighted(ops, weight, times(power, entropy), vjp_x, vjp_one, vjp_zero)
-
-
-def _blended(kernel: Any) -> Kernel:
-    if isinstance(kernel, FromTarget):
-        return replace(kernel, loss=_blended(kernel.loss))
-    return _Blended(kernel.link, kernel.penalty.gamma) if isinstance(kernel.penalty, Focal) else kernel
+        return weighted(ops, weight, times(factor, entropy), vjp_x, vjp_one, vjp_zero)
 
 
-def focal(
+def focal_penalty(gamma: Any) -> Penalty:
+    """That of an exponent of at least 0, which may be a traced value."""
+    exponent = check_at_least("gamma", 0, gamma)
+    return CrossEntropy() if isinstance(exponent, (int, float)) and not exponent else Focal(exponent)
+
+
+def blended_focal(
+    link: BinaryLink,
     x: Any,
     y: Any,
-    alpha: Any,
-    gamma: Any,
     names: tuple[str, str],
     *,
-    link: BinaryLink = sigmoid,
-    label_smoothing: Any = 0.0,
+    gamma: float,
+    alpha: Any,
+    label_smoothing: float = 0.0,
     reduction: str | Reduction = "none",
 ) -> Problem[Any]:
-    """Their focal loss times `alpha y + (1 - alpha) (1 - y)`, of logits or of probabilities that `link` clips."""
-    backend = checked(names[0], x, names[1], y)
-    weight = None
+    """`BlendedFocal` times `alpha y + (1 - alpha) (1 - y)`."""
+    name, target_name = names
+    backend = backend_of(x, name, **{target_name: check_given(target_name, y)})
+    check_target(name, x, target_name, y)
+    penalty, weight = focal_penalty(gamma), None
     if alpha is not None:
         s = check_fraction("label_smoothing", label_smoothing)
         if isinstance(alpha, (int, float)):
-            alpha = check_fraction("alpha", alpha)
-        one = backend.astype(y, backend.compute_dtype(x.dtype)) * (1 - s) + s / 2
+            check_fraction("alpha", alpha)
+        one = (1 - s) * backend.astype(y, backend.compute_dtype(x.dtype)) + s / 2
         weight = alpha * one + (1 - alpha) * (1 - one)
-    options: Any = {"name": names[0], "sample_weight": weight, "reduction": reduction}
-    stated = binary(link, focal_penalty(gamma), x, y, label_smoothing=label_smoothing, **options)
-    return replace(stated, kernel=_blended(stated.kernel))
+    problem = binary(
+        link,
+        penalty,
+        x,
+        y,
+        name=name,
+        label_smoothing=label_smoothing,
+        sample_weight=weight,
+        reduction=reduction,
+    )
+    if not isinstance(penalty, Focal):
+        return problem
+    kernel, focal = problem.kernel, BlendedFocal(link, penalty.gamma)
+    return replace(problem, kernel=replace(kernel, loss=focal) if isinstance(kernel, FromTarget) else focal)

@@ -7,17 +7,8 @@ from typing import Any, Literal, TypeVar
 import numpy as np
 
 from arrayloss import Mean
-from arrayloss.compat.shared import clipped_answers, clipped_rows
-from arrayloss.extending import (
-    CrossEntropy,
-    Problem,
-    backend_of,
-    binary,
-    categorical,
-    check_given,
-    check_within,
-    loss,
-)
+from arrayloss.compat.shared import ClippedAnswers, ClippedRows
+from arrayloss.extending import CrossEntropy, Problem, backend_of, binary, categorical, check_given, check_within, loss
 
 A = TypeVar("A")
 
@@ -115,15 +106,13 @@ def log_loss(
         if of_samples is not None and of_samples.shape[0] != p.shape[0]:
             raise ValueError(f"y_proba is of {p.shape[0]} samples and {name} of {of_samples.shape[0]}")
     weight: Any = "all" if sample_weight is None else xp.sum(sample_weight)
-    reduction: Any = Mean(over=weight) if normalize else "sum"
-    options: Any = {"name": "y_proba", "ignore_index": None, "reduction": reduction}
+    options: Any = {"name": "y_proba", "ignore_index": None, "reduction": Mean(over=weight) if normalize else "sum"}
     if columns > 1:
-        link = clipped_rows(eps, False)
-        return categorical(link, CrossEntropy(), p, target, sample_weight=sample_weight, **options)
+        return categorical(ClippedRows(eps), CrossEntropy(), p, target, sample_weight=sample_weight, **options)
     if target.ndim == 2:
         # Rows that say which of two are right, of which that may be both, or neither.
         right = target[:, 0] + target[:, 1]
-        sample_weight = right if sample_weight is None else right * backend.astype(sample_weight, p.dtype)
+        sample_weight = right if sample_weight is None else right * xp.astype(sample_weight, p.dtype)
         target = target[:, 1] / xp.where(right == 0, xp.ones_like(right), right)
     one, weights = (a if a is None else xp.reshape(a, p.shape) for a in (target, sample_weight))
-    return binary(clipped_answers(eps), CrossEntropy(), p, one, sample_weight=weights, **options)
+    return binary(ClippedAnswers(eps), CrossEntropy(), p, one, sample_weight=weights, **options)

@@ -8,34 +8,84 @@ nan, and a term 0 * inf is 0, where torch has nan.
 
 from __future__ import annotations
 
-from typing import Any, TypeVar
+from dataclasses import dataclass
+from typing import Any, ClassVar, TypeVar
 
 import arrayloss
-from arrayloss import Mean
-from arrayloss.compat.shared import checked
+from arrayloss.compat.shared import check_integers, check_target, check_weights, over_all
 from arrayloss.extending import (
     BinaryLink,
-    BinaryVjp,
     CrossEntropy,
+    Link,
     Ops,
     Probability,
     Problem,
     backend_of,
     binary,
+    categorical,
     check_broadcastable,
     check_given,
+    documented,
+    given_log_probabilities,
     given_probabilities,
     loss,
-    problem,
     sigmoid,
 )
+from arrayloss.extending import softmax as of_logits
 
 A = TypeVar("A")
-Array = Any
-_LEAST = 9.999999960041972e-13  # torch's 1e-12, which is a float32 for every dtype
+
+_FUNCTION = """
+input : array of floating-point numbers
+    Logits.
+dim : int, optional
+    The class axis. None is torch's old guess, without its warning: 0 where `input` has 1 or 3 dimensions, else 1.
+_stacklevel : int
+    Without effect.
+dtype : dtype, optional
+    To cast `input` to first.
+Returns
+    array
+        The shape of `input`.
+"""
+_LOSS = """
+size_average : bool, optional
+    What torch had before `reduction`.
+reduce : bool, optional
+    What torch had before `reduction`.
+Returns
+    array
+        0-d, or with `reduction="none"` the shape of the labels, or of the elements.
+"""
+_CATEGORICAL = (
+    _LOSS
+    + """
+target : array of integers, (), (N,) or (N, d1, ...)
+    Labels, of any integer dtype (torch: int64 or uint8).
+weight : array of shape (C,), optional
+    A weight for each class.
+ignore_index : int
+    The label of samples that don't count.
+reduction : {"mean", "sum", "none"}
+    "mean" divides by the sum of the weights of the labels that count; of none, it is nan.
+"""
+)
+_BINARY = (
+    _LOSS
+    + """
+input : array of floating-point numbers, any shape
+    Logits.
+target : array of floating-point numbers in [0, 1], of bool or of integers, of the shape of `input`
+    Probabilities of the answer 1.
+weight : array broadcastable to `input`, optional
+    A weight for each element.
+reduction : {"mean", "sum", "none"}
+    "mean" divides by the number of elements, whatever the weights.
+"""
+)
 
 
-def _implicit(x: Any, dim: int | None) -> int:
+def _axis(x: Any, dim: int | None) -> int:
     return (0 if x.ndim in (0, 1, 3) else 1) if dim is None else dim
 
 
@@ -43,37 +93,16 @@ def _cast(x: A, dtype: Any) -> A:
     return x if dtype is None else backend_of(x, "input").astype(x, dtype)
 
 
-def _reduction(size_average: bool | None, reduce: bool | None, reduction: str) -> Any:
+def _reduction(size_average: bool | None, reduce: bool | None, reduction: str) -> str:
     """`reduction`, or what the two arguments that it replaced say."""
     if size_average is None and reduce is None:
         return reduction
-    if reduce is False:
-        return "none"
-    return "sum" if size_average is False else "mean"
+    return "none" if reduce is False else "sum" if size_average is False else "mean"
 
 
-def _over_all(reduction: str) -> Any:
-    return Mean(over="all") if reduction == "mean" else reduction
-
-
+@documented(_FUNCTION)
 def softmax(input: A, dim: int | None = None, _stacklevel: int = 3, dtype: Any = None) -> A:
     """`torch.nn.functional.softmax`.
-
-    Parameters
-    ----------
-    input : array of floating-point numbers
-        Logits.
-    dim : int, optional
-        The class axis. None is torch's old guess, without its warning: 0 where `input` has 1 or 3 dimensions, else 1.
-    _stacklevel : int
-        Without effect.
-    dtype : dtype, optional
-        To cast `input` to first.
-
-    Returns
-    -------
-    array
-        The shape of `input`.
 
     Examples
     --------
@@ -82,29 +111,14 @@ def softmax(input: A, dim: int | None = None, _stacklevel: int = 3, dtype: Any =
     >>> F.softmax(np.asarray([[0.0, np.log(3.0)]]), 1).round(6).tolist()
     [[0.25, 0.75]]
     """
-    return arrayloss.softmax(_cast(input, dtype), axis=_implicit(input, dim))
+    return arrayloss.softmax(_cast(input, dtype), axis=_axis(input, dim))
 
 
+@documented(_FUNCTION)
 def log_softmax(input: A, dim: int | None = None, _stacklevel: int = 3, dtype: Any = None) -> A:
     """`torch.nn.functional.log_softmax`.
 
     Where torch returns exactly 0 (in float32, from a margin of 16.7), this keeps the digits.
-
-    Parameters
-    ----------
-    input : array of floating-point numbers
-        Logits.
-    dim : int, optional
-        The class axis. None is torch's old guess, without its warning: 0 where `input` has 1 or 3 dimensions, else 1.
-    _stacklevel : int
-        Without effect.
-    dtype : dtype, optional
-        To cast `input` to first.
-
-    Returns
-    -------
-    array
-        The shape of `input`.
 
     Examples
     --------
@@ -113,21 +127,12 @@ def log_softmax(input: A, dim: int | None = None, _stacklevel: int = 3, dtype: A
     >>> [f"{x:.6g}" for x in F.log_softmax(np.asarray([0.0, 50.0]), 0)]
     ['-50', '-1.92875e-22']
     """
-    return arrayloss.log_softmax(_cast(input, dtype), axis=_implicit(input, dim))
+    return arrayloss.log_softmax(_cast(input, dtype), axis=_axis(input, dim))
 
 
+@documented(_FUNCTION)
 def logsigmoid(input: A) -> A:
     """`torch.nn.functional.logsigmoid`.
-
-    Parameters
-    ----------
-    input : array of floating-point numbers
-        Logits.
-
-    Returns
-    -------
-    array
-        The shape of `input`.
 
     Examples
     --------
@@ -139,14 +144,33 @@ def logsigmoid(input: A) -> A:
     return arrayloss.log_sigmoid(input)
 
 
-def _checked(input: Any, target: Any, weight: Any, *, soft: bool) -> int:
-    """The class axis."""
-    axis = 0 if input.ndim == 1 else 1
-    checked("input", input, "target", target, (axis,), labels=not soft, weight=weight)
-    return axis
+def _categorical(
+    link: Link, input: Any, target: Any, weight: Any, ignore_index: int, reduction: str, label_smoothing: float = 0.0
+) -> Problem[Any]:
+    backend = backend_of(input, "input", target=check_given("target", target), weight=weight)
+    if link is given_log_probabilities:
+        check_integers("target", backend, target)
+    soft, axis = backend.isdtype(target.dtype, "real floating"), 0 if input.ndim == 1 else 1
+    check_target("input", input, "target", target, () if soft else (axis,))
+    check_weights("input", input, "weight", weight, axis)
+    if soft and ignore_index >= 0:
+        raise ValueError(f"ignore_index {ignore_index} goes with integer labels; a target of probabilities has none")
+    return categorical(
+        link,
+        CrossEntropy(),
+        input,
+        target,
+        name="input",
+        label_smoothing=label_smoothing,
+        axis=axis,
+        class_weight=weight,
+        ignore_index=-100 if soft else ignore_index,
+        reduction=over_all(reduction) if soft else reduction,
+    )
 
 
 @loss
+@documented(_CATEGORICAL)
 def nll_loss(
     input: A,
     target: Any,
@@ -162,21 +186,6 @@ def nll_loss(
     ----------
     input : array of floating-point numbers, (C,), (N, C) or (N, C, d1, ...)
         Log-probabilities.
-    target : array of integers, (), (N,) or (N, d1, ...)
-        Labels, of any integer dtype (torch: int64 or uint8).
-    weight : array of shape (C,), optional
-        A weight for each class.
-    size_average, reduce : bool, optional
-        What torch had before `reduction`.
-    ignore_index : int
-        The label of samples that don't count.
-    reduction : {"mean", "sum", "none"}
-        "mean" divides by the sum of the weights of the labels that count; of none, it is nan.
-
-    Returns
-    -------
-    array
-        0-d, or with `reduction="none"` the shape of `target`.
 
     Examples
     --------
@@ -186,18 +195,12 @@ def nll_loss(
     >>> float(F.nll_loss(log_p, np.asarray([0, 0]), np.asarray([3.0, 1.0])))
     1.0397207708399179
     """
-    return problem(
-        arrayloss.nll_loss,
-        input,
-        target,
-        axis=_checked(input, target, weight, soft=False),
-        class_weight=weight,
-        ignore_index=ignore_index,
-        reduction=_reduction(size_average, reduce, reduction),
-    )
+    reduction = _reduction(size_average, reduce, reduction)
+    return _categorical(given_log_probabilities, input, target, weight, ignore_index, reduction)
 
 
 @loss
+@documented(_CATEGORICAL)
 def cross_entropy(
     input: A,
     target: Any,
@@ -216,10 +219,6 @@ def cross_entropy(
         Logits.
     target : array of integers, (), (N,) or (N, d1, ...), or of floating-point numbers, of the shape of `input`
         Labels, of any integer dtype (torch: int64 or uint8), or probabilities.
-    weight : array of shape (C,), optional
-        A weight for each class.
-    size_average, reduce : bool, optional
-        What torch had before `reduction`.
     ignore_index : int
         The label of samples that don't count. At least 0 with probabilities, it is a ValueError (torch: RuntimeError).
     reduction : {"mean", "sum", "none"}
@@ -227,11 +226,6 @@ def cross_entropy(
         the number of samples, whatever the weights.
     label_smoothing : float in [0, 1]
         s: the target becomes (1 - s) target + s / C.
-
-    Returns
-    -------
-    array
-        0-d, or with `reduction="none"` the shape of `input` without the class axis.
 
     Examples
     --------
@@ -243,57 +237,43 @@ def cross_entropy(
     >>> round(float(F.cross_entropy(x, np.eye(2), w)), 6)  # one-hot, and so over N = 2, not over 3 + 1
     1.183562
     """
-    soft = backend_of(input, "input").isdtype(check_given("target", target).dtype, "real floating")
-    axis = _checked(input, target, weight, soft=soft)
-    if soft and ignore_index >= 0:
-        raise ValueError(f"ignore_index {ignore_index} goes with integer labels; a target of probabilities has none")
-    named = _reduction(size_average, reduce, reduction)
-    return problem(
-        arrayloss.cross_entropy,
-        input,
-        target,
-        axis=axis,
-        class_weight=weight,
-        ignore_index=None if soft else ignore_index,
-        label_smoothing=label_smoothing,
-        # Labels: the sum of the weights of their classes. Probabilities: the number of samples, whatever the weights.
-        reduction=_over_all(named) if soft else named,
-    )
+    reduction = _reduction(size_average, reduce, reduction)
+    return _categorical(of_logits, input, target, weight, ignore_index, reduction, label_smoothing)
 
 
-def _clamped_answers(ops: Ops, x: Array) -> tuple[Probability, Probability, BinaryVjp]:
-    """Logarithms of at least -100, and x (1 - x) of at least 1e-12 in a divisor."""
-    xp = ops.xp
-    at_one, at_zero, _ = given_probabilities.of_answers(ops, x)
+@dataclass(frozen=True)
+class _Clamped(BinaryLink):
+    """Probabilities as torch takes them: logarithms of at least -100, and x (1 - x) of at least 1e-12 in a divisor."""
 
-    def clamped(at: Probability) -> Probability:
-        hundred = xp.full_like(x, 100.0)
-        return Probability(
-            neg_log_p=lambda: xp.minimum(at.neg_log_p, hundred), p=lambda: at.p, one_minus_p=lambda: at.one_minus_p
-        )
+    unit_interval: ClassVar[bool] = True
 
-    def vjp(g: Array, by_one: Array, by_zero: Array) -> Array:
-        divisor = xp.maximum(x * (1 - x), xp.full_like(x, _LEAST))
-        return ops.multiply_zero_wins(g, (by_one * (1 - x) - by_zero * x) / divisor)
+    def of_answers(self, ops: Ops, x: Any) -> tuple[Probability, Probability, Any]:
+        xp = ops.xp
+        given = given_probabilities.of_answers(ops, x)[:2]
+        hundred, least = xp.full_like(x, 100.0), xp.full_like(x, 9.999999960041972e-13)  # a float32 for every dtype
 
-    return clamped(at_one), clamped(at_zero), vjp
+        def clamped(at: Probability) -> Probability:
+            neg_log_p = xp.minimum(at.neg_log_p, hundred)
+            return Probability(neg_log_p=lambda: neg_log_p, p=lambda: at.p, one_minus_p=lambda: at.one_minus_p)
+
+        def vjp(g: Any, by_one: Any, by_zero: Any) -> Any:
+            derivative = (by_one * (1 - x) - by_zero * x) / xp.maximum(x * (1 - x), least)
+            return ops.multiply_zero_wins(g, derivative)
+
+        return clamped(given[0]), clamped(given[1]), vjp
 
 
-_clamped = BinaryLink(_clamped_answers)
-
-
-def _elementwise(
-    link: BinaryLink, input: A, target: Any, weight: Any, reduction: str, pos_weight: Any = None
-) -> Problem[A]:
-    backend_of(input, "input", weight=weight, pos_weight=pos_weight)
-    checked("input", input, "target", target)
+def _binary(link: BinaryLink, input: Any, target: Any, weight: Any, reduction: str, **options: Any) -> Problem[Any]:
+    backend_of(input, "input", target=check_given("target", target), weight=weight)
+    check_target("input", input, "target", target)
     if weight is not None:
-        check_broadcastable("weight", weight.shape, input.shape)  # type: ignore[attr-defined]
-    options: Any = {"sample_weight": weight, "reduction": _over_all(reduction), "pos_weight": pos_weight}
-    return binary(link, CrossEntropy(), input, target, name="input", **options)
+        check_broadcastable("weight", weight.shape, input.shape)
+    options.update(name="input", sample_weight=weight, reduction=over_all(reduction))
+    return binary(link, CrossEntropy(), input, target, **options)
 
 
 @loss
+@documented(_BINARY)
 def binary_cross_entropy(
     input: A,
     target: Any,
@@ -306,25 +286,13 @@ def binary_cross_entropy(
 
     torch's clamp is reproduced, in the value and in the gradient: a logarithm is at least -100, and the gradient
     divides by at least 1e-12. For the loss without it, which is inf at a wrong 0 or 1, take
-    `arrayloss.binary_cross_entropy`; better, pass logits. Probabilities outside [0, 1] give nan (torch: RuntimeError).
+    `arrayloss.binary_cross_entropy`; better, pass logits. A probability outside [0, 1] is a ValueError (torch:
+    RuntimeError), and nan where it can't be looked at.
 
     Parameters
     ----------
     input : array of floating-point numbers in [0, 1], any shape
         Probabilities.
-    target : array of floating-point numbers in [0, 1], of bool or of integers, of the shape of `input`
-        Probabilities of the answer 1.
-    weight : array broadcastable to `input`, optional
-        A weight for each element.
-    size_average, reduce : bool, optional
-        What torch had before `reduction`.
-    reduction : {"mean", "sum", "none"}
-        "mean" divides by the number of elements, whatever the weights.
-
-    Returns
-    -------
-    array
-        0-d, or with `reduction="none"` the shape of `input`.
 
     Examples
     --------
@@ -333,10 +301,11 @@ def binary_cross_entropy(
     >>> F.binary_cross_entropy(np.asarray([0.0, 0.5]), np.asarray([1.0, 1.0]), reduction="none").tolist()
     [100.0, 0.6931471805599453]
     """
-    return _elementwise(_clamped, input, target, weight, _reduction(size_average, reduce, reduction))
+    return _binary(_Clamped(), input, target, weight, _reduction(size_average, reduce, reduction))
 
 
 @loss
+@documented(_BINARY)
 def binary_cross_entropy_with_logits(
     input: A,
     target: Any,
@@ -352,23 +321,8 @@ def binary_cross_entropy_with_logits(
 
     Parameters
     ----------
-    input : array of floating-point numbers, any shape
-        Logits.
-    target : array of floating-point numbers in [0, 1], of bool or of integers, of the shape of `input`
-        Probabilities of the answer 1.
-    weight : array broadcastable to `input`, optional
-        A weight for each element.
-    size_average, reduce : bool, optional
-        What torch had before `reduction`.
-    reduction : {"mean", "sum", "none"}
-        "mean" divides by the number of elements, whatever the weights.
     pos_weight : array broadcastable to `input`, optional
         A factor of the term of the answer 1.
-
-    Returns
-    -------
-    array
-        0-d, or with `reduction="none"` the shape of `input`.
 
     Examples
     --------
@@ -379,4 +333,4 @@ def binary_cross_entropy_with_logits(
     1.3862943611198906
     """
     reduction = _reduction(size_average, reduce, reduction)
-    return _elementwise(sigmoid, input, target, weight, reduction, pos_weight)
+    return _binary(sigmoid, input, target, weight, reduction, pos_weight=pos_weight)

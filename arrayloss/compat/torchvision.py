@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import Any, TypeVar
 
-from arrayloss import Mean
-from arrayloss.compat.shared import focal
-from arrayloss.extending import Problem, loss
+from arrayloss.compat.shared import blended_focal, over_all
+from arrayloss.extending import Problem, loss, sigmoid
 
 A = TypeVar("A")
 
@@ -45,5 +44,5 @@ def sigmoid_focal_loss(
     >>> sigmoid_focal_loss(np.zeros(2), np.asarray([1.0, 0.0])).round(6).tolist()
     [0.043322, 0.129965]
     """
-    over = Mean(over="all") if reduction == "mean" else reduction
-    return focal(inputs, targets, None if alpha == -1 else alpha, gamma, ("inputs", "targets"), reduction=over)
+    names, share = ("inputs", "targets"), None if alpha == -1 else alpha
+    return blended_focal(sigmoid, inputs, targets, names, gamma=gamma, alpha=share, reduction=over_all(reduction))
