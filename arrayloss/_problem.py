@@ -507,10 +507,16 @@ def _reduced(problem: Problem[Any], losses: Array, parts: Parts | None) -> Array
     return backend.astype(_divided(xp, backend.sum(losses), parts.denominator, parts.empty), problem.result)
 
 
+def _plain_number(x: Any) -> bool:
+    """Whether `x` is no array, nor a number of NumPy's, which is a float as well."""
+    # The types first: torch.compile asks a symbolic number for no attribute.
+    return isinstance(x, int) or type(x) is float or not hasattr(x, "dtype")
+
+
 def _divided(xp: Any, total: Array, denominator: Any, empty: float) -> Array:
-    if isinstance(denominator, (int, float)) or not hasattr(denominator, "dtype"):
+    if _plain_number(denominator):
         # A number, or a length that only the program knows (torch.export, jax.export).
-        return total * 0 + empty if isinstance(denominator, int) and not denominator else total / denominator
+        return total * 0 + empty if denominator == 0 else total / denominator
     denominator = xp.astype(denominator, total.dtype)
     none = denominator == 0
     quotient = total / xp.where(none, xp.ones_like(denominator), denominator)
@@ -520,8 +526,8 @@ def _divided(xp: Any, total: Array, denominator: Any, empty: float) -> Array:
 def _cotangent(problem: Problem[Any], parts: Parts) -> Array:
     """The derivative of the reduced value by each sample's loss, or one number for all of them."""
     backend, xp, dtype = problem.backend, problem.backend.xp, problem.dtype
-    denominator = parts.denominator
-    if isinstance(denominator, (int, float)) or not hasattr(denominator, "dtype"):
+    denominator: Any = parts.denominator
+    if _plain_number(denominator):
         # An empty mean is a constant: its derivative is 0.
         factor = _divided(xp, backend.number(1.0, problem.logits, dtype), denominator, 0.0)
     else:
