@@ -128,12 +128,13 @@ def _drawn(selection: Selection, families: tuple[str, ...]) -> Selection:
 
 def _announced(selection: Selection, peers: bool) -> str:
     """What is about to run, and how long it takes."""
-    names = [b.name for b in named.chosen(selection.backends) if b.missing() is None]
+    # Which libraries are here isn't asked: that would import them, in a process that has no other use for them.
+    where = ", ".join(selection.backends) or "every library that is here"
     functions = selection.functions or FUNCTIONS
     what = "A quick run" if selection.quick else "A full run"
     takes = QUICK_TAKES if selection.quick else FULL_TAKES
     whole = replace(selection, quick=False, seed=0) == Selection() and not peers
-    said = f"{what} of {len(functions)} function{'s' * (len(functions) != 1)} on {', '.join(names)}: "
+    said = f"{what} of {len(functions)} function{'s' * (len(functions) != 1)} on {where}: "
     return said + (takes if whole else f"part of what takes {takes}")
 
 

@@ -114,6 +114,7 @@ def run(cut: list[Callable[[], Done]], workers: int) -> Iterator[Done]:
     # Spawned, because JAX and torch have threads by the time anyone forks.
     # One thread each: the processes are as many as the cores that they were given.
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // workers)))
+    os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(workers, mp_context=context) as pool:
         waiting = [pool.submit(task) for task in cut]
