@@ -36,8 +36,8 @@ CASE = Case(
     target_kind="index",
     wrt=("logits",),
 )
-# -log(3/4) - log(1/2), and softmax - one-hot.
-EXACT = {"value": math.log(8 / 3), "d logits": np.asarray([[-0.25, 0.25], [0.5, -0.5]])}
+VALUE = math.log(8 / 3)  # -log(3/4) - log(1/2)
+GRADIENT = np.asarray([[-0.25, 0.25], [0.5, -0.5]])  # softmax - one-hot
 
 
 class Found(NamedTuple):
@@ -106,7 +106,7 @@ def _tried(backend: Backend, mode: str) -> str:
     except Exception as error:  # each library has its own
         return _told(error)
     for quantity, number in numbers.items():
-        exact = EXACT["d logits" if quantity.endswith("d logits") else "value"]
+        exact = GRADIENT if quantity.endswith("d logits") else VALUE
         if not np.allclose(number, exact, rtol=1e-6, atol=0):
             return f"wrong {quantity}: {np.asarray(number).tolist()}"
     return "ok"

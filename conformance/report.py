@@ -15,11 +15,12 @@ from typing import Any
 import numpy as np
 
 from arrayloss.testing import backends
-from conformance import compare, curves, failures, page
-from conformance.backends import versions
-from conformance.compare import SCHEMA
-from conformance.failures import Failure
-from conformance.runner import Result, Spread
+
+from . import compare, curves, failures, page
+from .backends import versions
+from .compare import SCHEMA
+from .failures import Failure
+from .runner import Result, Spread
 
 Cell = tuple[str, str, str]
 Place = tuple[str, str, str, str, str]
