@@ -12,7 +12,6 @@ from pathlib import Path
 import pytest
 
 import arrayloss
-from arrayloss.testing import _vectors
 
 ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -73,13 +72,6 @@ def test_the_suite_is_a_package_of_its_own_that_runs_where_it_is_installed(tmp_p
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert re.search(r"in [1-9]\d* records, of which 0 failed", done.stdout)
-
-
-def test_without_the_suite_the_vectors_are_asked_for_by_name(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(_vectors, "__file__", str(tmp_path / "arrayloss" / "testing" / "_vectors.py"))
-    monkeypatch.setattr(_vectors, "find_spec", lambda name: None)
-    with pytest.raises(ModuleNotFoundError, match=re.escape('pip install "arrayloss[conformance]"')):
-        _vectors.judged_functions()
 
 
 def test_both_packages_say_the_same() -> None:

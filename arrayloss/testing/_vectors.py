@@ -58,16 +58,18 @@ def judged_functions() -> tuple[str, ...]:
 def _directory() -> Path:
     """Where the suite keeps them: in a checkout beside this package, or in the package `arrayloss_conformance`."""
     checkout = Path(__file__).parents[2] / "conformance" / "vectors"
-    if checkout.is_dir():
-        return checkout
-    installed = find_spec("arrayloss_conformance")
-    if installed is None or installed.origin is None:
+    return checkout if checkout.is_dir() else _installed("arrayloss_conformance")
+
+
+def _installed(package: str) -> Path:
+    found = find_spec(package)
+    if found is None or found.origin is None:
         raise ModuleNotFoundError(
             "the golden vectors are not installed: they are in the package arrayloss-conformance, which "
             'pip install "arrayloss[conformance]" installs',
-            name="arrayloss_conformance",
+            name=package,
         )
-    return Path(installed.origin).parent / "vectors"
+    return Path(found.origin).parent / "vectors"
 
 
 @cache
