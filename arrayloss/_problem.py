@@ -104,14 +104,14 @@ def categorical(
     if alpha is not None and backend.can_inspect(alpha):
         _checks.within("alpha", backend, alpha)
     class_weight, alpha = (None if a is None else backend.astype(a, task.dtype) for a in (class_weight, alpha))
-    is_label = _checks.class_target(backend, target, task.logits.shape, task.axis, axis, ignore_index)
+    is_label = _checks.class_target(backend, target, task.logits.shape, task.shape, axis, ignore_index)
 
     if is_label:
         labels = task.labels(target, ignore_index)
         weight = task.counted()
         counted = _product(weight, None if class_weight is None else backend.gather(class_weight, labels))
         target = xp.expand_dims(labels, axis=task.axis)
-        if not _checks.traced(smoothing) and not smoothing:
+        if isinstance(smoothing, (int, float)) and not smoothing:
             weight = _product(counted, None if alpha is None else backend.gather(alpha, labels))
             return task.problem(LabelLoss(link, penalty), weight, (target,), counted)
     else:
@@ -205,7 +205,7 @@ def paired(
     """A loss of logits along an axis against others of the same shape, called `name`."""
     backend = _checks.backend(logits, **{name: _checks.given(name, target)}, sample_weight=sample_weight, where=where)
     xp = backend.xp
-    if not _checks.is_real(backend, target):
+    if backend.kind(target.dtype) != "real floating":
         raise TypeError(f"{name} must be an array of real floating-point numbers, not of {target.dtype}")
     task = _task(backend, logits, "logits", axis, sample_weight, where, reduction, dtype, target.dtype)
     _checks.same_shape(name, target.shape, logits.shape, logits.shape, "there is one for each logit")  # type: ignore[attr-defined]
@@ -279,12 +279,12 @@ class _Task:
         """Labels that are safe to index with."""
         backend, classes = self.backend, self.logits.shape[self.axis]
         xp, labels = backend.xp, backend.astype(target, backend.index_dtype(self.logits))
-        ignores = ignore_index is not None and _checks.holds(backend, target.dtype, labels.dtype, ignore_index)
-        if 0 not in labels.shape and backend.can_inspect(labels):
+        outside = ignore_index is None or not 0 <= ignore_index < classes
+        if outside and 0 not in labels.shape and backend.can_inspect(labels):
             lowest, highest = backend.span(labels)
-            if lowest >= 0 and highest < classes and not (ignores and 0 <= ignore_index < classes):  # type: ignore[operator]
+            if lowest >= 0 and highest < classes:
                 return labels
-        if ignores:
+        if ignore_index is not None and _checks.holds(backend, target.dtype, labels.dtype, ignore_index):
             self._leave_out(labels == ignore_index)
         inside = (labels >= 0) & (labels < classes)
         self._refuse(~inside, target, f"the logits have {classes} classes, so labels must be in [0, {classes})")
@@ -303,11 +303,12 @@ class _Task:
     def answers(self, target: Array, ignore_index: int | None) -> Array:
         """A binary target whose elements are in [0, 1], or 0 where they don't count."""
         backend, xp = self.backend, self.backend.xp
-        if backend.isdtype(target.dtype, "bool"):
+        kind = backend.kind(target.dtype)
+        if kind == "bool":
             if ignore_index in (0, 1):
                 self._leave_out(target if ignore_index else ~target)
             return target
-        soft = backend.isdtype(target.dtype, "real floating")
+        soft = kind == "real floating"
         if ignore_index is not None and (soft or _checks.holds(backend, target.dtype, target.dtype, ignore_index)):
             self._leave_out(target == ignore_index)
         given, target = target, backend.comparable(target)
@@ -374,7 +375,7 @@ class _Task:
 
 
 def _without(shape: Any, axis: int | None) -> tuple[int, ...]:
-    return tuple(n for i, n in enumerate(shape) if i != axis)
+    return tuple(shape) if axis is None else (*shape[:axis], *shape[axis + 1 :])
 
 
 def _along(xp: Any, x: Array | None, axis: int | None) -> Array | None:
@@ -413,15 +414,15 @@ def value(problem: Problem[A]) -> A:
     result: A
     with backend.context(problem.logits):
         if reduction is None or reduction.ranks:
-            losses = _losses(problem, backend.value(problem.call, problem.arrays))
-            parts = None if reduction is None else reduction.parts(problem.samples, losses)
-            result = _reduced(problem, losses, parts)
+            value = backend.value(problem.call, problem.arrays)
+            parts = None if reduction is None else reduction.parts(problem.samples, _losses(problem, value))
+            result = _reduced(problem, value, parts)
             return result
         reduced = reduction.parts(problem.samples, None)
         result = backend.reduced(
             problem.call,
             problem.arrays,
-            lambda losses: _reduced(problem, _losses(problem, losses), reduced),
+            lambda losses: _reduced(problem, losses, reduced),
             lambda: _cotangent(problem, reduced),
         )
     return result
@@ -449,10 +450,10 @@ def value_with_gradient(problem: Problem[A], cotangent: Array | None = None) -> 
             parts = reduction.parts(problem.samples, losses)
             g = _cotangent(problem, parts)
         summed = parts is not None and parts.share is None
-        losses, gradient = backend.value_and_gradient(call, arrays, g, summed=summed)
+        value, gradient = backend.value_and_gradient(call, arrays, g, summed=summed)
         if problem.restore is not None:
             gradient = problem.restore(gradient)
-        return _reduced(problem, _losses(problem, losses), parts), gradient
+        return _reduced(problem, value, parts), gradient
 
 
 def second_derivatives(problem: Problem[A], weight: Array | None, least: float | None) -> A:
@@ -489,22 +490,19 @@ def function(kernel: Kernel, x: A, axis: Any, where: Any = None, *, keepdims: bo
 
 
 def _losses(problem: Problem[Any], value: Array) -> Array:
-    """The kernel's value, or partial sums of it, without the class axis."""
-    axis = problem.axis
-    return (
-        value
-        if axis is None or value.ndim != len(problem.logits.shape)
-        else problem.backend.xp.squeeze(value, axis=axis)
-    )
+    """The kernel's value without the class axis."""
+    return value if problem.axis is None else problem.backend.xp.squeeze(value, axis=problem.axis)
 
 
-def _reduced(problem: Problem[Any], losses: Array, parts: Parts | None) -> Array:
+def _reduced(problem: Problem[Any], value: Array, parts: Parts | None) -> Array:
+    """The result, of the kernel's value, or of numbers that have the same sum where all have the same share."""
     backend, xp = problem.backend, problem.backend.xp
     if parts is None:
-        return backend.astype(losses, problem.result)
+        return backend.astype(_losses(problem, value), problem.result)
     if parts.share is not None:
-        losses = xp.where(parts.share == 0, xp.zeros_like(losses), losses * parts.share)
-    return backend.astype(_divided(xp, backend.sum(losses), parts.denominator, parts.empty), problem.result)
+        losses = _losses(problem, value)
+        value = xp.where(parts.share == 0, xp.zeros_like(losses), losses * parts.share)
+    return backend.astype(_divided(xp, backend.sum(value), parts.denominator, parts.empty), problem.result)
 
 
 def _plain_number(x: Any) -> bool:

@@ -102,8 +102,8 @@ class _Ops(InPlace):
         np.minimum(d, 0, out=d)
         return np.exp(d, out=d)
 
-    def number(self, value: float, like: Array) -> Array:
-        return like.dtype.type(value)
+    def number(self, value: float, device: Any) -> Array:
+        return self.dtype.type(value)
 
     def sum(self, x: Array) -> Array:
         return (_row_sums(x) if x.ndim == 2 else _column_sums(x))[:, None]
@@ -124,7 +124,6 @@ class _Ops(InPlace):
 
 
 # 1 us each, and the same for every call.
-_isdtype = lru_cache(maxsize=128)(np.isdtype)
 _range = lru_cache(maxsize=32)(lambda dtype: (int(np.iinfo(dtype).min), int(np.iinfo(dtype).max)))
 _result_type = lru_cache(maxsize=128)(np.result_type)
 
@@ -152,8 +151,9 @@ class NumPy(InPlaceBackend):
     def can_inspect(self, *arrays: Array | None) -> bool:
         return True
 
-    def isdtype(self, dtype: Any, kind: str | tuple[str, ...]) -> bool:
-        return _isdtype(dtype, kind)
+    @lru_cache(maxsize=64)  # noqa: B019  # there is one backend
+    def kind(self, dtype: Any) -> str | None:
+        return super().kind(dtype)
 
     def compute_dtype(self, *dtypes: Any) -> Any:
         return _result_type(np.float32, *dtypes)
