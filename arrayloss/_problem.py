@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import math
 import numbers
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from arrayloss import _checks
-from arrayloss._backends import Backend
-from arrayloss._backends.generic import Arrays, Call
+from arrayloss._backends import Backend, backend_of
+from arrayloss._backends.generic import QUIET, Arrays, Call
 from arrayloss._kernels.ops import Array, Kernel
 from arrayloss._kernels.penalties import Penalty
 from arrayloss._kernels.sigmoid import AnswerWeights, BinaryLink, BinaryLoss
@@ -408,52 +409,59 @@ def reduction_of(reduction: Any) -> Reduction | None:
 # From a problem to numbers
 
 
+def context(args: Sequence[Any], kwargs: Mapping[str, Any]) -> AbstractContextManager[Any]:
+    """What a whole call runs in, from its checks to its result: the context of the first array among the arguments."""
+    for x in (*args, *kwargs.values()):
+        backend = backend_of(x)
+        if backend is not None:
+            return backend.context(x)
+    return QUIET
+
+
 def value(problem: Problem[A]) -> A:
     """The value, differentiable by the library's own autodiff."""
     backend, reduction = problem.backend, problem.reduction
     result: A
-    with backend.context(problem.logits):
-        if reduction is None or reduction.ranks:
-            value = backend.value(problem.call, problem.arrays)
-            parts = None if reduction is None else reduction.parts(problem.samples, _losses(problem, value))
-            result = _reduced(problem, value, parts)
-            return result
-        reduced = reduction.parts(problem.samples, None)
-        result = backend.reduced(
-            problem.call,
-            problem.arrays,
-            lambda losses: _reduced(problem, losses, reduced),
-            lambda: _cotangent(problem, reduced),
-        )
+    if reduction is None or reduction.ranks:
+        value = backend.value(problem.call, problem.arrays)
+        parts = None if reduction is None else reduction.parts(problem.samples, _losses(problem, value))
+        result = _reduced(problem, value, parts)
+        return result
+    reduced = reduction.parts(problem.samples, None)
+    result = backend.reduced(
+        problem.call,
+        problem.arrays,
+        lambda value: _reduced(problem, value, reduced),
+        lambda: _cotangent(problem, reduced),
+    )
     return result
 
 
 def value_with_gradient(problem: Problem[A], cotangent: Array | None = None) -> tuple[A, A]:
     """The value and its derivative by the logits, in closed form: one pass, or two where the reduction ranks losses."""
     backend, reduction, call, arrays = problem.backend, problem.reduction, problem.call, problem.arrays
-    with backend.context(problem.logits):
-        if reduction is None:
-            if cotangent is None:
-                raise TypeError(
-                    'reduction="none" gives a loss for each sample, and a gradient only with cotangent=, an array that '
-                    "weighs them (of ones, for the gradient of their sum)"
-                )
-            _checks.backend(cotangent, "cotangent", logits=problem.logits)
-            _checks.same_shape(
-                "cotangent", cotangent.shape, problem.shape, problem.logits.shape, "there is one loss for each sample"
+    if reduction is None:
+        if cotangent is None:
+            raise TypeError(
+                'reduction="none" gives a loss for each sample, and a gradient only with cotangent=, an array that '
+                "weighs them (of ones, for the gradient of their sum)"
             )
-            parts, g = None, _along(backend.xp, backend.astype(cotangent, call.dtype), call.axis)
-        else:
-            if cotangent is not None:
-                raise TypeError('cotangent= goes with reduction="none"; a reduced loss is one number')
-            losses = _losses(problem, backend.value(call, arrays)) if reduction.ranks else None
-            parts = reduction.parts(problem.samples, losses)
-            g = _cotangent(problem, parts)
-        summed = parts is not None and parts.share is None
-        value, gradient = backend.value_and_gradient(call, arrays, g, summed=summed)
-        if problem.restore is not None:
-            gradient = problem.restore(gradient)
-        return _reduced(problem, value, parts), gradient
+        _checks.backend(cotangent, "cotangent", logits=problem.logits)
+        _checks.same_shape(
+            "cotangent", cotangent.shape, problem.shape, problem.logits.shape, "there is one loss for each sample"
+        )
+        parts, g = None, _along(backend.xp, backend.astype(cotangent, call.dtype), call.axis)
+    else:
+        if cotangent is not None:
+            raise TypeError('cotangent= goes with reduction="none"; a reduced loss is one number')
+        losses = _losses(problem, backend.value(call, arrays)) if reduction.ranks else None
+        parts = reduction.parts(problem.samples, losses)
+        g = _cotangent(problem, parts)
+    summed = parts is not None and parts.share is None
+    value, gradient = backend.value_and_gradient(call, arrays, g, summed=summed)
+    if problem.restore is not None:
+        gradient = problem.restore(gradient)
+    return _reduced(problem, value, parts), gradient
 
 
 def second_derivatives(problem: Problem[A], weight: Array | None, least: float | None) -> A:
@@ -464,9 +472,8 @@ def second_derivatives(problem: Problem[A], weight: Array | None, least: float |
     x, *others = problem.arrays
     if weight is not None:
         weight = _along(backend.xp, backend.astype(weight, dtype), axis)
-    with backend.context(x):
-        second = backend.value(Call(SecondDerivatives(kernel, least), axis, dtype), (x, weight, *others))
-        return backend.astype(second, x.dtype)  # type: ignore[no-any-return]
+    second = backend.value(Call(SecondDerivatives(kernel, least), axis, dtype), (x, weight, *others))
+    return backend.astype(second, x.dtype)  # type: ignore[no-any-return]
 
 
 def function(kernel: Kernel, x: A, axis: Any, where: Any = None, *, keepdims: bool = True, left_out: float = 0.0) -> A:
@@ -475,11 +482,11 @@ def function(kernel: Kernel, x: A, axis: Any, where: Any = None, *, keepdims: bo
     xp = backend.xp
     position = None if axis is None else _checks.class_axis(axis, x.ndim)  # type: ignore[attr-defined]
     array: Any = x
-    if where is not None:
-        _checks.mask(xp, where, tuple(array.shape))
-        array = xp.where(where, array, xp.full_like(array, -float("inf")))
     call = Call(kernel, position, backend.compute_dtype(array.dtype))
     with backend.context(array):
+        if where is not None:
+            _checks.mask(xp, where, tuple(array.shape))
+            array = xp.where(where, array, xp.full_like(array, -float("inf")))
         y = backend.value(call, (array,))
         if where is not None and kernel.keeps_classes:
             # Constants, which have no derivative.

@@ -49,7 +49,8 @@ def loss(stated: Callable[P, Problem[A]]) -> Callable[P, A]:
 
     @wraps(stated)
     def value(*args: P.args, **kwargs: P.kwargs) -> A:
-        result: A = _problem.value(problem(*args, **kwargs))
+        with _problem.context(args, kwargs):
+            result: A = _problem.value(problem(*args, **kwargs))
         return result
 
     open_ended = any(p.kind is p.VAR_KEYWORD for p in signature.parameters.values())
@@ -129,7 +130,8 @@ class ValueAndGrad(_Derived, Generic[P]):
     def __call__(self, **kwargs: Any) -> tuple[Any, Any]: ...
     def __call__(self, *args: Any, **kwargs: Any) -> tuple[Any, Any]:  # type: ignore[misc]  # mypy issue with P.args
         cotangent = kwargs.pop("cotangent", None)
-        return _problem.value_with_gradient(problem_of(self.loss)(*args, **kwargs), cotangent)
+        with _problem.context(args, kwargs):
+            return _problem.value_with_gradient(problem_of(self.loss)(*args, **kwargs), cotangent)
 
 
 class Grad(_Derived, Generic[P]):
@@ -143,7 +145,8 @@ class Grad(_Derived, Generic[P]):
     def __call__(self, **kwargs: Any) -> Any: ...
     def __call__(self, *args: Any, **kwargs: Any) -> Any:  # type: ignore[misc]
         cotangent = kwargs.pop("cotangent", None)
-        return _problem.value_with_gradient(problem_of(self.loss)(*args, **kwargs), cotangent)[1]
+        with _problem.context(args, kwargs):
+            return _problem.value_with_gradient(problem_of(self.loss)(*args, **kwargs), cotangent)[1]
 
 
 def value_and_grad(loss: Callable[Concatenate[Any, P], Any], /) -> ValueAndGrad[P]:
@@ -284,17 +287,19 @@ def _derivatives(
         if sample_weight is not None and len(sample_weight) == 0:
             sample_weight = None  # XGBoost's way to say that there are none
     backend = _checks.backend(y_pred, "y_pred", y_true=_checks.given("y_true", y_true), sample_weight=sample_weight)
-    if y_true.ndim < y_pred.ndim:
-        y_true = _labels(backend, y_true)
-    reduction = "sum" if sample_weight is None else "none"
-    problem = problem_of(loss, "objective")(y_pred, y_true, reduction=reduction, **options)
-    if sample_weight is not None:
-        xp, samples = backend.xp, problem.shape
-        _checks.same_shape("sample_weight", sample_weight.shape, samples[:1], samples, "there is one for each sample")
-        sample_weight = xp.astype(sample_weight, y_pred.dtype)
-        sample_weight = xp.broadcast_to(xp.reshape(sample_weight, (-1, *(1 for _ in samples[1:]))), samples)
-    _, gradient = _problem.value_with_gradient(problem, sample_weight)
-    return gradient, _problem.second_derivatives(problem, sample_weight, min_hessian)
+    with backend.context(y_pred):
+        if y_true.ndim < y_pred.ndim:
+            y_true = _labels(backend, y_true)
+        reduction = "sum" if sample_weight is None else "none"
+        problem = problem_of(loss, "objective")(y_pred, y_true, reduction=reduction, **options)
+        if sample_weight is not None:
+            xp, samples = backend.xp, problem.shape
+            why = "there is one for each sample"
+            _checks.same_shape("sample_weight", sample_weight.shape, samples[:1], samples, why)
+            sample_weight = xp.astype(sample_weight, y_pred.dtype)
+            sample_weight = xp.broadcast_to(xp.reshape(sample_weight, (-1, *(1 for _ in samples[1:]))), samples)
+        _, gradient = _problem.value_with_gradient(problem, sample_weight)
+        return gradient, _problem.second_derivatives(problem, sample_weight, min_hessian)
 
 
 def _labels(backend: Any, y: Any) -> Any:
