@@ -469,6 +469,9 @@ def second_derivatives(problem: Problem[A], weight: Array | None, least: float |
     if problem.restore is not None:
         raise TypeError("second derivatives are there by the logits themselves, and these were made of another array")
     backend, (kernel, axis, dtype) = problem.backend, problem.call
+    loss: Any = kernel.loss if isinstance(kernel, FromTarget) else kernel
+    if not hasattr(loss, "second"):
+        raise TypeError(f"{type(loss).__name__}, the formula of this loss, has no second derivatives in closed form")
     x, *others = problem.arrays
     if weight is not None:
         weight = _along(backend.xp, backend.astype(weight, dtype), axis)

@@ -269,6 +269,12 @@ def objective(loss: Callable[..., Any], /, *, min_hessian: float | None = None, 
     [[0.1875, 0.1875]]
     """
     problem_of(loss, "objective")
+    parameters = inspect.signature(loss).parameters.values()
+    if not any(one.name == "reduction" or one.kind is one.VAR_KEYWORD for one in parameters):
+        raise TypeError(
+            f"objective takes a loss of logits, a target and reduction=, such as cross_entropy; {loss.__name__} of "
+            f"{loss.__module__} takes {', '.join(one.name for one in parameters)}"
+        )
     if "reduction" in options:
         raise TypeError("an objective has no reduction: a booster sums over the samples of each leaf")
     if min_hessian is not None and not 0 < _checks.real("min_hessian", min_hessian) < float("inf"):
