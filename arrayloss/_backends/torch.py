@@ -27,6 +27,8 @@ _BLOCK_BYTES = 4 * 1024 * 1024
 # no memory beside, one block is the fastest as long as the array is no larger than a few caches.
 _WHOLE_BYTES = 32 * 1024 * 1024
 _PLACED_BYTES = 8 * 1024 * 1024
+# Binary losses, which make some thirty arrays of a block's size.
+_FLAT_BYTES = 1024 * 1024
 _DEVICE_BLOCK_BYTES = 256 * 1024 * 1024
 # A sum of one row of so many classes would be shared out among the threads, which the rows of a batch are not.
 _LONG = 1 << 14
@@ -362,6 +364,8 @@ class Torch(InPlaceBackend):
         size = max(4, x.dtype.itemsize)
         if not x.is_cpu:
             return _DEVICE_BLOCK_BYTES // size
+        if x.ndim == 1:
+            return _FLAT_BYTES // size
         if not placed:
             return _BLOCK_BYTES // size
         return (_WHOLE_BYTES if x.numel() * size <= _WHOLE_BYTES else _PLACED_BYTES) // size
