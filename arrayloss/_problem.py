@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import math
 import numbers
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from arrayloss import _checks
-from arrayloss._backends import Backend
-from arrayloss._backends.generic import Arrays, Call
+from arrayloss._backends import Backend, backend_of
+from arrayloss._backends.generic import QUIET, Arrays, Call
 from arrayloss._kernels.ops import Array, Kernel
 from arrayloss._kernels.penalties import Penalty
 from arrayloss._kernels.sigmoid import AnswerWeights, BinaryLink, BinaryLoss
@@ -104,14 +105,14 @@ def categorical(
     if alpha is not None and backend.can_inspect(alpha):
         _checks.within("alpha", backend, alpha)
     class_weight, alpha = (None if a is None else backend.astype(a, task.dtype) for a in (class_weight, alpha))
-    is_label = _checks.class_target(backend, target, task.logits.shape, task.axis, axis, ignore_index)
+    is_label = _checks.class_target(backend, target, task.logits.shape, task.shape, axis, ignore_index)
 
     if is_label:
         labels = task.labels(target, ignore_index)
         weight = task.counted()
         counted = _product(weight, None if class_weight is None else backend.gather(class_weight, labels))
         target = xp.expand_dims(labels, axis=task.axis)
-        if not _checks.traced(smoothing) and not smoothing:
+        if isinstance(smoothing, (int, float)) and not smoothing:
             weight = _product(counted, None if alpha is None else backend.gather(alpha, labels))
             return task.problem(LabelLoss(link, penalty), weight, (target,), counted)
     else:
@@ -205,7 +206,7 @@ def paired(
     """A loss of logits along an axis against others of the same shape, called `name`."""
     backend = _checks.backend(logits, **{name: _checks.given(name, target)}, sample_weight=sample_weight, where=where)
     xp = backend.xp
-    if not _checks.is_real(backend, target):
+    if backend.kind(target.dtype) != "real floating":
         raise TypeError(f"{name} must be an array of real floating-point numbers, not of {target.dtype}")
     task = _task(backend, logits, "logits", axis, sample_weight, where, reduction, dtype, target.dtype)
     _checks.same_shape(name, target.shape, logits.shape, logits.shape, "there is one for each logit")  # type: ignore[attr-defined]
@@ -279,12 +280,12 @@ class _Task:
         """Labels that are safe to index with."""
         backend, classes = self.backend, self.logits.shape[self.axis]
         xp, labels = backend.xp, backend.astype(target, backend.index_dtype(self.logits))
-        ignores = ignore_index is not None and _checks.holds(backend, target.dtype, labels.dtype, ignore_index)
-        if 0 not in labels.shape and backend.can_inspect(labels):
+        outside = ignore_index is None or not 0 <= ignore_index < classes
+        if outside and 0 not in labels.shape and backend.can_inspect(labels):
             lowest, highest = backend.span(labels)
-            if lowest >= 0 and highest < classes and not (ignores and 0 <= ignore_index < classes):  # type: ignore[operator]
+            if lowest >= 0 and highest < classes:
                 return labels
-        if ignores:
+        if ignore_index is not None and _checks.holds(backend, target.dtype, labels.dtype, ignore_index):
             self._leave_out(labels == ignore_index)
         inside = (labels >= 0) & (labels < classes)
         self._refuse(~inside, target, f"the logits have {classes} classes, so labels must be in [0, {classes})")
@@ -303,11 +304,12 @@ class _Task:
     def answers(self, target: Array, ignore_index: int | None) -> Array:
         """A binary target whose elements are in [0, 1], or 0 where they don't count."""
         backend, xp = self.backend, self.backend.xp
-        if backend.isdtype(target.dtype, "bool"):
+        kind = backend.kind(target.dtype)
+        if kind == "bool":
             if ignore_index in (0, 1):
                 self._leave_out(target if ignore_index else ~target)
             return target
-        soft = backend.isdtype(target.dtype, "real floating")
+        soft = kind == "real floating"
         if ignore_index is not None and (soft or _checks.holds(backend, target.dtype, target.dtype, ignore_index)):
             self._leave_out(target == ignore_index)
         given, target = target, backend.comparable(target)
@@ -374,7 +376,7 @@ class _Task:
 
 
 def _without(shape: Any, axis: int | None) -> tuple[int, ...]:
-    return tuple(n for i, n in enumerate(shape) if i != axis)
+    return tuple(shape) if axis is None else (*shape[:axis], *shape[axis + 1 :])
 
 
 def _along(xp: Any, x: Array | None, axis: int | None) -> Array | None:
@@ -407,52 +409,59 @@ def reduction_of(reduction: Any) -> Reduction | None:
 # From a problem to numbers
 
 
+def context(args: Sequence[Any], kwargs: Mapping[str, Any]) -> AbstractContextManager[Any]:
+    """What a whole call runs in, from its checks to its result: the context of the first array among the arguments."""
+    for x in (*args, *kwargs.values()):
+        backend = backend_of(x)
+        if backend is not None:
+            return backend.context(x)
+    return QUIET
+
+
 def value(problem: Problem[A]) -> A:
     """The value, differentiable by the library's own autodiff."""
     backend, reduction = problem.backend, problem.reduction
     result: A
-    with backend.context(problem.logits):
-        if reduction is None or reduction.ranks:
-            losses = _losses(problem, backend.value(problem.call, problem.arrays))
-            parts = None if reduction is None else reduction.parts(problem.samples, losses)
-            result = _reduced(problem, losses, parts)
-            return result
-        reduced = reduction.parts(problem.samples, None)
-        result = backend.reduced(
-            problem.call,
-            problem.arrays,
-            lambda losses: _reduced(problem, _losses(problem, losses), reduced),
-            lambda: _cotangent(problem, reduced),
-        )
+    if reduction is None or reduction.ranks:
+        value = backend.value(problem.call, problem.arrays)
+        parts = None if reduction is None else reduction.parts(problem.samples, _losses(problem, value))
+        result = _reduced(problem, value, parts)
+        return result
+    reduced = reduction.parts(problem.samples, None)
+    result = backend.reduced(
+        problem.call,
+        problem.arrays,
+        lambda value: _reduced(problem, value, reduced),
+        lambda: _cotangent(problem, reduced),
+    )
     return result
 
 
 def value_with_gradient(problem: Problem[A], cotangent: Array | None = None) -> tuple[A, A]:
     """The value and its derivative by the logits, in closed form: one pass, or two where the reduction ranks losses."""
     backend, reduction, call, arrays = problem.backend, problem.reduction, problem.call, problem.arrays
-    with backend.context(problem.logits):
-        if reduction is None:
-            if cotangent is None:
-                raise TypeError(
-                    'reduction="none" gives a loss for each sample, and a gradient only with cotangent=, an array that '
-                    "weighs them (of ones, for the gradient of their sum)"
-                )
-            _checks.backend(cotangent, "cotangent", logits=problem.logits)
-            _checks.same_shape(
-                "cotangent", cotangent.shape, problem.shape, problem.logits.shape, "there is one loss for each sample"
+    if reduction is None:
+        if cotangent is None:
+            raise TypeError(
+                'reduction="none" gives a loss for each sample, and a gradient only with cotangent=, an array that '
+                "weighs them (of ones, for the gradient of their sum)"
             )
-            parts, g = None, _along(backend.xp, backend.astype(cotangent, call.dtype), call.axis)
-        else:
-            if cotangent is not None:
-                raise TypeError('cotangent= goes with reduction="none"; a reduced loss is one number')
-            losses = _losses(problem, backend.value(call, arrays)) if reduction.ranks else None
-            parts = reduction.parts(problem.samples, losses)
-            g = _cotangent(problem, parts)
-        summed = parts is not None and parts.share is None
-        losses, gradient = backend.value_and_gradient(call, arrays, g, summed=summed)
-        if problem.restore is not None:
-            gradient = problem.restore(gradient)
-        return _reduced(problem, _losses(problem, losses), parts), gradient
+        _checks.backend(cotangent, "cotangent", logits=problem.logits)
+        _checks.same_shape(
+            "cotangent", cotangent.shape, problem.shape, problem.logits.shape, "there is one loss for each sample"
+        )
+        parts, g = None, _along(backend.xp, backend.astype(cotangent, call.dtype), call.axis)
+    else:
+        if cotangent is not None:
+            raise TypeError('cotangent= goes with reduction="none"; a reduced loss is one number')
+        losses = _losses(problem, backend.value(call, arrays)) if reduction.ranks else None
+        parts = reduction.parts(problem.samples, losses)
+        g = _cotangent(problem, parts)
+    summed = parts is not None and parts.share is None
+    value, gradient = backend.value_and_gradient(call, arrays, g, summed=summed)
+    if problem.restore is not None:
+        gradient = problem.restore(gradient)
+    return _reduced(problem, value, parts), gradient
 
 
 def second_derivatives(problem: Problem[A], weight: Array | None, least: float | None) -> A:
@@ -460,12 +469,14 @@ def second_derivatives(problem: Problem[A], weight: Array | None, least: float |
     if problem.restore is not None:
         raise TypeError("second derivatives are there by the logits themselves, and these were made of another array")
     backend, (kernel, axis, dtype) = problem.backend, problem.call
+    loss: Any = kernel.loss if isinstance(kernel, FromTarget) else kernel
+    if not hasattr(loss, "second"):
+        raise TypeError(f"{type(loss).__name__}, the formula of this loss, has no second derivatives in closed form")
     x, *others = problem.arrays
     if weight is not None:
         weight = _along(backend.xp, backend.astype(weight, dtype), axis)
-    with backend.context(x):
-        second = backend.value(Call(SecondDerivatives(kernel, least), axis, dtype), (x, weight, *others))
-        return backend.astype(second, x.dtype)  # type: ignore[no-any-return]
+    second = backend.value(Call(SecondDerivatives(kernel, least), axis, dtype), (x, weight, *others))
+    return backend.astype(second, x.dtype)  # type: ignore[no-any-return]
 
 
 def function(kernel: Kernel, x: A, axis: Any, where: Any = None, *, keepdims: bool = True, left_out: float = 0.0) -> A:
@@ -474,11 +485,11 @@ def function(kernel: Kernel, x: A, axis: Any, where: Any = None, *, keepdims: bo
     xp = backend.xp
     position = None if axis is None else _checks.class_axis(axis, x.ndim)  # type: ignore[attr-defined]
     array: Any = x
-    if where is not None:
-        _checks.mask(xp, where, tuple(array.shape))
-        array = xp.where(where, array, xp.full_like(array, -float("inf")))
     call = Call(kernel, position, backend.compute_dtype(array.dtype))
     with backend.context(array):
+        if where is not None:
+            _checks.mask(xp, where, tuple(array.shape))
+            array = xp.where(where, array, xp.full_like(array, -float("inf")))
         y = backend.value(call, (array,))
         if where is not None and kernel.keeps_classes:
             # Constants, which have no derivative.
@@ -489,22 +500,19 @@ def function(kernel: Kernel, x: A, axis: Any, where: Any = None, *, keepdims: bo
 
 
 def _losses(problem: Problem[Any], value: Array) -> Array:
-    """The kernel's value, or partial sums of it, without the class axis."""
-    axis = problem.axis
-    return (
-        value
-        if axis is None or value.ndim != len(problem.logits.shape)
-        else problem.backend.xp.squeeze(value, axis=axis)
-    )
+    """The kernel's value without the class axis."""
+    return value if problem.axis is None else problem.backend.xp.squeeze(value, axis=problem.axis)
 
 
-def _reduced(problem: Problem[Any], losses: Array, parts: Parts | None) -> Array:
+def _reduced(problem: Problem[Any], value: Array, parts: Parts | None) -> Array:
+    """The result, of the kernel's value, or of numbers that have the same sum where all have the same share."""
     backend, xp = problem.backend, problem.backend.xp
     if parts is None:
-        return backend.astype(losses, problem.result)
+        return backend.astype(_losses(problem, value), problem.result)
     if parts.share is not None:
-        losses = xp.where(parts.share == 0, xp.zeros_like(losses), losses * parts.share)
-    return backend.astype(_divided(xp, backend.sum(losses), parts.denominator, parts.empty), problem.result)
+        losses = _losses(problem, value)
+        value = xp.where(parts.share == 0, xp.zeros_like(losses), losses * parts.share)
+    return backend.astype(_divided(xp, backend.sum(value), parts.denominator, parts.empty), problem.result)
 
 
 def _plain_number(x: Any) -> bool:

@@ -14,6 +14,7 @@ from functools import partial, wraps
 from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, overload
 
 from arrayloss import _checks, _problem
+from arrayloss._options import documented, expanded, options_of
 from arrayloss._problem import Problem
 
 P = ParamSpec("P")
@@ -36,18 +37,32 @@ def loss(stated: Callable[P, Problem[A]]) -> Callable[P, A]:
     (0.021661, [[0.069777, -0.069777]])
     """
 
+    options, signature = options_of(stated), expanded(stated)
+    names = frozenset(signature.parameters)
+
+    @wraps(stated)
+    def problem(*args: P.args, **kwargs: P.kwargs) -> Problem[A]:
+        for name in kwargs:
+            if name not in names and not open_ended:
+                raise TypeError(_unexpected(stated.__name__, name, list(names)))
+        return stated(*args, **kwargs)
+
     @wraps(stated)
     def value(*args: P.args, **kwargs: P.kwargs) -> A:
-        result: A = _problem.value(_stated(stated, *args, **kwargs))
+        with _problem.context(args, kwargs):
+            result: A = _problem.value(problem(*args, **kwargs))
         return result
 
-    # Tracers look for the function that is wrapped, and would call it.
-    del vars(value)["__wrapped__"]
-    vars(value)["problem"] = stated
+    open_ended = any(p.kind is p.VAR_KEYWORD for p in signature.parameters.values())
+    for function in (problem, value):
+        # Tracers look for the function that is wrapped, and would call it.
+        del vars(function)["__wrapped__"]
+        vars(function)["__signature__"] = signature
+    vars(value)["problem"] = problem
     # The type of the value, not of the problem, for `help`.
     value.__annotations__ = {**stated.__annotations__, "return": "A"}
-    vars(value)["__signature__"] = inspect.signature(stated).replace(return_annotation="A")
-    return value
+    vars(value)["__signature__"] = signature.replace(return_annotation="A")
+    return value if options is None else documented(options)(value)
 
 
 def problem(loss: Callable[P, A], /, *args: P.args, **kwargs: P.kwargs) -> Problem[A]:
@@ -77,18 +92,13 @@ _OTHER_WORDS = {
 }
 
 
-def _stated(stated: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
-    """The problem; an unknown keyword is answered with the one that was meant."""
-    try:
-        return stated(*args, **kwargs)
-    except TypeError as error:
-        parameters = list(inspect.signature(stated).parameters)
-        for wrong in set(kwargs) - set(parameters):
-            words = [w for w in parameters if any(w.startswith(o) for o in _OTHER_WORDS.get(wrong, "").split())]
-            meant = words or difflib.get_close_matches(wrong, parameters, 1)
-            if meant and f"'{wrong}'" in str(error):
-                raise TypeError(f"{error}; did you mean {' or '.join(meant)}?") from None
-        raise
+def _unexpected(function: str, name: str, names: list[str]) -> str:
+    """The message for an unknown keyword, with the one that was meant."""
+    words = [w for w in names if any(w.startswith(o) for o in _OTHER_WORDS.get(name, "").split())]
+    meant = sorted(words) or difflib.get_close_matches(name, names, 1)
+    return f"{function}() got an unexpected keyword argument '{name}'" + (
+        f"; did you mean {' or '.join(meant)}?" if meant else ""
+    )
 
 
 @dataclass(frozen=True)
@@ -120,7 +130,8 @@ class ValueAndGrad(_Derived, Generic[P]):
     def __call__(self, **kwargs: Any) -> tuple[Any, Any]: ...
     def __call__(self, *args: Any, **kwargs: Any) -> tuple[Any, Any]:  # type: ignore[misc]  # mypy issue with P.args
         cotangent = kwargs.pop("cotangent", None)
-        return _problem.value_with_gradient(_stated(problem_of(self.loss), *args, **kwargs), cotangent)
+        with _problem.context(args, kwargs):
+            return _problem.value_with_gradient(problem_of(self.loss)(*args, **kwargs), cotangent)
 
 
 class Grad(_Derived, Generic[P]):
@@ -134,7 +145,8 @@ class Grad(_Derived, Generic[P]):
     def __call__(self, **kwargs: Any) -> Any: ...
     def __call__(self, *args: Any, **kwargs: Any) -> Any:  # type: ignore[misc]
         cotangent = kwargs.pop("cotangent", None)
-        return _problem.value_with_gradient(_stated(problem_of(self.loss), *args, **kwargs), cotangent)[1]
+        with _problem.context(args, kwargs):
+            return _problem.value_with_gradient(problem_of(self.loss)(*args, **kwargs), cotangent)[1]
 
 
 def value_and_grad(loss: Callable[Concatenate[Any, P], Any], /) -> ValueAndGrad[P]:
@@ -257,6 +269,12 @@ def objective(loss: Callable[..., Any], /, *, min_hessian: float | None = None, 
     [[0.1875, 0.1875]]
     """
     problem_of(loss, "objective")
+    parameters = inspect.signature(loss).parameters.values()
+    if not any(one.name == "reduction" or one.kind is one.VAR_KEYWORD for one in parameters):
+        raise TypeError(
+            f"objective takes a loss of logits, a target and reduction=, such as cross_entropy; {loss.__name__} of "
+            f"{loss.__module__} takes {', '.join(one.name for one in parameters)}"
+        )
     if "reduction" in options:
         raise TypeError("an objective has no reduction: a booster sums over the samples of each leaf")
     if min_hessian is not None and not 0 < _checks.real("min_hessian", min_hessian) < float("inf"):
@@ -275,17 +293,19 @@ def _derivatives(
         if sample_weight is not None and len(sample_weight) == 0:
             sample_weight = None  # XGBoost's way to say that there are none
     backend = _checks.backend(y_pred, "y_pred", y_true=_checks.given("y_true", y_true), sample_weight=sample_weight)
-    if y_true.ndim < y_pred.ndim:
-        y_true = _labels(backend, y_true)
-    reduction = "sum" if sample_weight is None else "none"
-    problem = problem_of(loss, "objective")(y_pred, y_true, reduction=reduction, **options)
-    if sample_weight is not None:
-        xp, samples = backend.xp, problem.shape
-        _checks.same_shape("sample_weight", sample_weight.shape, samples[:1], samples, "there is one for each sample")
-        sample_weight = xp.astype(sample_weight, y_pred.dtype)
-        sample_weight = xp.broadcast_to(xp.reshape(sample_weight, (-1, *(1 for _ in samples[1:]))), samples)
-    _, gradient = _problem.value_with_gradient(problem, sample_weight)
-    return gradient, _problem.second_derivatives(problem, sample_weight, min_hessian)
+    with backend.context(y_pred):
+        if y_true.ndim < y_pred.ndim:
+            y_true = _labels(backend, y_true)
+        reduction = "sum" if sample_weight is None else "none"
+        problem = problem_of(loss, "objective")(y_pred, y_true, reduction=reduction, **options)
+        if sample_weight is not None:
+            xp, samples = backend.xp, problem.shape
+            why = "there is one for each sample"
+            _checks.same_shape("sample_weight", sample_weight.shape, samples[:1], samples, why)
+            sample_weight = xp.astype(sample_weight, y_pred.dtype)
+            sample_weight = xp.broadcast_to(xp.reshape(sample_weight, (-1, *(1 for _ in samples[1:]))), samples)
+        _, gradient = _problem.value_with_gradient(problem, sample_weight)
+        return gradient, _problem.second_derivatives(problem, sample_weight, min_hessian)
 
 
 def _labels(backend: Any, y: Any) -> Any:

@@ -167,6 +167,9 @@ class Hardest(Reduction):
         if not samples.number:
             return Parts(None, 0)
         flat = xp.reshape(losses, (-1,))
+        if valid is None and not isinstance(samples.number, int):
+            # A length that only the program knows (torch.export, jax.export): the program counts.
+            valid = xp.ones_like(losses, dtype=xp.bool)
         if valid is None:
             n = samples.number
             most = self.k if self.k is not None else max(1, int(n * float(self.fraction or 0)))

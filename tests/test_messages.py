@@ -78,7 +78,8 @@ MESSAGES = [
     (
         "sigmoid_focal_loss(x, x + 0j)",
         TypeError,
-        "target must be an array of real numbers, not of complex128",
+        "target must be an array of real numbers (bool, integers, float16, bfloat16, float32, float64), not of "
+        "complex128",
     ),
     ("cross_entropy(x, labels, where=labels)", TypeError, "where must be an array of bool, not of int64"),
     (
@@ -398,7 +399,7 @@ MESSAGES = [
         "labels must be integers, not float64",
     ),
     (
-        "extending.documented('binary')(sum)",
+        "extending.documented(extending.AnswerOptions)(sum)",
         TypeError,
         "the docstring of sum does not fit its signature: iterable, start",
     ),

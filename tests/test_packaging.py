@@ -34,6 +34,7 @@ def test_the_wheel_has_the_package_and_its_types_and_no_more(tmp_path: Path) -> 
         names = archive.namelist()
         metadata = archive.read(f"arrayloss-{arrayloss.__version__}.dist-info/METADATA").decode()
     ours = {str(path.relative_to(ROOT)) for path in (ROOT / "arrayloss").rglob("*.py")}
+    ours |= {f"{module}.py" for module in PROJECT["entry-points"]["pytest11"].values()}
     assert {name for name in names if ".dist-info/" not in name} == ours | {"arrayloss/py.typed"}
     # torch and JAX are extras: none is needed.
     needed = [line for line in metadata.splitlines() if line.startswith("Requires-Dist") and "extra ==" not in line]

@@ -15,7 +15,7 @@ from arrayloss._kernels.ops import Array
 
 
 class _Ops(InPlace):
-    def number(self, value: float, like: Array) -> Array:
+    def like(self, value: Array | float, x: Array) -> Array:
         return value
 
     def nonzero_only(self, x: Array, weight: Array) -> Array:

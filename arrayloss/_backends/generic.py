@@ -65,9 +65,16 @@ class Backend:
         """Whether the library may ask for derivatives by any of `arrays`."""
         return False
 
-    def isdtype(self, dtype: Any, kind: str | tuple[str, ...]) -> bool:
-        """The standard's `isdtype`."""
-        return bool(self.xp.isdtype(dtype, kind))
+    def kind(self, dtype: Any) -> str | None:
+        """Of what a dtype is: "bool", "integral" or "real floating"; None for those that are not served."""
+        name = str(getattr(dtype, "name", dtype)).rpartition(".")[2]
+        if name.startswith(("float8", "float4", "float96", "float128", "longdouble")):
+            return None
+        try:
+            return next((k for k in ("real floating", "integral", "bool") if self.xp.isdtype(dtype, k)), None)
+        except TypeError:
+            # NumPy's isdtype refuses the dtypes of ml_dtypes (bfloat16), which NumPy's own functions don't know either.
+            return None
 
     def compute_dtype(self, *dtypes: Any) -> Any:
         """The dtype to compute in: the largest of these, and float32 at least."""
@@ -169,7 +176,7 @@ class Backend:
         """An input in the dtype to compute in, but for the labels of classes."""
         if x is None or x.dtype == call.dtype:
             return x
-        if not call.kernel.elementwise and self.isdtype(x.dtype, "integral"):
+        if not call.kernel.elementwise and self.kind(x.dtype) == "integral":
             return x
         return self.astype(x, call.dtype)
 

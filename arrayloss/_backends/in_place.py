@@ -47,6 +47,8 @@ class InPlace(Ops):
 
     def writing_to(self, out: Array | None) -> InPlace:
         """These operations, with the room for a block's gradient."""
+        if out is None:
+            return self
         ops = object.__new__(type(self))
         ops.__dict__.update(self.__dict__)
         ops.out = out
@@ -67,7 +69,7 @@ class InPlace(Ops):
     def exp_below(self, x: Array, top: Array) -> Array:
         xp, out = self.xp, self.taken(x)
         d = xp.subtract(x, top) if out is None else xp.subtract(x, top, out=out)
-        xp.minimum(d, self.number(0.0, d), out=d)
+        xp.minimum(d, self.like(0.0, d), out=d)
         return xp.exp(d, out=d)
 
     def taken(self, x: Array) -> Array | None:
@@ -75,9 +77,15 @@ class InPlace(Ops):
         out, self.out = self.out, None
         return out if out is not None and out.dtype == x.dtype and out.shape == x.shape else None
 
-    def number(self, value: float, like: Array) -> Array:
+    def like(self, value: Array | float, x: Array) -> Array:
+        return self.number(value, x.device) if isinstance(value, (int, float)) else value
+
+    def number(self, value: float, device: Any) -> Array:
         """A 0-d array."""
-        return self.xp.asarray(value, dtype=like.dtype, device=like.device)
+        return self.xp.asarray(value, dtype=self.dtype, device=device)
+
+    def not_above(self, x: Array, bound: float) -> Array:
+        return self.xp.minimum(x, self.like(bound, x))
 
     def scale(self, x: Array, factor: Array) -> Array:
         x *= factor
@@ -94,7 +102,7 @@ class InPlace(Ops):
         raise NotImplementedError
 
     def sides(self, x: Array) -> tuple[Array, Array]:
-        zero = self.number(0.0, x)
+        zero = self.like(0.0, x)
         return self.xp.maximum(x, zero), self.xp.maximum(-x, zero)
 
     def one_by_sign(self, x: Array, e: Array) -> tuple[Array, Array]:
@@ -110,13 +118,20 @@ class InPlaceBackend(Backend):
     each: Callable[..., None] = staticmethod(one_by_one)
 
     def strides(self, x: Array) -> tuple[int, ...]:
+        """How far the elements along each axis are apart in memory."""
         return tuple(x.strides)
+
+    def contiguous(self, x: Array) -> bool:
+        """Whether the axes lie in memory in their own order, without gaps."""
+        return bool(x.flags.c_contiguous)
 
     def rows(self, call: Call, x: Array) -> Rows:
         """How the logits lie in memory: the axis with the largest stride is the outermost."""
-        strides = self.strides(x)
-        order = sorted(range(x.ndim), key=lambda d: -abs(strides[d]) if strides[d] else -math.inf)
-        return Rows(self.xp, tuple(x.shape), call.axis, tuple(order))
+        order = None
+        if not self.contiguous(x):
+            strides = self.strides(x)
+            order = tuple(sorted(range(x.ndim), key=lambda d: -abs(strides[d]) if strides[d] else -math.inf))
+        return Rows(self.xp, tuple(x.shape), call.axis, order)
 
     def row_ops(self, call: Call) -> InPlace:
         """The operations for rows of a call."""

@@ -96,7 +96,7 @@ class Ops:
         self.epsilon = float(xp.finfo(dtype).eps)
 
     def like(self, value: Array | float, x: Array) -> Array:
-        """A Python number as an array of the dtype of `x`."""
+        """A Python number as an array of the dtype of `x`, which broadcasts with it."""
         return self.xp.full_like(x, value) if isinstance(value, (int, float)) else value
 
     def scalar(self, value: Any) -> Any:
@@ -111,9 +111,9 @@ class Ops:
         """One value for each class, in a shape that broadcasts with `x`."""
         return self.xp.reshape(values, tuple(-1 if i == self.axis else 1 for i in range(x.ndim)))
 
-    def not_above_zero(self, d: Array) -> Array:
-        """min(d, 0), with the derivative 1 at 0, where a library's minimum has 1/2."""
-        return self.xp.where(d > 0, self.xp.zeros_like(d), d)
+    def not_above(self, x: Array, bound: float) -> Array:
+        """min(x, bound), with the derivative 1 at the bound, where a library's minimum has 1/2."""
+        return self.xp.where(x > bound, self.like(bound, x), x)
 
     # The twelve that a library may do its own way: the two of `Position`, and these ten.
 
@@ -132,7 +132,7 @@ class Ops:
 
     def exp_below(self, x: Array, top: Array) -> Array:
         """exp(min(x - top, 0)), a new array; results that are no normal numbers may be 0."""
-        return self.xp.exp(self.not_above_zero(x - top))
+        return self.xp.exp(self.not_above(x - top, 0.0))
 
     def sum(self, x: Array) -> Array:
         """The sum of each row."""

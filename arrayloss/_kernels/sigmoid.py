@@ -71,6 +71,11 @@ class Logistic:
         """p (1 - p)."""
         return self._e / ((1 + self._e) * (1 + self._e))
 
+    def weighted(self, by_p: Array, by_q: Array) -> Array:
+        """by_p p - by_q (1 - p)."""
+        up, down = self._ops.one_by_sign(self._x, self._e)
+        return (by_p * up - by_q * down) / (1 + self._e)
+
     def _both(self) -> tuple[Array, Array]:
         if self._p is None:
             up, down = self._ops.one_by_sign(self._x, self._e)
@@ -87,7 +92,7 @@ class _OfLogits(BinaryLink):
         both = Logistic(ops, x)
 
         def vjp(g: Array, by_one: Array, by_zero: Array) -> Array:
-            return ops.multiply_zero_wins(g, by_one * both.q() - by_zero * both.p())
+            return ops.multiply_zero_wins(-g, both.weighted(by_zero, by_one))
 
         return (
             Probability(neg_log_p=both.neg_log_p, p=both.p, one_minus_p=both.q),

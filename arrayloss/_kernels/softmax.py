@@ -16,6 +16,7 @@ softmax functions", IMA J. Numer. Anal. 41, 2021). With m the maximum of a row a
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import inf, nan
 from typing import Any, ClassVar
 
 from arrayloss._kernels.ops import Array, Forward, Ops, Vjp
@@ -32,20 +33,22 @@ class Maximum:
     def __init__(self, ops: Ops, x: Array) -> None:
         highest = ops.max(x)
         self._ops = ops
-        self.infinite = highest == float("inf")
-        self.top = ops.xp.minimum(highest, ops.xp.full_like(highest, ops.largest))
+        self.top = ops.not_above(highest, ops.largest)
+        self.infinite = highest > self.top
 
     def distance(self, x: Array) -> Array:
         """min(x - max, 0), of one element of each row; -inf beside +inf."""
-        xp = self._ops.xp
-        d = self._ops.not_above_zero(x - self.top)
-        return xp.where(self.infinite & (d < 0), xp.full_like(d, -float("inf")), d)
+        ops = self._ops
+        d = ops.not_above(x - self.top, 0.0)
+        return ops.xp.where(self.infinite & (d < 0), ops.like(-inf, d), d)
 
     def checked(self, rest: Array, one: Array) -> Array:
-        """`rest`, a sum of exponentials besides `one`; nan in the rows that have no probabilities."""
-        xp = self._ops.xp
-        wrong = (self.infinite & (rest + one > 1.5)) | ~xp.isfinite(self.top)
-        return xp.where(wrong, xp.full_like(rest, float("nan")), rest)
+        """`rest`, a sum of exponentials besides `one`; nan beside more than one +inf.
+
+        It is nan already in a row of -inf alone, and beside nan: their distances from the maximum are.
+        """
+        ops = self._ops
+        return ops.xp.where(self.infinite & (rest + one > 1.5), ops.like(nan, rest), rest)
 
 
 class Rows:
@@ -67,7 +70,7 @@ class Rows:
         log_total = xp.log1p(self.rest)
         # Beside +inf all other classes have the probability 0.
         beyond = xp.where(self._infinite, xp.full_like(log_total, float("inf")), xp.zeros_like(log_total))
-        own = self.ops.not_above_zero(self.at_max.take(self.x) - self.top)
+        own = self.ops.not_above(self.at_max.take(self.x) - self.top, 0.0)
         return self.at_max.put((self.x - self.top) - (log_total + beyond), own - log_total)
 
     def p(self) -> Array:

@@ -200,7 +200,7 @@ def sparse_categorical_crossentropy(
     p: Any = y_pred
     if y_true.ndim == p.ndim and y_true.shape[check_axis(axis, p.ndim)] == 1:
         y_true = backend.xp.squeeze(y_true, axis=axis)
-    if not backend.isdtype(y_true.dtype, "integral"):
+    if backend.kind(y_true.dtype) != "integral":
         y_true = backend.xp.astype(y_true, backend.xp.int32)
     if ignore_class is not None and not hasattr(ignore_class, "__index__"):
         raise TypeError(f"ignore_class must be an int or None, not {ignore_class!r}")
@@ -294,7 +294,7 @@ def _rows(y_true: Any, y_pred: Any, epsilon: float) -> Any:
     """One-hot rows are probabilities, whatever their dtype."""
     backend = _backend(y_true, y_pred, epsilon)
     check_target("y_pred", y_pred, "y_true", y_true)
-    if backend.isdtype(y_true.dtype, "real floating"):
+    if backend.kind(y_true.dtype) == "real floating":
         return y_true
     return backend.astype(y_true, backend.compute_dtype(y_pred.dtype))
 

@@ -74,7 +74,7 @@ def _categorical(
     if not soft:
         check_integers("labels", backend, labels)
     check_target("logits", x, "labels", labels, () if soft else axes)
-    if soft and not backend.isdtype(labels.dtype, "real floating"):
+    if soft and backend.kind(labels.dtype) != "real floating":
         labels = backend.astype(labels, backend.compute_dtype(x.dtype))
     of_classes = where is not None and where.ndim == x.ndim
     if of_classes:

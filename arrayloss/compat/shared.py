@@ -52,7 +52,7 @@ def check_weights(name: str, x: Any, weights_name: str, weights: Any, axis: int)
 
 def check_integers(name: str, backend: Any, labels: Any) -> None:
     """Labels, and no probabilities."""
-    if not backend.isdtype(labels.dtype, "integral"):
+    if backend.kind(labels.dtype) != "integral":
         raise TypeError(f"{name} must be integers, not {labels.dtype}")
 
 

@@ -203,7 +203,12 @@ def test_export_with_a_symbolic_batch_and_options() -> None:
     def f(x: Any, labels: Any, w: Any) -> Any:
         hardest = al.cross_entropy(x, labels, sample_weight=w, label_smoothing=0.1, reduction=al.Hardest(fraction=0.5))
         over = al.cross_entropy(x, labels, reduction=al.Mean(over="all"))
-        return hardest, over, al.softmax(x), al.logsumexp(x)
+        # All samples count, so that their number is known to the program alone.
+        every = [
+            value_and_grad(al.kl_divergence)(x, -x, reduction=reduction)
+            for reduction in (al.Hardest(fraction=0.5), al.Hardest(k=2), al.Hardest(k=100))
+        ]
+        return hardest, over, al.softmax(x), al.logsumexp(x), *(a for both in every for a in both)
 
     shapes = [jax.ShapeDtypeStruct((rows, *a.shape[1:]), a.dtype) for a in (x, labels, x[:, 0])]
     program = export.export(jax.jit(f))(*shapes)

@@ -9,7 +9,6 @@ import io
 import pickle
 import subprocess
 import sys
-import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -142,7 +141,6 @@ def test_a_module_with_weights_is_saved_and_loaded() -> None:
 
 
 ROOT = Path(__file__).parents[2]
-PLUGINS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["entry-points"]["pytest11"]
 
 
 def said(program: str) -> str:
