@@ -71,6 +71,7 @@ PARTS = {
         "docs/boosting",
         "docs/testing",
         "docs/adding-a-loss",
+        "docs/check-your-library",
         "docs/architecture",
         "CONTRIBUTING",
         "SECURITY",
