@@ -13,6 +13,7 @@ from typing import Any
 
 from docutils import nodes
 from latex2mathml.converter import convert
+from sphinx.addnodes import pending_xref
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
@@ -148,6 +149,13 @@ def show_mathml(translator: Any, node: nodes.Element) -> None:
     raise nodes.SkipNode
 
 
+def drop_chance_links(app: Sphinx, doctree: nodes.document) -> None:
+    """In "array of shape (classes,)" the word "shape" is no name of ours, though some classes have an attribute of it."""
+    for reference in list(doctree.findall(pending_xref)):
+        if reference["reftarget"] == "shape":
+            reference.replace_self(reference.children)
+
+
 def add_index(app: Sphinx, error: Exception | None) -> None:
     if error is None and app.builder.name == "html":
         shutil.copyfile(Path(app.outdir, f"{root_doc}.html"), Path(app.outdir, "index.html"))
@@ -157,4 +165,5 @@ def setup(app: Sphinx) -> None:
     app.add_html_math_renderer("mathml", (show_mathml, None), (show_mathml, None))
     app.add_directive("parameter-table", ParameterTable)
     app.connect("source-read", add_pages)
+    app.connect("doctree-read", drop_chance_links)
     app.connect("build-finished", add_index)
