@@ -285,7 +285,9 @@ def _derivatives(
         problem = problem_of(loss, "objective")(y_pred, y_true, reduction=reduction, **options)
         if sample_weight is not None:
             xp, samples = backend.xp, problem.shape
-            _checks.same_shape("sample_weight", sample_weight.shape, samples[:1], samples, "there is one for each sample")
+            _checks.same_shape(
+                "sample_weight", sample_weight.shape, samples[:1], samples, "there is one for each sample"
+            )
             sample_weight = xp.astype(sample_weight, y_pred.dtype)
             sample_weight = xp.broadcast_to(xp.reshape(sample_weight, (-1, *(1 for _ in samples[1:]))), samples)
         _, gradient = _problem.value_with_gradient(problem, sample_weight)
