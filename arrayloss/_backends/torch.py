@@ -314,8 +314,9 @@ class Torch(InPlaceBackend):
 
     def result_dtype(self, x: torch.Tensor) -> Any:
         half = x.dtype in (torch.float16, torch.bfloat16)
-        # As torch's own losses under torch.autocast.
-        return torch.float32 if half and torch.is_autocast_enabled(x.device.type) else x.dtype
+        # As torch's own losses under torch.autocast, which not all devices have.
+        there = half and torch.amp.is_autocast_available(x.device.type)
+        return torch.float32 if there and torch.is_autocast_enabled(x.device.type) else x.dtype
 
     def index_dtype(self, x: Array) -> Any:
         return torch.int64  # the only one that torch indexes with
