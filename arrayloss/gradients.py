@@ -251,7 +251,7 @@ def objective(loss: Callable[..., Any], /, *, min_hessian: float | None = None, 
     Notes
     -----
     The built-in multi-class objectives take more than the diagonal of the Hessian p (1 - p): XGBoost 2 p (1 - p), and
-    LightGBM C / (C - 1) p (1 - p). Docs/porting.md has how to have their models.
+    LightGBM C / (C - 1) p (1 - p). docs/boosting.md shows how to get their models.
 
     References
     ----------

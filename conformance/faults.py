@@ -17,10 +17,11 @@ from typing import Any
 from array_api_compat import array_namespace
 
 from arrayloss.testing import Case, Implementation, Loss
-from conformance import runner
-from conformance.backends import arrayloss, versions
-from conformance.cases import BINARY, CATEGORICAL, ELEMENTWISE, FUNCTIONS, PAIRED
-from conformance.runner import Selection
+
+from . import runner
+from .backends import arrayloss, versions
+from .cases import BINARY, CATEGORICAL, ELEMENTWISE, FUNCTIONS, PAIRED
+from .runner import Selection
 
 LABELLED = (*CATEGORICAL, *BINARY)
 LOSSES = (*LABELLED, *PAIRED)

@@ -403,6 +403,12 @@ MESSAGES = [
         TypeError,
         "the docstring of sum does not fit its signature: iterable, start",
     ),
+    (
+        "testing._vectors._installed('no_such_package')",
+        ModuleNotFoundError,
+        "the golden vectors are not installed: they are in the package arrayloss-conformance, which "
+        'pip install "arrayloss[conformance]" installs',
+    ),
     ("testing.vectors('hinge')", ValueError, f"no golden vectors of 'hinge'; there are {JUDGED}"),
     ("testing._vectors.parse('{\"schema\": 0}')", ValueError, "vectors of schema 0; this reads 1"),
     (
