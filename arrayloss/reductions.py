@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, NamedTuple, SupportsFloat
+from typing import ClassVar, Literal, NamedTuple, SupportsFloat
 
 from arrayloss import _checks
 from arrayloss._backends import Backend
-from arrayloss._kernels.ops import Array
+from arrayloss._kernels.ops import Array, Complete
 
 
 class Samples(NamedTuple):
@@ -27,7 +28,7 @@ class Parts(NamedTuple):
     empty: float = float("nan")
 
 
-class Reduction:
+class Reduction(Complete):
     """The base of all reductions: a hashable object (a frozen dataclass) with one method.
 
     `parts(samples, losses)` returns the `Parts` of the result. `losses` are those of the samples if the class says
@@ -36,13 +37,8 @@ class Reduction:
 
     ranks: ClassVar[bool] = False
 
-    def __init_subclass__(cls, **kwargs: Any) -> None:
-        super().__init_subclass__(**kwargs)
-        if cls.parts is Reduction.parts:
-            raise TypeError(f"the reduction {cls.__name__} lacks parts(self, samples, losses)")
-
-    def parts(self, samples: Samples, losses: Array | None) -> Parts:
-        raise NotImplementedError
+    @abstractmethod
+    def parts(self, samples: Samples, losses: Array | None) -> Parts: ...
 
 
 @dataclass(frozen=True)

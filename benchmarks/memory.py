@@ -59,5 +59,33 @@ def of_cuda(call: Call) -> int:
     return most - before
 
 
-PEAK: dict[str, Callable[[Call], int]] = {"numpy": of_numpy, "torch": of_torch, "torch:cuda": of_cuda}
+def of_cupy(call: Call) -> int:
+    """Counted by CuPy's memory pool, of every block that it hands out and takes back."""
+    import cupy
+
+    class Held(cupy.cuda.MemoryHook):  # type: ignore[misc]  # CuPy has no types
+        name = "held"
+        held = most = 0
+
+        def malloc_postprocess(self, **block: int) -> None:
+            self.held += block["mem_size"]
+            self.most = max(self.most, self.held)
+
+        def free_postprocess(self, **block: int) -> None:
+            self.held -= block["mem_size"]
+
+    call()
+    with Held() as seen:
+        result = call()
+    del result
+    return int(seen.most)
+
+
+PEAK: dict[str, Callable[[Call], int]] = {
+    "numpy": of_numpy,
+    "torch": of_torch,
+    "torch:cpu": of_torch,
+    "torch:cuda": of_cuda,
+    "cupy": of_cupy,
+}
 """How to measure each library. JAX has no way: XLA allocates by itself."""

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import importlib
+import math
 import os
 import platform
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+import arrayloss
 from benchmarks.rows import Row
 
 
@@ -27,6 +30,7 @@ class Measured:
     before_theirs: float = 0.0
     passing: float = 0.0
     bytes: int = 0
+    kernels: int = 0
 
     @property
     def verdict(self) -> str:
@@ -35,11 +39,11 @@ class Measured:
         return "" if self.row.bound is None else "kept" if found <= self.row.bound else "MISSED"
 
 
-def about(against: str | None = None) -> dict[str, Any]:
-    """When the figures were made, on which processor, with which versions."""
-    names = ("arrayloss", "numpy", "scipy", "torch", "jax", "jaxlib", "optax", "cupy", "array-api-compat")
-    found = {}
-    for name in names:
+def about(against: str | None = None, libraries: Iterable[str] = ()) -> dict[str, Any]:
+    """When the figures were made, on which processor and devices, with which versions."""
+    names = ("numpy", "scipy", "torch", "jax", "jaxlib", "optax", "cupy", "cupy-cuda12x", "cupy-cuda13x")
+    found = {"arrayloss": arrayloss.__version__}
+    for name in (*names, "array-api-compat"):
         try:
             found[name] = version(name)
         except PackageNotFoundError:
@@ -51,6 +55,7 @@ def about(against: str | None = None) -> dict[str, Any]:
         "machine": platform.machine(),
         "processor": _processor(),
         "cores": os.cpu_count(),
+        "devices": sorted(filter(None, map(_device, set(libraries)))),
         "versions": found,
         "commit": _commit(Path(__file__).parent),
         "before": _commit(Path(against)) if against else None,
@@ -77,6 +82,17 @@ def _processor() -> str:
     return ", ".join(part for part in (told.get("model name", platform.processor()), *numbers, widest) if part)
 
 
+def _device(library: str) -> str:
+    """The name of the device that a library computes on; empty for a CPU."""
+    if library == "torch:cuda":
+        return str(importlib.import_module("torch").cuda.get_device_name(0))
+    if library == "jax:cuda":
+        return str(importlib.import_module("jax").devices("cuda")[0].device_kind)
+    if library == "cupy":
+        return str(importlib.import_module("cupy").cuda.runtime.getDeviceProperties(0)["name"].decode())
+    return ""
+
+
 def as_json(found: Sequence[Measured], about: dict[str, Any]) -> dict[str, Any]:
     """The same figures as data, in seconds and bytes."""
     return {
@@ -95,6 +111,9 @@ def as_json(found: Sequence[Measured], about: dict[str, Any]) -> dict[str, Any]:
                 "before": m.before,
                 "passing": m.passing,
                 "bytes": m.bytes,
+                "dtype": m.row.dtype,
+                "of a copy": _of_a_copy(m),
+                "kernels": m.kernels or None,
             }
             for m in found
         ],
@@ -106,11 +125,11 @@ def text(found: Sequence[Measured], about: dict[str, Any]) -> str:
     versions = ", ".join(f"{name} {number}" for name, number in about["versions"].items())
     before = about["before"]
     commits = f"commit {about['commit']}" + (f"; before: commit {before}" if before else "")
+    machine = ", ".join([about["machine"], about["processor"], f"{about['cores']} cores", *about["devices"]])
     lines = [
         "# Benchmarks",
         "",
-        f"{about['date']}; Python {about['python']}; {about['machine']}, {about['processor']}, {about['cores']} cores; "
-        f"{versions}; {commits}",
+        f"{about['date']}; Python {about['python']}; {machine}; {versions}; {commits}",
         "",
         LEGEND,
         "",
@@ -136,7 +155,17 @@ def _times(m: Measured, before: bool) -> dict[str, str]:
         | ({"before / theirs": f"{m.before / (m.before_theirs or m.theirs):.2f}"} if before else {})
         | {ratio: f"{m.ours / m.theirs:.2f}", "at most": "" if m.row.bound is None else f"{m.row.bound:g}"}
         | {"": m.verdict, "passes": f"{m.ours / m.passing:.1f}", "GB/s": f"{m.bytes / m.ours / 1e9:.1f}"}
+        | ({"of a copy": f"{share:.2f}"} if (share := _of_a_copy(m)) else {})
+        | ({"kernels": str(m.kernels)} if m.kernels else {})
     )
+
+
+def _of_a_copy(m: Measured) -> float | None:
+    """The bytes moved a second, over those of a copy on the same device; None on a CPU, and for memory."""
+    if not m.row.device or m.row.memory or m.reason is not None:
+        return None
+    copied = 2 * math.prod(m.row.shape) * {"float32": 4, "bfloat16": 2}[m.row.dtype]
+    return (m.bytes / m.ours) / (copied / m.passing)
 
 
 def _memory(m: Measured, before: bool) -> dict[str, str]:
@@ -158,8 +187,10 @@ def _table(body: list[dict[str, str]]) -> list[str]:
 
 LEGEND = (
     "Each figure is a median. The calls of a row take turns in one process, which keeps the memory that it frees; "
-    "where NumPy is measured beside torch, each call first waits 10 ms. All is float32 with the mean reduction. `std`: "
-    "the logits are N(0, std); 3+60 is std 3 with one logit of 60. `ratio`: ours / theirs; `at most`: its bound. "
-    "`passes`: our time over the time of one pass over as many logits of std 1 in the same library (an exponential of "
-    "each on a CPU, a copy on a device). `GB/s`: the bytes that must be moved at least, over our time."
+    "where NumPy is measured beside torch, each call first waits 10 ms. All is with the mean reduction, in float32 "
+    "unless said otherwise. `std`: the logits are N(0, std); 3+60 is std 3 with one logit of 60. `ratio`: ours / "
+    "theirs; `at most`: its bound. `passes`: our time over the time of one pass over as many logits of std 1 in the "
+    "same library (an exponential of each on a CPU, a copy on a device). `GB/s`: the bytes that must be moved at "
+    "least, over our time; `of a copy`: that over what the copy moves. `kernels`: those that a call of ours starts on "
+    "the device."
 )

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from operator import attrgetter
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 
@@ -63,6 +65,8 @@ class Row:
         Makes the two calls, from the row and the package to measure.
     memory
         True where memory is measured, not time.
+    dtype
+        That of the logits.
     std
         The standard deviation of the logits, as `logits` reads it.
     """
@@ -75,6 +79,12 @@ class Row:
     contest: Callable[[Row, Any], Contest]
     memory: bool = False
     std: str = "1"
+    dtype: str = "float32"
+
+    @property
+    def device(self) -> str:
+        """The device that our call runs on, as its library calls it; empty for a CPU."""
+        return "cuda" if self.library == "cupy" else self.library.partition(":")[2]
 
     @property
     def name(self) -> str:
@@ -88,11 +98,11 @@ class Row:
 
     def missing(self) -> str | None:
         """Why the row can't be measured here, or None."""
-        name, _, device = self.library.partition(":")
+        name, device = self.library.partition(":")[0], self.device
         for module in filter(None, (name, self.peer.module)):
             if importlib.util.find_spec(module) is None:
                 return f"{module} is not installed"
-        if device != "cuda" and name != "cupy":
+        if device != "cuda":
             return None
         library: Any = importlib.import_module(name)
         try:
@@ -102,14 +112,36 @@ class Row:
         return None if there else "no CUDA device"
 
 
+def dry(row: Row) -> Row:
+    """The row of a device on the CPU, with few logits: the way that it takes, not what it measures."""
+    return replace(
+        row,
+        work=row.work.replace(":cuda", ":cpu"),
+        library=row.library.replace(":cuda", ":cpu"),
+        shape=tuple(min(n, 40) for n in row.shape),
+        bounds={},
+    )
+
+
 # ---------------------------------------------------------------------------------------------------------------
 # Inputs
+
+
+# From here on the same numbers come again: to draw them would take longer than to measure a device.
+_DRAWN = 2**26
+
+
+@lru_cache(maxsize=1)
+def _normal(shape: Shape) -> Any:
+    size = math.prod(shape)
+    x = np.random.default_rng(0).standard_normal(min(size, _DRAWN), dtype=np.float32)
+    return np.resize(x, shape) if size > _DRAWN else x.reshape(shape)
 
 
 def logits(shape: Shape, std: str = "1") -> Any:
     """Logits N(0, std) in float32. "3+60" means std 3, and one logit in the whole array is 60."""
     width, _, outlier = std.partition("+")
-    x = np.random.default_rng(0).standard_normal(shape, dtype=np.float32) * np.float32(width)
+    x = _normal(shape) * np.float32(width)
     if outlier:
         x.reshape(-1)[x.size // 2] = float(outlier)
     return x
@@ -177,32 +209,64 @@ def cupy_value(f: Loss, x: Any, t: Any, device: str) -> Call:
 
 
 def _passing(row: Row) -> Call:
+    name, device = row.library.partition(":")[0], row.device
+    if device:
+        return _copying(row, name, device)
     x = logits(row.shape)  # at std 30, many exponentials overflow or are slow subnormals
-    name, _, device = row.library.partition(":")
     if name == "torch":
         import torch
 
-        a = _tensors(x, device=device or "cpu")[0]
+        (a,) = _tensors(x)
         room = torch.empty_like(a)
-        one: Call = (lambda: room.copy_(a)) if device else (lambda: torch.exp(a, out=room))
-        return _waiting(one, device, torch.cuda.synchronize)
+        return lambda: torch.exp(a, out=room)
     if name == "jax":
         import jax.numpy as jnp
 
-        return jax_value(lambda a, _: jnp.copy(a) if device else jnp.exp(a), x, x[:1], device or "cpu")
-    if name == "cupy":
-        import cupy
-
-        source, copy = cupy.asarray(x), cupy.asarray(x)
-        return _waiting(lambda: cupy.copyto(copy, source), "cuda", cupy.cuda.Device().synchronize)
+        return jax_value(lambda a, _: jnp.exp(a), x, x[:1], "cpu")
     buffer = np.empty_like(x)
     return lambda: np.exp(x, out=buffer)
+
+
+def _copying(row: Row, name: str, device: str) -> Call:
+    """A copy of as many numbers on the device, which made them itself."""
+    if name == "torch":
+        import torch
+
+        a = torch.randn(row.shape, dtype=getattr(torch, row.dtype), device=device)
+        room = torch.empty_like(a)
+        return _waiting(lambda: room.copy_(a), device, torch.cuda.synchronize)
+    if name == "jax":
+        import jax
+
+        place, ready = jax.devices(device)[0], cast(Any, jax.block_until_ready)
+        b = jax.device_put(jax.random.normal(jax.random.key(0), row.shape, row.dtype), place)
+        copied: Any = jax.jit(jax.numpy.copy)
+        return lambda: ready(copied(b))
+    import cupy
+
+    source = cupy.random.standard_normal(row.shape, dtype=row.dtype)
+    copy = cupy.empty_like(source)
+    return _waiting(lambda: cupy.copyto(copy, source), "cuda", cupy.cuda.Device().synchronize)
+
+
+def _rounded(x: Any, dtype: str) -> Any:
+    """Numbers of float32 in another of JAX's and torch's dtypes."""
+    if dtype == "float32":
+        return x
+    import ml_dtypes
+
+    return x.astype(getattr(ml_dtypes, dtype))
 
 
 def _tensors(*arrays: Any, device: str = "cpu") -> list[Any]:
     import torch
 
-    return [torch.tensor(a, device=device) for a in arrays]
+    def moved(a: Any) -> Any:
+        if a.dtype.name == "bfloat16":  # unknown to torch
+            return torch.from_numpy(a.view(np.int16)).to(device, copy=True).view(torch.bfloat16)
+        return torch.from_numpy(np.ascontiguousarray(a)).to(device, copy=True)
+
+    return [moved(a) for a in arrays]
 
 
 def _waiting(call: Call, device: str, synchronize: Call) -> Call:
@@ -276,6 +340,19 @@ def _cupy_naive() -> Loss:
     def naive(x: Any, t: Any) -> Any:
         z = x - x.max(axis=1, keepdims=True)
         return -(z - cp.log(cp.exp(z).sum(axis=1, keepdims=True)))[cp.arange(len(t)), t].mean()
+
+    return naive
+
+
+def _cupy_naive_gradient() -> Loss:
+    import cupy as cp
+
+    def naive(x: Any, t: Any) -> Any:
+        e = cp.exp(x - x.max(axis=1, keepdims=True))
+        p, at = e / e.sum(axis=1, keepdims=True), (cp.arange(len(t)), t)
+        loss = -cp.log(p[at]).mean()
+        p[at] -= 1
+        return loss, p / len(t)
 
     return naive
 
@@ -355,20 +432,30 @@ def _rows() -> Iterator[Row]:
     for work in ("numpy axis 1", "torch axis 1", "numpy axis 1, transposed", "torch axis 1, transposed"):
         yield Row(work, work[:5], same, (64, 1000, 32, 2), {"1": 1.5}, _layout)
 
-    # A device has no bounds of its own: they are those of a CPU.
-    yield from _line(f"torch:cuda {both}", ce, torch_gradient, f_ce, {few: 1.15, many: 0.75, short: 1.15})
-    bounds = {few: 1.1, many: 1.1, short: 1.1}
-    yield from _line(f"torch:cuda torch.compile {both}", ce, torch_compiled, f_ce, bounds)
-    bounds = {few: 1.3, many: 1.5, short: 1.3}
-    yield from _line("jax:cuda cross_entropy value + grad", ce, jax_gradient, optax, bounds)
+    # On a device: the aim, as nothing has been measured yet. The memory is the gradient and a block.
+    vast = (8192, 128256)
+    bounds = {few: 1.0, many: 1.0, vast: 1.0}
+    on_cuda = f"torch:cuda {both}"
+    for dtype, of in (("float32", ""), ("bfloat16", ", bfloat16")):
+        yield from _line(on_cuda + of, ce, torch_gradient, f_ce, bounds, dtype=dtype)
+        compiled = f"torch:cuda torch.compile {both}{of}"
+        yield from _line(compiled, ce, torch_compiled, f_ce, bounds, dtype=dtype)
+        work = f"jax:cuda cross_entropy value + grad{of}"
+        yield from _line(work, ce, jax_gradient, optax, bounds, dtype=dtype)
     naive = Peer("the naive formula", "cupy", _cupy_naive)
-    yield from _line("cupy cross_entropy", ce, cupy_value, naive, {few: 1.0, many: 1.0, short: 1.0})
+    yield from _line("cupy cross_entropy", ce, cupy_value, naive, bounds)
+    naive = Peer("the naive formula and gradient", "cupy", _cupy_naive_gradient)
+    yield from _line("cupy cross_entropy value_and_grad", _value_and_grad, cupy_value, naive, bounds)
 
     blocks, gradient = ({many: {"1": n, "15": n}} for n in (16 * 2**20, round(1.1 * 4 * many[0] * many[1])))
     yield from _line("numpy cross_entropy, memory", ce, eager, scipy, blocks, memory=True)
     yield from _line("torch cross_entropy, memory", ce, torch_value, f_ce, blocks, memory=True)
     yield from _line(f"torch {both}, memory", ce, torch_gradient, f_ce, gradient, memory=True)
-    yield from _line(f"torch:cuda {both}, memory", ce, torch_gradient, f_ce, gradient, memory=True)
+    for dtype, of, bytes in (("float32", "", 4), ("bfloat16", ", bfloat16", 2)):
+        room = {shape: round(bytes * shape[0] * shape[1] + 2**30) for shape in (many, vast)}
+        yield from _line(f"{on_cuda}{of}, memory", ce, torch_gradient, f_ce, room, memory=True, dtype=dtype)
+    room = {shape: round(4 * shape[0] * shape[1] + 2**30) for shape in (many, vast)}
+    yield from _line("cupy cross_entropy value_and_grad, memory", _value_and_grad, cupy_value, naive, room, memory=True)
 
 
 def _line(
@@ -381,12 +468,13 @@ def _line(
     *,
     inputs: Callable[[Shape], Any] = labels,
     memory: bool = False,
+    dtype: str = "float32",
 ) -> Iterator[Row]:
     """One row for each shape in `bounds`, which has a bound, or one for each std; the library is in `work`."""
 
     def contest(row: Row, al: Any) -> Contest:
-        device = row.library.partition(":")[2] or "cpu"
-        x, t = logits(row.shape, row.std), inputs(row.shape)
+        device = row.device or "cpu"
+        x, t = _rounded(logits(row.shape, row.std), row.dtype), inputs(row.shape)
         written = x.nbytes if "grad" in work or "backward" in work else 0
         return Contest(
             way(ours(al), x, t, device),
@@ -398,7 +486,8 @@ def _line(
 
     library = work.split()[0].removesuffix(".compile").removesuffix(".jit")
     for shape, bound in bounds.items():
-        yield Row(work, library, peer, shape, bound if isinstance(bound, dict) else {"1": bound}, contest, memory)
+        bounds_of = bound if isinstance(bound, dict) else {"1": bound}
+        yield Row(work, library, peer, shape, bounds_of, contest, memory, dtype=dtype)
 
 
 def _layout(row: Row, al: Any) -> Contest:

@@ -25,7 +25,6 @@ def arrayloss() -> Implementation:
 def versions() -> dict[str, str]:
     """The versions of everything that a result depends on."""
     names = (
-        "arrayloss",
         "numpy",
         "torch",
         "jax",
@@ -33,9 +32,12 @@ def versions() -> dict[str, str]:
         "array-api-strict",
         "dask",
         "cupy",
+        "cupy-cuda12x",
+        "cupy-cuda13x",
         "python-flint",
     )
-    found = {}
+    # Also where it isn't installed, but on the path.
+    found = {"arrayloss": str(importlib.import_module("arrayloss").__version__)}
     for name in (*names, "optax", "scipy", "scikit-learn", "keras", "dpnp", "ndonnx", "onnxruntime"):
         try:
             found[name] = version(name)

@@ -85,7 +85,10 @@ def widen(spreads: Spreads, found: Iterable[Spread]) -> None:
 
 @dataclass(frozen=True)
 class Selection:
-    """What to run; an empty tuple means all, and in a quick run the part of them that `plan` has."""
+    """What to run; an empty tuple means all, and in a quick run the part of them that `plan` has.
+
+    What is named is taken whole, or if `planned`, as far as the plan goes too.
+    """
 
     functions: tuple[str, ...] = ()
     backends: tuple[str, ...] = ()
@@ -94,6 +97,7 @@ class Selection:
     families: tuple[str, ...] = ()
     seed: int = 0
     quick: bool = False
+    planned: bool = False
 
 
 def judge(implementation: Implementation, selection: Selection = Selection()) -> list[Result]:
@@ -192,8 +196,9 @@ def _plain(quantity: str) -> str:
 
 
 def _taken(case: Case, backend: Backend, mode: str, selection: Selection) -> bool:
-    """Whether a mode takes a case; a family or a mode asked for by name is always taken."""
-    return bool(selection.families or selection.modes) or plan.takes(case, backend, mode, selection.quick)
+    """Whether a mode takes a case; a family or a mode asked for by name is always taken, unless as planned."""
+    named = bool(selection.families or selection.modes) and not selection.planned
+    return named or plan.takes(case, backend, mode, selection.quick)
 
 
 def _blank(implementation: Implementation, case: Case, backend: Backend, mode: str, status: str, reason: str) -> Result:

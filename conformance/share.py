@@ -8,7 +8,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import pkgutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, replace
 from functools import partial
@@ -106,8 +106,8 @@ def tasks(work: Work, selection: Selection) -> list[Callable[[], Done]]:
     return training + [partial(part_of, work, part) for part in parts(selection)]
 
 
-def run(cut: list[Callable[[], Done]], workers: int) -> Iterator[Done]:
-    """Yield what comes of each task as it is done."""
+def run(cut: list[Callable[[], Done]], workers: int) -> Generator[Done]:
+    """Yield what comes of each task as it is done; where the generator is closed, the rest isn't."""
     if workers < 2 or len(cut) < 2:
         for task in cut:
             yield task()
@@ -119,8 +119,12 @@ def run(cut: list[Callable[[], Done]], workers: int) -> Iterator[Done]:
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(workers, mp_context=context) as pool:
         waiting = [pool.submit(task) for task in cut]
-        for done in as_completed(waiting):
-            yield done.result()
+        try:
+            for done in as_completed(waiting):
+                yield done.result()
+        finally:  # whoever has seen enough waits for no more than what is running
+            for one in waiting:
+                one.cancel()
 
 
 def part_of(work: Work, part: Selection) -> Done:

@@ -105,7 +105,7 @@ MESSAGES = [
         "cross_entropy() got an unexpected keyword argument 'weight'; did you mean class_weight or sample_weight?",
     ),
     ("cross_entropy(x, labels, zzz=1)", TypeError, "cross_entropy() got an unexpected keyword argument 'zzz'"),
-    ("type('Mine', (extending.Reduction,), {})", TypeError, "the reduction Mine lacks parts(self, samples, losses)"),
+    ("type('Mine', (extending.Reduction,), {})", TypeError, "the Reduction Mine lacks parts"),
     ("__import__('arrayloss').nowhere", AttributeError, "module 'arrayloss' has no attribute 'nowhere'"),
     # Arrays that don't go together.
     (

@@ -18,9 +18,6 @@ class _Ops(InPlace):
     def like(self, value: Array | float, x: Array) -> Array:
         return value
 
-    def nonzero_only(self, x: Array, weight: Array) -> Array:
-        return self.xp.where(weight == 0, self.xp.zeros_like(x), x)
-
 
 class CuPy(InPlaceBackend):
     # For memory alone.

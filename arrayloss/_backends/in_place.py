@@ -37,13 +37,9 @@ class InPlace(Ops):
     `out`, if there is one, is where the exponentials of a block go, as they will become its gradient.
     """
 
-    integer: Any = None
-    """The integers that are as wide as `dtype`."""
-
     def __init__(self, xp: Namespace, dtype: Any, axis: int | None) -> None:
         super().__init__(xp, dtype, axis)
         self.out: Array | None = None
-        self.integer = xp.int32 if xp.finfo(dtype).bits == 32 else xp.int64
 
     def writing_to(self, out: Array | None) -> InPlace:
         """These operations, with the room for a block's gradient."""
@@ -89,17 +85,7 @@ class InPlace(Ops):
 
     def scale(self, x: Array, factor: Array) -> Array:
         x *= factor
-        return self.nonzero_only(x, factor)
-
-    def multiply_zero_wins(self, weight: Array, x: Array) -> Array:
-        return self.nonzero_only(weight * x, weight)
-
-    def nonzero_only(self, x: Array, weight: Array) -> Array:
-        """`x` with 0 where the weight is 0; it may overwrite `x`.
-
-        By the bits, as a selection takes 10 times as long where the branch can't be foretold.
-        """
-        raise NotImplementedError
+        return self.xp.where(factor == 0, self.like(0.0, x), x)
 
     def sides(self, x: Array) -> tuple[Array, Array]:
         zero = self.like(0.0, x)

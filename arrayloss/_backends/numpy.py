@@ -119,9 +119,11 @@ class _Ops(InPlace):
             np.copyto(x, 0, where=nothing)
         return x
 
-    def nonzero_only(self, x: Array, weight: Array) -> Array:
-        some = np.negative((weight != 0).view(np.int8), dtype=self.integer)
-        bits = x.view(self.integer) if isinstance(x, np.ndarray) else np.asarray(x).view(self.integer)
+    def multiply_zero_wins(self, weight: Array, x: Array) -> Array:
+        # By the bits, as a selection takes 10 times as long where the branch can't be foretold.
+        integer = np.int32 if self.dtype.itemsize == 4 else np.int64
+        some = np.negative((weight != 0).view(np.int8), dtype=integer)
+        bits = np.asarray(weight * x).view(integer)
         return np.bitwise_and(bits, some, out=bits).view(x.dtype)
 
 

@@ -7,8 +7,9 @@ arrays overrides some of them to work in place or by index. What an override may
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 Array = Any
 Namespace = Any
@@ -34,18 +35,34 @@ class Forward(NamedTuple):
     jvp: Callable[[Array], Array] | None = None
 
 
-class Kernel(Protocol):
-    """A formula: the value and the derivatives of one function. Hashable, as compilers cache by it.
+class Complete:
+    """A base class whose subclasses are refused, where they are defined, if they lack one of its abstract methods."""
 
-    `elementwise` says that it works element by element, without a class axis; `keeps_classes` that the value has the
-    shape of the logits. `forward` takes the logits and the other inputs, all of one floating-point dtype except for
-    integer labels. Inputs with one number for each sample have length 1 along the class axis.
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        missing = [name for name in dir(cls) if getattr(getattr(cls, name), "__isabstractmethod__", False)]
+        if missing and Complete not in cls.__bases__:
+            raise TypeError(f"the {cls.__bases__[0].__name__} {cls.__name__} lacks {' and '.join(missing)}")
+
+
+class Kernel(Complete):
+    """A formula: the value and the derivatives of one function. A frozen dataclass, as compilers cache by its hash.
+
+    `forward` takes the logits and the other inputs, all of one floating-point dtype except for integer labels. Inputs
+    with one number for each sample have length 1 along the class axis.
+
+    Attributes
+    ----------
+    keeps_classes
+        Whether the value has the shape of the logits.
+    elementwise
+        Whether it works element by element, without a class axis.
     """
 
-    @property
-    def elementwise(self) -> bool: ...
-    @property
-    def keeps_classes(self) -> bool: ...
+    keeps_classes: ClassVar[bool] = False
+    elementwise: ClassVar[bool] = False
+
+    @abstractmethod
     def forward(self, ops: Ops, x: Array, /, *inputs: Any) -> Forward: ...
 
 

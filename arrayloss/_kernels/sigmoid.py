@@ -6,18 +6,19 @@ and e / (1 + e), or the other way round. All terms are positive: nothing cancels
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from arrayloss._kernels.ops import Array, Forward, Ops
+from arrayloss._kernels.ops import Array, Complete, Forward, Kernel, Ops
 from arrayloss._kernels.penalties import Penalty, Probability, times
 from arrayloss._kernels.softmax import weighted
 
 BinaryVjp = Callable[[Array, Array, Array], Array]
 
 
-class BinaryLink:
+class BinaryLink(Complete):
     """From the elements of an array to the probabilities of the answers 1 and 0: the base of all binary links.
 
     They are hashable objects (frozen dataclasses) with one method: `of_answers(ops, x)` returns both probabilities, and
@@ -35,13 +36,8 @@ class BinaryLink:
     logits: ClassVar[bool] = False
     unit_interval: ClassVar[bool] = False
 
-    def __init_subclass__(cls, **kwargs: Any) -> None:
-        super().__init_subclass__(**kwargs)
-        if cls.of_answers is BinaryLink.of_answers:
-            raise TypeError(f"the link {cls.__name__} lacks of_answers(self, ops, x)")
-
-    def of_answers(self, ops: Ops, x: Array) -> tuple[Probability, Probability, BinaryVjp]:
-        raise NotImplementedError
+    @abstractmethod
+    def of_answers(self, ops: Ops, x: Array) -> tuple[Probability, Probability, BinaryVjp]: ...
 
 
 class Logistic:
@@ -135,7 +131,7 @@ given_probabilities: BinaryLink = _OfProbabilities()
 
 
 @dataclass(frozen=True)
-class BinaryLoss:
+class BinaryLoss(Kernel):
     """one * penalty(p) + zero * penalty_of_zero(1 - p), for the weights of the answers 1 and 0.
 
     Inputs: the logits, the weight of each element (None: 1), and the two weights of the answers.
@@ -144,7 +140,6 @@ class BinaryLoss:
     link: BinaryLink
     penalty: Penalty
     penalty_of_zero: Penalty
-    keeps_classes: ClassVar[bool] = False
     elementwise: ClassVar[bool] = True
 
     def forward(self, ops: Ops, x: Array, weight: Array | None, one: Array, zero: Array) -> Forward:
@@ -208,7 +203,7 @@ def _scaled(x: Array, number: float, array: Array | None) -> Array:
 
 
 @dataclass(frozen=True)
-class Sigmoid:
+class Sigmoid(Kernel):
     """1 / (1 + exp(-x))."""
 
     keeps_classes: ClassVar[bool] = True
@@ -220,7 +215,7 @@ class Sigmoid:
 
 
 @dataclass(frozen=True)
-class LogSigmoid:
+class LogSigmoid(Kernel):
     """-log(1 + exp(-x))."""
 
     keeps_classes: ClassVar[bool] = True

@@ -15,11 +15,12 @@ softmax functions", IMA J. Numer. Anal. 41, 2021). With m the maximum of a row a
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from dataclasses import dataclass
 from math import inf, nan
 from typing import Any, ClassVar
 
-from arrayloss._kernels.ops import Array, Forward, Ops, Vjp
+from arrayloss._kernels.ops import Array, Complete, Forward, Kernel, Ops, Vjp
 from arrayloss._kernels.penalties import Penalty, Probability, expm1, times
 
 
@@ -122,7 +123,7 @@ class Rows:
 # Links: what an array says of the probabilities of its classes.
 
 
-class Link:
+class Link(Complete):
     """From the rows of an array to probabilities: the base of all links, hashable objects (frozen dataclasses).
 
     `of_labels(ops, x, labels)` returns the `Probability` of the label of each row, and the vjp of its logarithm;
@@ -132,17 +133,11 @@ class Link:
 
     logits: ClassVar[bool] = False
 
-    def __init_subclass__(cls, **kwargs: Any) -> None:
-        super().__init_subclass__(**kwargs)
-        missing = [name for name in ("of_labels", "of_classes") if getattr(cls, name) is getattr(Link, name)]
-        if missing:
-            raise TypeError(f"the link {cls.__name__} lacks {' and '.join(missing)}")
+    @abstractmethod
+    def of_labels(self, ops: Ops, x: Array, labels: Array) -> tuple[Probability, Vjp]: ...
 
-    def of_labels(self, ops: Ops, x: Array, labels: Array) -> tuple[Probability, Vjp]:
-        raise NotImplementedError
-
-    def of_classes(self, ops: Ops, x: Array) -> tuple[Probability, Vjp]:
-        raise NotImplementedError
+    @abstractmethod
+    def of_classes(self, ops: Ops, x: Array) -> tuple[Probability, Vjp]: ...
 
 
 @dataclass(frozen=True)
@@ -216,13 +211,11 @@ def weighted(ops: Ops, weight: Array | None, value: Array, *vjps: Vjp | None) ->
 
 
 @dataclass(frozen=True)
-class LabelLoss:
+class LabelLoss(Kernel):
     """The penalty of the probability of an integer label."""
 
     link: Link
     penalty: Penalty
-    keeps_classes: ClassVar[bool] = False
-    elementwise: ClassVar[bool] = False
 
     def forward(self, ops: Ops, x: Array, weight: Array | None, labels: Array) -> Forward:
         at, vjp = self.link.of_labels(ops, x, labels)
@@ -239,13 +232,11 @@ class LabelLoss:
 
 
 @dataclass(frozen=True)
-class TargetLoss:
+class TargetLoss(Kernel):
     """sum of target_c penalty(p_c), for a target with one weight for each class."""
 
     link: Link
     penalty: Penalty
-    keeps_classes: ClassVar[bool] = False
-    elementwise: ClassVar[bool] = False
 
     def forward(self, ops: Ops, x: Array, weight: Array | None, target: Array) -> Forward:
         at, vjp = self.link.of_classes(ops, x)
@@ -308,7 +299,7 @@ class TargetWeights:
 
 
 @dataclass(frozen=True)
-class FromTarget:
+class FromTarget(Kernel):
     """A loss that makes the weights it takes inside, block by block, so that they are never there whole.
 
     They take no derivative; where one may be asked for, the weights are made outside, by operations of the library.
@@ -316,10 +307,9 @@ class FromTarget:
 
     loss: Any
     weights: Any
-    keeps_classes: ClassVar[bool] = False
 
     @property
-    def elementwise(self) -> bool:
+    def elementwise(self) -> bool:  # type: ignore[override]
         return bool(self.loss.elementwise)
 
     def forward(self, ops: Ops, x: Array, weight: Array | None, *target: Array | None) -> Forward:
@@ -332,7 +322,7 @@ class FromTarget:
 
 
 @dataclass(frozen=True)
-class SecondDerivatives:
+class SecondDerivatives(Kernel):
     """The second derivatives of a loss by its own logits, times a weight for each sample; raised to `least` before."""
 
     loss: Any
@@ -340,7 +330,7 @@ class SecondDerivatives:
     keeps_classes: ClassVar[bool] = True
 
     @property
-    def elementwise(self) -> bool:
+    def elementwise(self) -> bool:  # type: ignore[override]
         return bool(self.loss.elementwise)
 
     def forward(self, ops: Ops, x: Array, outer: Array | None, weight: Array | None, *target: Array | None) -> Forward:
@@ -360,11 +350,10 @@ class SecondDerivatives:
 
 
 @dataclass(frozen=True)
-class Softmax:
+class Softmax(Kernel):
     """exp(x) / sum exp(x)."""
 
     keeps_classes: ClassVar[bool] = True
-    elementwise: ClassVar[bool] = False
 
     def forward(self, ops: Ops, x: Array) -> Forward:
         rows = Rows(ops, x)
@@ -373,11 +362,10 @@ class Softmax:
 
 
 @dataclass(frozen=True)
-class LogSoftmax:
+class LogSoftmax(Kernel):
     """x - log sum exp(x)."""
 
     keeps_classes: ClassVar[bool] = True
-    elementwise: ClassVar[bool] = False
 
     def forward(self, ops: Ops, x: Array) -> Forward:
         rows = Rows(ops, x)
@@ -385,11 +373,8 @@ class LogSoftmax:
 
 
 @dataclass(frozen=True)
-class LogSumExp:
+class LogSumExp(Kernel):
     """log sum exp(x), one number for each row."""
-
-    keeps_classes: ClassVar[bool] = False
-    elementwise: ClassVar[bool] = False
 
     def forward(self, ops: Ops, x: Array) -> Forward:
         xp = ops.xp

@@ -80,11 +80,10 @@ axis : int
 
 
 @dataclass(frozen=True)
-class _Averaged:
+class _Averaged(Kernel):
     """The mean of an elementwise loss along the class axis."""
 
     loss: Kernel
-    keeps_classes: ClassVar[bool] = False
     elementwise: ClassVar[bool] = True
 
     def forward(self, ops: Ops, x: Any, *inputs: Any) -> Forward:

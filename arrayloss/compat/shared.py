@@ -12,6 +12,7 @@ from arrayloss.extending import (
     Focal,
     Forward,
     FromTarget,
+    Kernel,
     Link,
     Ops,
     Penalty,
@@ -126,7 +127,7 @@ class ClippedAnswers(BinaryLink):
 
 
 @dataclass(frozen=True)
-class BlendedFocal:
+class BlendedFocal(Kernel):
     """(1 - p_t)^gamma times the cross-entropy, with p_t = y p + (1 - y) (1 - p); gamma > 0.
 
     `arrayloss.sigmoid_focal_loss` gives each answer a factor of its own, `y (1 - p)^gamma (-log p) + (1 - y) p^gamma
@@ -135,7 +136,6 @@ class BlendedFocal:
 
     link: BinaryLink
     gamma: Any
-    keeps_classes: ClassVar[bool] = False
     elementwise: ClassVar[bool] = True
 
     def forward(self, ops: Ops, x: Array, weight: Array | None, one: Array, zero: Array) -> Forward:

@@ -159,7 +159,8 @@ class ndarray:
         return _made(_numbers(self)[self._index(key)])
 
     def __setitem__(self, key: Any, value: Any) -> None:
-        _numbers(self)[self._index(key)] = _numbers(value)
+        with np.errstate(all="ignore"):
+            _numbers(self)[self._index(key)] = _numbers(value)
 
 
 def _is_mask(key: Any) -> bool:
