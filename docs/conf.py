@@ -150,7 +150,7 @@ def show_mathml(translator: Any, node: nodes.Element) -> None:
 
 
 def drop_chance_links(app: Sphinx, doctree: nodes.document) -> None:
-    """The word "shape" in "array of shape (classes,)" is no reference, though some classes have an attribute `shape`."""
+    """The word "shape" in "array of shape (classes,)" is no reference, although some classes have a `shape`."""
     for reference in list(doctree.findall(pending_xref)):
         if reference["reftarget"] == "shape":
             reference.replace_self(reference.children)
