@@ -1,7 +1,7 @@
 """From a loss to its gradient, in closed form, on any library: `value_and_grad`, `grad` and `objective`.
 
-A public loss is a function that returns a `Problem`, its arguments after all checks, and a decorator, `loss`, that
-computes the value of it. What is here computes something else of the same problem.
+Each loss is written as a function that returns a `Problem`, its checked arguments. The decorator `loss` turns it into
+the public function, which returns the value. The other functions here compute something else of the same problem.
 """
 
 from __future__ import annotations
@@ -225,8 +225,8 @@ def objective(loss: Callable[..., Any], /, *, min_hessian: float | None = None, 
     loss : function
         One of the losses of `arrayloss` that take logits.
     min_hessian : float > 0, optional
-        What the second derivatives of a sample that counts are raised to where they are less, before it is weighed.
-        Without it they are exact. A focal loss is not convex: where an answer is wrong by a margin of more than 2.8
+        The smallest second derivative: smaller ones are raised to it, before the sample's weight is applied. Without
+        it they are exact. A focal loss is not convex: where an answer is wrong by a margin of more than 2.8
         (for gamma 2) they are negative, and no booster splits a node of a negative sum. From scores of 5 everywhere,
         say, it would never start; with 0.01 it trains from any scores.
     **options

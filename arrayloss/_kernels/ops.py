@@ -1,4 +1,4 @@
-"""How a formula touches its arrays: the protocol of a kernel, and the operations that a library may do its own way.
+"""How a formula touches its arrays: the interface of a kernel, and the operations that a library may do its own way.
 
 `Ops` does them with the array API standard alone, and never writes to an array or looks at a number: so a kernel runs
 under a tracer, on a tape, under `vmap`, and on a library that we have never heard of. A backend that owns its temporary
@@ -25,7 +25,8 @@ class Forward(NamedTuple):
         The result: one number for each sample, or one for each logit (`Kernel.keeps_classes`).
     vjps
         For each input a function from the cotangent of the value to that of the input, or None where the input has no
-        derivative. The first one, of the logits, may overwrite what the others read: it is called last.
+        derivative. The first one, of the logits, may overwrite what the others read, where operations write in place:
+        there it is called last, or alone.
     jvp
         From a tangent of the logits to that of the value; only for values with several numbers a row.
     """
@@ -48,8 +49,9 @@ class Complete:
 class Kernel(Complete):
     """A formula: the value and the derivatives of one function. A frozen dataclass, as compilers cache by its hash.
 
-    `forward` takes the logits and the other inputs, all of one floating-point dtype except for integer labels. Inputs
-    with one number for each sample have length 1 along the class axis.
+    `forward` takes the logits and the other inputs, of which a loss has the weight of each sample first, or None; all
+    of one floating-point dtype, except for integer labels. Inputs with one number for each sample have length 1 along
+    the class axis.
 
     Attributes
     ----------
@@ -67,10 +69,10 @@ class Kernel(Complete):
 
 
 class Position(Protocol):
-    """One class of each row."""
+    """One class of each row: a label, or one maximum (without indices: all equal ones)."""
 
     def take(self, x: Array) -> Array:
-        """An array that holds, at this position, the elements of `x`: of length 1 along the class axis, or `x`."""
+        """`x` there: one number for each row, of length 1 along the class axis; without indices, `x` itself."""
 
     def put(self, x: Array, value: Array | float) -> Array:
         """`x` with `value` at this position; it may overwrite `x`."""
