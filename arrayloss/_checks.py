@@ -25,7 +25,6 @@ def backend(first: Array, name: str = "logits", /, **others: Array | None) -> Ba
         if array is None:
             continue
         shared(ours, name, other, array)
-        _served(ours, other, array)
         at = ours.device(array)
         if at is not None and device is not None and at != device:
             raise ValueError(f"{name} is on device {device} and {other} on {at}; move them to one device")
@@ -36,18 +35,24 @@ def _served(backend: Backend, name: str, x: Array) -> None:
     """An array of the kinds that the library computes with."""
     refused = backend.refused(x)
     if refused:
-        raise backend.refusal(f"{name} is {refused}")
+        raise backend.refusal(x)(f"{name} is {refused}")
 
 
 def shared(ours: Backend, name: str, other: str, array: Array) -> None:
-    """`array` is one of our library's, as that of `name` is, and of real numbers."""
+    """`array` is one of our library's, as that of `name` is, of a kind that is computed with, and of real numbers."""
     if not ours.owns(array):
         raise TypeError(
             f"{name} is an array of {ours.name} and {other} one of {_backend(other, array).name}; "
             f"pass arrays of one library"
         )
-    if not ours.isdtype(array.dtype, ("bool", "integral", "real floating")):
+    try:
+        real = ours.isdtype(array.dtype, ("bool", "integral", "real floating"))
+    except TypeError:
+        # What is no dtype of numbers at all, as of JAX's keys.
+        real = False
+    if not real:
         raise TypeError(f"{other} must be an array of real numbers, not of {array.dtype}")
+    _served(ours, other, array)
 
 
 def real_dtype(backend: Backend, dtype: Any) -> None:
@@ -124,9 +129,8 @@ def scalar(value: Any) -> Any:
         return value.__index__() if isinstance(value, numbers.Integral) else float(value)
     if getattr(value, "shape", None) == ():
         backend = backend_of(value)
-        if backend is not None and backend.is_constant(value):
-            number = value.item() if hasattr(value, "item") else float(value)
-            return value if isinstance(number, complex) else number
+        if backend is not None and not is_complex(value) and backend.is_constant(value):
+            return value.item() if hasattr(value, "item") else float(value)
     return value
 
 

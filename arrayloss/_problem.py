@@ -8,7 +8,6 @@ reduced, in the dtype of the logits. A public loss says only which link and whic
 from __future__ import annotations
 
 import math
-import numbers
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
@@ -97,7 +96,8 @@ def categorical(
     options = {"class_weight": class_weight, "alpha": alpha, "sample_weight": sample_weight, "where": where}
     backend = _checks.backend(logits, name, target=_checks.given("target", target), **options)
     xp = backend.xp
-    task = _task(backend, logits, name, axis, sample_weight, where, reduction, dtype)
+    position = _checks.class_axis(axis, logits.ndim)  # type: ignore[attr-defined]
+    task = _task(backend, logits, name, position, sample_weight, where, reduction, dtype)
     smoothing = _checks.fraction("label_smoothing", label_smoothing)
     ignore_index = _checks.label("ignore_index", ignore_index)
     _checks.per_class(task.logits.shape, task.axis, class_weight=class_weight, alpha=alpha)
@@ -147,16 +147,15 @@ def binary(
 
     The answer 0 has the same penalty unless `penalty_of_zero` is given.
     """
-    factors = {"pos_weight": pos_weight, "alpha": alpha}
-    given = {
-        option: a
-        for option, a in factors.items()
-        if not isinstance(a, (int, float, numbers.Real)) and hasattr(a, "shape")
-    }
+    pos_weight, alpha = _checks.scalar(pos_weight), _checks.scalar(alpha)
+    # A list, where there may be one weight for each element, is told to be made an array.
+    of_elements = hasattr(pos_weight, "shape") or isinstance(pos_weight, (list, tuple))
+    arrays = {"pos_weight": pos_weight} if of_elements else {}
+    if hasattr(alpha, "shape"):
+        arrays["alpha"] = alpha
     backend = _checks.backend(
-        logits, name, target=_checks.given("target", target), sample_weight=sample_weight, where=where, **given
+        logits, name, target=_checks.given("target", target), sample_weight=sample_weight, where=where, **arrays
     )
-    arrays = {option: a for option, a in given.items() if hasattr(_checks.scalar(a), "shape")}
     task = _task(backend, logits, name, None, sample_weight, where, reduction, dtype)
     smoothing = _checks.fraction("label_smoothing", label_smoothing)
     _checks.answer_target(backend, target, task.shape)
@@ -207,7 +206,8 @@ def paired(
     xp = backend.xp
     if not _checks.is_real(backend, target):
         raise TypeError(f"{name} must be an array of real floating-point numbers, not of {target.dtype}")
-    task = _task(backend, logits, "logits", axis, sample_weight, where, reduction, dtype, target.dtype)
+    position = _checks.class_axis(axis, logits.ndim)  # type: ignore[attr-defined]
+    task = _task(backend, logits, "logits", position, sample_weight, where, reduction, dtype, target.dtype)
     _checks.same_shape(name, target.shape, logits.shape, logits.shape, "there is one for each logit")  # type: ignore[attr-defined]
     weight = task.counted()
     if weight is not None:
@@ -221,7 +221,7 @@ def _task(
     backend: Backend,
     logits: Any,
     name: str,
-    axis: Any,
+    axis: int | None,
     sample_weight: Any,
     where: Any,
     reduction: Any,
@@ -229,14 +229,13 @@ def _task(
     *dtypes: Any,
 ) -> _Task:
     """The options that all losses have, checked."""
-    position = None if axis is None else _checks.class_axis(axis, logits.ndim)
     shape = tuple(logits.shape)
-    if position is not None and shape[position] == 0:
+    if axis is not None and shape[axis] == 0:
         raise ValueError(f"{name} of shape {shape} have no classes along axis {axis}")
     if dtype is not None:
         _checks.real_dtype(backend, dtype)
     compute = backend.compute_dtype(logits.dtype, *dtypes, *(() if dtype is None else (dtype,)))
-    samples = _without(shape, position)
+    samples = _without(shape, axis)
     valid = None
     if where is not None:
         _checks.mask(backend.xp, where, samples)
@@ -247,7 +246,7 @@ def _task(
     return _Task(
         backend,
         logits,
-        position,
+        axis,
         compute,
         reduction_of(reduction),
         backend.result_dtype(logits) if dtype is None else dtype,
@@ -475,7 +474,7 @@ def function(kernel: Kernel, x: A, axis: Any, where: Any = None, *, keepdims: bo
     """A function of one array: of each element, or along `axis`; `left_out` is the result of a class not in `where`."""
     backend = _checks.backend(x, "x", where=where)
     xp = backend.xp
-    position = None if axis is None else _checks.class_axis(axis, x.ndim)  # type: ignore[attr-defined]
+    position = None if kernel.elementwise else _checks.class_axis(axis, x.ndim)  # type: ignore[attr-defined]
     array: Any = x
     if where is not None:
         _checks.mask(xp, where, tuple(array.shape))

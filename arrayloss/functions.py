@@ -8,10 +8,12 @@ from arrayloss._documentation import documented
 from arrayloss._kernels.sigmoid import LogSigmoid, Sigmoid
 from arrayloss._kernels.softmax import LogSoftmax, LogSumExp, Softmax
 from arrayloss._problem import function
+from arrayloss.gradients import with_suggestions
 
 A = TypeVar("A")
 
 
+@with_suggestions
 @documented("along axis")
 def softmax(x: A, /, *, axis: int = -1, where: Any = None) -> A:
     r"""Probabilities, in [0, 1], from logits: :math:`p_c = e^{x_c} / \sum_j e^{x_j}`.
@@ -34,6 +36,7 @@ def softmax(x: A, /, *, axis: int = -1, where: Any = None) -> A:
     return function(Softmax(), x, axis, where)
 
 
+@with_suggestions
 @documented("along axis")
 def log_softmax(x: A, /, *, axis: int = -1, where: Any = None) -> A:
     r"""Log-probabilities, at most 0, from logits: :math:`\log p_c = x_c - \log \sum_j e^{x_j}`.
@@ -56,6 +59,7 @@ def log_softmax(x: A, /, *, axis: int = -1, where: Any = None) -> A:
     return function(LogSoftmax(), x, axis, where, left_out=-float("inf"))
 
 
+@with_suggestions
 @documented("along axis")
 def logsumexp(x: A, /, *, axis: int = -1, where: Any = None, keepdims: bool = False) -> A:
     r"""The logarithm of a sum of exponentials: :math:`\log \sum_c e^{x_c}`.
@@ -87,6 +91,7 @@ def logsumexp(x: A, /, *, axis: int = -1, where: Any = None, keepdims: bool = Fa
     return function(LogSumExp(), x, axis, where, keepdims=keepdims)
 
 
+@with_suggestions
 @documented("elementwise")
 def sigmoid(x: A, /) -> A:
     r"""The logistic function of each element, in [0, 1]: :math:`1 / (1 + e^{-x})`.
@@ -101,6 +106,7 @@ def sigmoid(x: A, /) -> A:
     return function(Sigmoid(), x, None)
 
 
+@with_suggestions
 @documented("elementwise")
 def log_sigmoid(x: A, /) -> A:
     r"""The logarithm of the logistic function of each element, at most 0: :math:`-\log(1 + e^{-x})`.

@@ -11,13 +11,14 @@ import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial, wraps
-from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, overload
+from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, get_type_hints, overload
 
 from arrayloss import _checks, _problem
 from arrayloss._problem import Problem
 
 P = ParamSpec("P")
 A = TypeVar("A")
+F = TypeVar("F", bound=Callable[..., Any])
 
 
 def loss(stated: Callable[P, Problem[A]]) -> Callable[P, A]:
@@ -44,10 +45,18 @@ def loss(stated: Callable[P, Problem[A]]) -> Callable[P, A]:
     # Tracers look for the function that is wrapped, and would call it.
     del vars(value)["__wrapped__"]
     vars(value)["problem"] = stated
-    # The type of the value, not of the problem, for `help`.
-    value.__annotations__ = {**stated.__annotations__, "return": "A"}
+    # The type of the value, not of the problem, for `help`; and types, not the names that they have elsewhere.
+    value.__annotations__ = {**_hints(stated), "return": A}
     vars(value)["__signature__"] = inspect.signature(stated).replace(return_annotation="A")
     return value
+
+
+def _hints(stated: Callable[..., Any]) -> dict[str, Any]:
+    """The annotations as types, where they can be had at run time."""
+    try:
+        return get_type_hints(stated)
+    except NameError:
+        return dict(stated.__annotations__)
 
 
 def problem(loss: Callable[P, A], /, *args: P.args, **kwargs: P.kwargs) -> Problem[A]:
@@ -66,6 +75,19 @@ def problem_of(loss: Callable[..., Any], caller: str = "problem") -> Callable[..
     return stated
 
 
+def with_suggestions(function: F) -> F:
+    """A function that answers an unknown keyword with the one that was meant."""
+
+    @wraps(function)
+    def suggesting(*args: Any, **kwargs: Any) -> Any:
+        return _stated(function, *args, **kwargs)
+
+    del vars(suggesting)["__wrapped__"]
+    suggesting.__annotations__ = _hints(function)
+    vars(suggesting)["__signature__"] = inspect.signature(function)
+    return suggesting  # type: ignore[return-value]
+
+
 _OTHER_WORDS = {
     "weight": "class_weight sample_weight",
     "weights": "class_weight sample_weight",
@@ -78,7 +100,7 @@ _OTHER_WORDS = {
 
 
 def _stated(stated: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
-    """The problem; an unknown keyword is answered with the one that was meant."""
+    """What `stated` returns; an unknown keyword is answered with the one that was meant."""
     try:
         return stated(*args, **kwargs)
     except TypeError as error:
@@ -284,7 +306,7 @@ def _derivatives(
     if y_true.ndim < y_pred.ndim:
         y_true = _labels(backend, y_true)
     reduction = "sum" if sample_weight is None else "none"
-    problem = problem_of(loss, "objective")(y_pred, y_true, reduction=reduction, **options)
+    problem = _stated(problem_of(loss, "objective"), y_pred, y_true, reduction=reduction, **options)
     if sample_weight is not None:
         xp, samples = backend.xp, problem.shape
         _checks.same_shape("sample_weight", sample_weight.shape, samples[:1], samples, "there is one for each sample")
