@@ -11,7 +11,7 @@ import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial, wraps
-from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, overload
+from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, get_type_hints, overload
 
 from arrayloss import _checks, _problem
 from arrayloss._options import documented, expanded, options_of
@@ -19,6 +19,7 @@ from arrayloss._problem import Problem
 
 P = ParamSpec("P")
 A = TypeVar("A")
+F = TypeVar("F", bound=Callable[..., Any])
 
 
 def loss(stated: Callable[P, Problem[A]]) -> Callable[P, A]:
@@ -59,10 +60,20 @@ def loss(stated: Callable[P, Problem[A]]) -> Callable[P, A]:
         del vars(function)["__wrapped__"]
         vars(function)["__signature__"] = signature
     vars(value)["problem"] = problem
-    # The type of the value, not of the problem, for `help`.
-    value.__annotations__ = {**stated.__annotations__, "return": "A"}
+    # The type of the value, not of the problem, for `help`; and types, not the names that they have elsewhere.
+    hints = _hints(stated)
+    types = {name: hints.get(name, p.annotation) for name, p in signature.parameters.items()}
+    value.__annotations__ = {**types, "return": "A"}
     vars(value)["__signature__"] = signature.replace(return_annotation="A")
     return value if options is None else documented(options)(value)
+
+
+def _hints(stated: Callable[..., Any]) -> dict[str, Any]:
+    """The annotations as types, where they can be had at run time."""
+    try:
+        return get_type_hints(stated)
+    except NameError:
+        return dict(stated.__annotations__)
 
 
 def problem(loss: Callable[P, A], /, *args: P.args, **kwargs: P.kwargs) -> Problem[A]:
@@ -79,6 +90,23 @@ def problem_of(loss: Callable[..., Any], caller: str = "problem") -> Callable[..
             f"{getattr(loss, '__name__', repr(loss))}; its options go to the function that comes back"
         )
     return stated
+
+
+def with_suggestions(function: F) -> F:
+    """A function that answers an unknown keyword with the one that was meant."""
+    names = list(inspect.signature(function).parameters)
+
+    @wraps(function)
+    def suggesting(*args: Any, **kwargs: Any) -> Any:
+        for name in kwargs:
+            if name not in names:
+                raise TypeError(_unexpected(function.__name__, name, names))
+        return function(*args, **kwargs)
+
+    del vars(suggesting)["__wrapped__"]
+    suggesting.__annotations__ = _hints(function)
+    vars(suggesting)["__signature__"] = inspect.signature(function)
+    return suggesting  # type: ignore[return-value]
 
 
 _OTHER_WORDS = {

@@ -134,6 +134,13 @@ class Ops:
         """min(x, bound), with the derivative 1 at the bound, where a library's minimum has 1/2."""
         return self.xp.where(x > bound, self.like(bound, x), x)
 
+    def nonzero_only(self, x: Array, weight: Array) -> Array:
+        """`x`, but 0 where the weight is 0 and x is not finite.
+
+        A finite x stays: it is what a product with the weight has as its derivative by the weight, at 0 as well.
+        """
+        return self.xp.where((weight == 0) & ~self.xp.isfinite(x), self.xp.zeros_like(x), x)
+
     # The twelve that a library may do its own way: the two of `Position`, and these ten.
 
     def max(self, x: Array) -> Array:
@@ -170,11 +177,8 @@ class Ops:
 
     def multiply_zero_wins(self, weight: Array, x: Array) -> Array:
         """weight * x, and 0 where the weight is 0, whatever x is there."""
-        xp = self.xp
-        nothing = weight == 0
-        # The inner `where` keeps inf and nan out of the derivative as well.
-        x = xp.where(nothing, xp.zeros_like(x), x)
-        return weight * x
+        # Before the product, so that inf and nan stay out of its derivative as well.
+        return weight * self.nonzero_only(x, weight)
 
     def sides(self, x: Array) -> tuple[Array, Array]:
         """max(x, 0) and max(-x, 0); at x = 0 their derivatives are 1 and 0."""

@@ -121,9 +121,9 @@ class _OfProbabilities(BinaryLink):
 
 
 def _over(ops: Ops, a: Array, b: Array) -> Array:
-    """a / b, and 0 where a is 0."""
-    xp = ops.xp
-    return xp.where(a == 0, xp.zeros_like(a), a / xp.where(a == 0, xp.ones_like(b), b))
+    """a / b, and 0 where a is 0 and b is not above it."""
+    xp, nothing = ops.xp, (a == 0) & ~(b > 0)
+    return xp.where(nothing, xp.zeros_like(a), a / xp.where(nothing, xp.ones_like(b), b))
 
 
 sigmoid: BinaryLink = _OfLogits()

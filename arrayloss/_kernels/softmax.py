@@ -207,9 +207,14 @@ def weighted(ops: Ops, weight: Array | None, value: Array, *vjps: Vjp | None) ->
     def through(vjp: Vjp | None) -> Vjp | None:
         return vjp and (lambda g: vjp(g * weight))
 
+    def vjp_weight(g: Array) -> Array:
+        # A sample that weighs nothing has no slope that isn't finite.
+        xp = ops.xp
+        slope = xp.where((weight == 0) & ~xp.isfinite(value), xp.zeros_like(value), value)
+        return ops.multiply_zero_wins(g, slope)
+
     first, *others = map(through, vjps)
-    product = ops.multiply_zero_wins(weight, value)
-    return Forward(product, (first, lambda g: ops.multiply_zero_wins(g, value), *others))
+    return Forward(ops.multiply_zero_wins(weight, value), (first, vjp_weight, *others))
 
 
 @dataclass(frozen=True)
@@ -249,7 +254,7 @@ class TargetLoss(Kernel):
             by_class = -g * target if slope is None else ops.scale(ops.multiply_zero_wins(target, slope), -g)
             # Exactly 0 for a sample that does not count, whatever its logits.
             counts = ops.sum(ops.xp.abs(by_class))
-            return ops.multiply_zero_wins(ops.xp.where(counts == 0, counts, ops.xp.ones_like(counts)), vjp(by_class))
+            return ops.nonzero_only(vjp(by_class), counts)
 
         def vjp_target(g: Array) -> Array:
             return ops.multiply_zero_wins(g, penalties)
