@@ -390,7 +390,7 @@ MESSAGES = [
         "arrayloss.compat.keras takes y_true, y_pred, from_logits, label_smoothing, axis, epsilon",
     ),
     (
-        "objective(torchvision.sigmoid_focal_loss)(x, x)",
+        "objective(torchvision.sigmoid_focal_loss)(bits, x)",
         TypeError,
         "BlendedFocal, the formula of this loss, has no second derivatives in closed form",
     ),
