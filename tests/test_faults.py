@@ -22,7 +22,8 @@ def nothing(f: Any, *arrays: Any, **options: Any) -> Any:
 def found(function: str) -> dict[str, dict[str, int]]:
     """What catches each fault, and "nothing": in one run, so that each exact answer is computed once.
 
-    In float16 it is about one option, `dtype`.
+    Every case of a quick run is among them; `exact` raises where it can't prove an answer. In float16 it is about one
+    option, `dtype`.
     """
     here = [fault for fault in FAULTS[function] if fault.backend == "numpy" or importlib.util.find_spec("torch")]
     here += [Fault(f"nothing in {dtype}", nothing, (function,), dtype=dtype) for dtype in ("float32", "float16")]
