@@ -13,6 +13,7 @@ from typing import Any
 
 from docutils import nodes
 from latex2mathml.converter import convert
+from sphinx.addnodes import pending_xref
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
@@ -71,6 +72,7 @@ PARTS = {
         "docs/boosting",
         "docs/testing",
         "docs/adding-a-loss",
+        "docs/check-your-library",
         "docs/architecture",
         "CONTRIBUTING",
         "SECURITY",
@@ -147,6 +149,13 @@ def show_mathml(translator: Any, node: nodes.Element) -> None:
     raise nodes.SkipNode
 
 
+def drop_chance_links(app: Sphinx, doctree: nodes.document) -> None:
+    """The word "shape" in "array of shape (classes,)" is no reference, although some classes have a `shape`."""
+    for reference in list(doctree.findall(pending_xref)):
+        if reference["reftarget"] == "shape":
+            reference.replace_self(reference.children)
+
+
 def add_index(app: Sphinx, error: Exception | None) -> None:
     if error is None and app.builder.name == "html":
         shutil.copyfile(Path(app.outdir, f"{root_doc}.html"), Path(app.outdir, "index.html"))
@@ -156,4 +165,5 @@ def setup(app: Sphinx) -> None:
     app.add_html_math_renderer("mathml", (show_mathml, None), (show_mathml, None))
     app.add_directive("parameter-table", ParameterTable)
     app.connect("source-read", add_pages)
+    app.connect("doctree-read", drop_chance_links)
     app.connect("build-finished", add_index)
