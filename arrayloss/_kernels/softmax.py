@@ -91,7 +91,9 @@ class Rows:
         own, e = at_max.take(g), at_max.take(self.e)
         p, one_minus_p = e / self.total, (self.rest + (1 - e)) / self.total
         at_top = ops.xp.where(p > 0.5, (own - among) + one_minus_p * among, own - p * among)
-        return at_max.put(ops.scale(self.e, -among / self.total) + g, at_top)
+        moved = ops.scale(self.e, -among / self.total)
+        moved += g  # no second array, where arrays can be written to
+        return at_max.put(moved, at_top)
 
     def jvp_log_p(self, v: Array) -> Array:
         """v - sum(p v).
