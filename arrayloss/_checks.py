@@ -34,11 +34,11 @@ def _served(backend: Backend, name: str, x: Array) -> None:
     """An array of the kinds that the library computes with."""
     refused = backend.refused(x)
     if refused:
-        raise backend.refusal(f"{name} is {refused}")
+        raise backend.refusal(x)(f"{name} is {refused}")
 
 
 def shared(ours: Backend, name: str, other: str, array: Array) -> None:
-    """`array` is one of our library's, as that of `name` is, and of real numbers."""
+    """`array` is one of our library's, as that of `name` is, of a kind that is computed with, and of real numbers."""
     if not ours.owns(array):
         raise TypeError(
             f"{name} is an array of {ours.name} and {other} one of {_backend(other, array).name}; "
@@ -110,9 +110,8 @@ def scalar(value: Any) -> Any:
         return value.__index__() if isinstance(value, numbers.Integral) else float(value)
     if getattr(value, "shape", None) == ():
         backend = backend_of(value)
-        if backend is not None and backend.is_constant(value):
-            number = value.item() if hasattr(value, "item") else float(value)
-            return value if isinstance(number, complex) else number
+        if backend is not None and not is_complex(value) and backend.is_constant(value):
+            return value.item() if hasattr(value, "item") else float(value)
     return value
 
 

@@ -1,8 +1,9 @@
-"""The options that several losses share: each with its type, its default and its description, here and nowhere else.
+"""The options that several losses share: each one's type, default and description are written once, here.
 
-A loss takes them as `**options: Unpack[ClassOptions]`, say, which type checkers know as single keywords. In the
-docstrings of the classes stand entries of numpydoc, of the arrays and of what is returned too; `documented` puts them
-into the docstring of a function, and `expanded` the keywords into its signature.
+A loss takes them as `**options: Unpack[ClassOptions]`, say, which type checkers know as single keywords. Each class's
+docstring describes the options in numpydoc form, and also the array arguments, Returns and Raises. `documented` puts
+the descriptions into the docstring of a function, and `expanded` the keywords into its signature. (The defaults that
+are computed with are those of `categorical`, `binary` and `paired`; a test compares them.)
 """
 
 from __future__ import annotations
@@ -75,8 +76,8 @@ class LabelOptions(RowOptions, total=False):
         Integers are labels, from 0 on, in the shape of `$array` without the class axis. Floating-point numbers are the
         probabilities of all classes, in the shape of `$array`.
     class_weight : array of shape (classes,), optional
-        The weight :math:`w_c` of each class; without it, 1. The weight of a sample, which a mean is divided by, is w
-        times that of its label.
+        The weight :math:`w_c` of each class; without it, 1. A sample with label c has the weight w :math:`w_c`; a mean
+        is divided by the sum of these.
     ignore_index : int or None
         The label of samples that do not count. Only for labels.
     """
@@ -161,10 +162,10 @@ def _fields(options: Any) -> dict[str, tuple[Any, Any]]:
 def documented(*tables: Any) -> Callable[[F], F]:
     """Complete the docstring of a function or class: every parameter described, in the order of the signature.
 
-    What the docstring describes itself stays; the rest comes from `tables`, of which a later one goes before an earlier
-    one. Each is a class of this file, or text of your own: entries of numpydoc, in which `$array` is the first
-    parameter; those called Returns and Raises are sections. Raises TypeError for a parameter that nothing describes,
-    and for a description of what is not there. Under ``python -OO``, without docstrings, it does nothing.
+    What the docstring describes itself stays; the rest comes from `tables`, of which a later one takes precedence.
+    Each is a class of this file, or text of your own: entries of numpydoc, in which `$array` is the first parameter;
+    those called Returns and Raises are sections. Raises TypeError for a parameter that nothing describes, and for a
+    description of what is not there. Under ``python -OO``, without docstrings, it does nothing.
     """
 
     def complete(function: F) -> F:

@@ -8,6 +8,7 @@ from arrayloss._kernels.sigmoid import LogSigmoid, Sigmoid
 from arrayloss._kernels.softmax import LogSoftmax, LogSumExp, Softmax
 from arrayloss._options import documented
 from arrayloss._problem import function
+from arrayloss.gradients import with_suggestions
 
 A = TypeVar("A")
 _ELEMENTS = """
@@ -28,6 +29,7 @@ where : array of bool, optional
         If `axis` is out of range, or the shape of `where` does not broadcast."""
 
 
+@with_suggestions
 @documented(_ROWS)
 def softmax(x: A, /, *, axis: int = -1, where: Any = None) -> A:
     r"""Probabilities, in [0, 1], from logits: :math:`p_c = e^{x_c} / \sum_j e^{x_j}`.
@@ -50,6 +52,7 @@ def softmax(x: A, /, *, axis: int = -1, where: Any = None) -> A:
     return function(Softmax(), x, axis, where)
 
 
+@with_suggestions
 @documented(_ROWS)
 def log_softmax(x: A, /, *, axis: int = -1, where: Any = None) -> A:
     r"""Log-probabilities, at most 0, from logits: :math:`\log p_c = x_c - \log \sum_j e^{x_j}`.
@@ -72,6 +75,7 @@ def log_softmax(x: A, /, *, axis: int = -1, where: Any = None) -> A:
     return function(LogSoftmax(), x, axis, where, left_out=-float("inf"))
 
 
+@with_suggestions
 @documented(_ROWS)
 def logsumexp(x: A, /, *, axis: int = -1, where: Any = None, keepdims: bool = False) -> A:
     r"""The logarithm of a sum of exponentials: :math:`\log \sum_c e^{x_c}`.
@@ -103,6 +107,7 @@ def logsumexp(x: A, /, *, axis: int = -1, where: Any = None, keepdims: bool = Fa
     return function(LogSumExp(), x, axis, where, keepdims=keepdims)
 
 
+@with_suggestions
 @documented(_ELEMENTS)
 def sigmoid(x: A, /) -> A:
     r"""The logistic function of each element, in [0, 1]: :math:`1 / (1 + e^{-x})`.
@@ -117,6 +122,7 @@ def sigmoid(x: A, /) -> A:
     return function(Sigmoid(), x, None)
 
 
+@with_suggestions
 @documented(_ELEMENTS)
 def log_sigmoid(x: A, /) -> A:
     r"""The logarithm of the logistic function of each element, at most 0: :math:`-\log(1 + e^{-x})`.

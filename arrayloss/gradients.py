@@ -1,7 +1,7 @@
 """From a loss to its gradient, in closed form, on any library: `value_and_grad`, `grad` and `objective`.
 
-A public loss is a function that returns a `Problem`, its arguments after all checks, and a decorator, `loss`, that
-computes the value of it. What is here computes something else of the same problem.
+Each loss is written as a function that returns a `Problem`, its checked arguments. The decorator `loss` turns it into
+the public function, which returns the value. The other functions here compute something else of the same problem.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial, wraps
-from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, overload
+from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, get_type_hints, overload
 
 from arrayloss import _checks, _problem
 from arrayloss._options import documented, expanded, options_of
@@ -19,6 +19,7 @@ from arrayloss._problem import Problem
 
 P = ParamSpec("P")
 A = TypeVar("A")
+F = TypeVar("F", bound=Callable[..., Any])
 
 
 def loss(stated: Callable[P, Problem[A]]) -> Callable[P, A]:
@@ -59,10 +60,20 @@ def loss(stated: Callable[P, Problem[A]]) -> Callable[P, A]:
         del vars(function)["__wrapped__"]
         vars(function)["__signature__"] = signature
     vars(value)["problem"] = problem
-    # The type of the value, not of the problem, for `help`.
-    value.__annotations__ = {**stated.__annotations__, "return": "A"}
+    # The type of the value, not of the problem, for `help`; and types, not the names that they have elsewhere.
+    hints = _hints(stated)
+    types = {name: hints.get(name, p.annotation) for name, p in signature.parameters.items()}
+    value.__annotations__ = {**types, "return": "A"}
     vars(value)["__signature__"] = signature.replace(return_annotation="A")
     return value if options is None else documented(options)(value)
+
+
+def _hints(stated: Callable[..., Any]) -> dict[str, Any]:
+    """The annotations as types, where they can be had at run time."""
+    try:
+        return get_type_hints(stated)
+    except NameError:
+        return dict(stated.__annotations__)
 
 
 def problem(loss: Callable[P, A], /, *args: P.args, **kwargs: P.kwargs) -> Problem[A]:
@@ -79,6 +90,23 @@ def problem_of(loss: Callable[..., Any], caller: str = "problem") -> Callable[..
             f"{getattr(loss, '__name__', repr(loss))}; its options go to the function that comes back"
         )
     return stated
+
+
+def with_suggestions(function: F) -> F:
+    """A function that answers an unknown keyword with the one that was meant."""
+    names = list(inspect.signature(function).parameters)
+
+    @wraps(function)
+    def suggesting(*args: Any, **kwargs: Any) -> Any:
+        for name in kwargs:
+            if name not in names:
+                raise TypeError(_unexpected(function.__name__, name, names))
+        return function(*args, **kwargs)
+
+    del vars(suggesting)["__wrapped__"]
+    suggesting.__annotations__ = _hints(function)
+    vars(suggesting)["__signature__"] = inspect.signature(function)
+    return suggesting  # type: ignore[return-value]
 
 
 _OTHER_WORDS = {
@@ -225,8 +253,8 @@ def objective(loss: Callable[..., Any], /, *, min_hessian: float | None = None, 
     loss : function
         One of the losses of `arrayloss` that take logits.
     min_hessian : float > 0, optional
-        What the second derivatives of a sample that counts are raised to where they are less, before it is weighed.
-        Without it they are exact. A focal loss is not convex: where an answer is wrong by a margin of more than 2.8
+        The smallest second derivative: smaller ones are raised to it, before the sample's weight is applied. Without
+        it they are exact. A focal loss is not convex: where an answer is wrong by a margin of more than 2.8
         (for gamma 2) they are negative, and no booster splits a node of a negative sum. From scores of 5 everywhere,
         say, it would never start; with 0.01 it trains from any scores.
     **options

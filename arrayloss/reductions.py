@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numbers
 from abc import abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar, Literal, NamedTuple, SupportsFloat
@@ -89,7 +90,7 @@ class Mean(Reduction):
 
     def __post_init__(self) -> None:
         named = isinstance(self.over, str) and self.over in ("weight", "valid", "all")
-        number = isinstance(self.over, (int, float)) and not isinstance(self.over, bool)
+        number = isinstance(self.over, numbers.Real) and not isinstance(self.over, bool)
         if not named and not number and not getattr(self.over, "ndim", None) == 0:
             raise ValueError(f'over must be "weight", "valid", "all", a number or a 0-d array, not {self.over!r}')
         if self.empty not in ("nan", "zero"):
@@ -98,7 +99,7 @@ class Mean(Reduction):
     def parts(self, samples: Samples, losses: Array | None) -> Parts:
         over: Array | float
         if not isinstance(self.over, str):
-            over = self.over
+            over = _checks.scalar(self.over) if isinstance(self.over, numbers.Real) else self.over
             if not isinstance(over, (int, float)):
                 _checks.shared(samples.backend, "logits", "over", over)
         elif self.over == "weight" and samples.weight is not None:

@@ -13,7 +13,7 @@ import pytest
 
 import arrayloss as al
 from arrayloss import extending, testing
-from arrayloss.compat import keras, onnx, optax, torch
+from arrayloss.compat import keras, onnx, optax, torch, torchvision
 from arrayloss.compat.sklearn import log_loss
 from conformance.cases import FUNCTIONS
 
@@ -36,6 +36,7 @@ NAMES: dict[str, Any] = {
     "onnx": onnx,
     "optax": optax,
     "like_torch": torch,
+    "torchvision": torchvision,
     "extending": extending,
     "halved": halved,
     "testing": testing,
@@ -154,7 +155,7 @@ MESSAGES = [
         ValueError,
         "sample_weight has shape (3,), which does not broadcast to (2,), the shape of what it applies to",
     ),
-    ("cross_entropy(x[:, :0], labels)", ValueError, "logits of shape (2, 0) have no classes along axis -1"),
+    ("cross_entropy(x[:, :0], labels)", ValueError, "logits of shape (2, 0) have no classes along axis 1"),
     (
         "sigmoid_focal_loss(x, bits, alpha=np.ones(3))",
         ValueError,
@@ -382,6 +383,18 @@ MESSAGES = [
         TypeError,
         "second derivatives are there by the logits themselves, and these were made of another array",
     ),
+    (
+        "objective(keras.binary_crossentropy)",
+        TypeError,
+        "objective takes a loss of logits, a target and reduction=, such as cross_entropy; binary_crossentropy of "
+        "arrayloss.compat.keras takes y_true, y_pred, from_logits, label_smoothing, axis, epsilon",
+    ),
+    (
+        "objective(torchvision.sigmoid_focal_loss)(bits, x)",
+        TypeError,
+        "BlendedFocal, the formula of this loss, has no second derivatives in closed form",
+    ),
+    ("softmax(x, dim=1)", TypeError, "softmax() got an unexpected keyword argument 'dim'; did you mean axis?"),
     # Two arrays of logits.
     (
         "kl_divergence(x, labels)",
@@ -391,7 +404,7 @@ MESSAGES = [
     (
         "kl_divergence(np.zeros((2, 0)), np.zeros((2, 0)))",
         ValueError,
-        "logits of shape (2, 0) have no classes along axis -1",
+        "logits of shape (2, 0) have no classes along axis 1",
     ),
     (
         "optax.softmax_cross_entropy_with_integer_labels(x, x)",

@@ -10,7 +10,6 @@ from array_api_compat import cupy as xp
 
 from arrayloss._backends.generic import Call
 from arrayloss._backends.in_place import InPlace, InPlaceBackend
-from arrayloss._backends.rows import Block
 from arrayloss._kernels.ops import Array
 
 
@@ -39,10 +38,6 @@ class CuPy(InPlaceBackend):
 
     def row_ops(self, call: Call) -> InPlace:
         return _Ops(xp, call.dtype, 1)
-
-    def each(self, task: Any, parts: list[Block], x: Array) -> None:
-        for i, block in enumerate(parts):
-            task(i, block)
 
 
 backend = CuPy(xp)

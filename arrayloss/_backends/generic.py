@@ -43,11 +43,13 @@ class Backend:
         """Whether `x` is an array of this library."""
         return hasattr(x, "__array_namespace__") and Backend(x.__array_namespace__()).name == self.name
 
-    refusal: type[Exception] = TypeError
-
     def refused(self, x: Array) -> str | None:
         """Why this array of the library can't be computed with, and what to pass in its place; or None."""
         return None
+
+    def refusal(self, x: Array) -> type[Exception]:
+        """The error that says so."""
+        return TypeError
 
     def device(self, x: Array) -> Any:
         """Where `x` lives, or None where that can't be told (under a tracer)."""

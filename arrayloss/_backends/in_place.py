@@ -69,7 +69,7 @@ class InPlace(Ops):
         return xp.exp(d, out=d)
 
     def taken(self, x: Array) -> Array | None:
-        """The room for the gradient, once, where it is like `x`."""
+        """The array for the gradient, on the first call, if it has the shape and dtype of `x`; otherwise None."""
         out, self.out = self.out, None
         return out if out is not None and out.dtype == x.dtype and out.shape == x.shape else None
 
@@ -92,7 +92,7 @@ class InPlace(Ops):
         return self.xp.maximum(x, zero), self.xp.maximum(-x, zero)
 
     def one_by_sign(self, x: Array, e: Array) -> tuple[Array, Array]:
-        # No selection. Where the sign is 1, e is less; at 0 it is 1 already.
+        # The maximum is the selection: e is in [0, 1], and 1 at x = 0.
         sign = self.xp.sign(x)
         return self.xp.maximum(e, sign), self.xp.maximum(e, -sign)
 
@@ -169,7 +169,7 @@ class InPlaceBackend(Backend):
         return forward.value
 
     def block_size(self, x: Array, *, placed: bool) -> int:
-        """How many numbers a block has, of rows such as `x`; `placed` says that exponentials go to their place."""
+        """How many numbers a block has, of rows such as `x`; with `placed`, the gradient's array holds exponentials."""
         return self.block_bytes // max(4, int(x.dtype.itemsize))
 
     def empty(self, shape: tuple[int, ...], like: Array, dtype: Any) -> Array:

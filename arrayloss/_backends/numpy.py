@@ -192,7 +192,7 @@ class NumPy(InPlaceBackend):
         return size // max(4, int(x.dtype.itemsize))
 
     def each(self, task: Callable[[int, Block], None], parts: list[Block], x: Array) -> None:
-        (_in_threads if x.nbytes > _THREADED_BYTES else one_by_one)(task, parts)
+        _in_threads(task, parts) if x.nbytes > _THREADED_BYTES else one_by_one(task, parts)
 
     def empty(self, shape: tuple[int, ...], like: Array, dtype: Any) -> Array:
         return np.empty(shape, dtype)

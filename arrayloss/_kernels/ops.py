@@ -1,4 +1,4 @@
-"""How a formula touches its arrays: the protocol of a kernel, and the operations that a library may do its own way.
+"""How a formula touches its arrays: the interface of a kernel, and the operations that a library may do its own way.
 
 `Ops` does them with the array API standard alone, and never writes to an array or looks at a number: so a kernel runs
 under a tracer, on a tape, under `vmap`, and on a library that we have never heard of. A backend that owns its temporary
@@ -25,7 +25,8 @@ class Forward(NamedTuple):
         The result: one number for each sample, or one for each logit (`Kernel.keeps_classes`).
     vjps
         For each input a function from the cotangent of the value to that of the input, or None where the input has no
-        derivative. The first one, of the logits, may overwrite what the others read: it is called last.
+        derivative. The first one, of the logits, may overwrite what the others read, where operations write in place:
+        there it is called last, or alone.
     jvp
         From a tangent of the logits to that of the value; only for values with several numbers a row.
     """
@@ -48,8 +49,9 @@ class Complete:
 class Kernel(Complete):
     """A formula: the value and the derivatives of one function. A frozen dataclass, as compilers cache by its hash.
 
-    `forward` takes the logits and the other inputs, all of one floating-point dtype except for integer labels. Inputs
-    with one number for each sample have length 1 along the class axis.
+    `forward` takes the logits and the other inputs, of which a loss has the weight of each sample first, or None; all
+    of one floating-point dtype, except for integer labels. Inputs with one number for each sample have length 1 along
+    the class axis.
 
     Attributes
     ----------
@@ -67,10 +69,10 @@ class Kernel(Complete):
 
 
 class Position(Protocol):
-    """One class of each row."""
+    """One class of each row: a label, or one maximum (without indices: all equal ones)."""
 
     def take(self, x: Array) -> Array:
-        """An array that holds, at this position, the elements of `x`: of length 1 along the class axis, or `x`."""
+        """`x` there: one number for each row, of length 1 along the class axis; without indices, `x` itself."""
 
     def put(self, x: Array, value: Array | float) -> Array:
         """`x` with `value` at this position; it may overwrite `x`."""
@@ -132,6 +134,13 @@ class Ops:
         """min(x, bound), with the derivative 1 at the bound, where a library's minimum has 1/2."""
         return self.xp.where(x > bound, self.like(bound, x), x)
 
+    def nonzero_only(self, x: Array, weight: Array) -> Array:
+        """`x`, but 0 where the weight is 0 and x is not finite.
+
+        A finite x stays: it is what a product with the weight has as its derivative by the weight, at 0 as well.
+        """
+        return self.xp.where((weight == 0) & ~self.xp.isfinite(x), self.xp.zeros_like(x), x)
+
     # The twelve that a library may do its own way: the two of `Position`, and these ten.
 
     def max(self, x: Array) -> Array:
@@ -168,11 +177,8 @@ class Ops:
 
     def multiply_zero_wins(self, weight: Array, x: Array) -> Array:
         """weight * x, and 0 where the weight is 0, whatever x is there."""
-        xp = self.xp
-        nothing = weight == 0
-        # The inner `where` keeps inf and nan out of the derivative as well.
-        x = xp.where(nothing, xp.zeros_like(x), x)
-        return weight * x
+        # Before the product, so that inf and nan stay out of its derivative as well.
+        return weight * self.nonzero_only(x, weight)
 
     def sides(self, x: Array) -> tuple[Array, Array]:
         """max(x, 0) and max(-x, 0); at x = 0 their derivatives are 1 and 0."""

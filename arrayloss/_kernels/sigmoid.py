@@ -21,9 +21,9 @@ BinaryVjp = Callable[[Array, Array, Array], Array]
 class BinaryLink(Complete):
     """From the elements of an array to the probabilities of the answers 1 and 0: the base of all binary links.
 
-    They are hashable objects (frozen dataclasses) with one method: `of_answers(ops, x)` returns both probabilities, and
-    `vjp(g, by_one, by_zero)`, from the derivatives of a result by the logarithms of both, times the cotangent g, to
-    that by x; exactly 0 where g is.
+    They are hashable objects (frozen dataclasses) with one method: `of_answers(ops, x)` returns both probabilities,
+    and a function `vjp(g, by_one, by_zero)`, which returns g times the derivative of a result by x. `by_one` and
+    `by_zero` are its derivatives by log p and log(1 - p). It is 0 where g is 0.
 
     Attributes
     ----------
@@ -121,9 +121,9 @@ class _OfProbabilities(BinaryLink):
 
 
 def _over(ops: Ops, a: Array, b: Array) -> Array:
-    """a / b, and 0 where a is 0."""
-    xp = ops.xp
-    return xp.where(a == 0, xp.zeros_like(a), a / xp.where(a == 0, xp.ones_like(b), b))
+    """a / b, and 0 where a is 0 and b is not above it."""
+    xp, nothing = ops.xp, (a == 0) & ~(b > 0)
+    return xp.where(nothing, xp.zeros_like(a), a / xp.where(nothing, xp.ones_like(b), b))
 
 
 sigmoid: BinaryLink = _OfLogits()

@@ -1,7 +1,8 @@
 """Losses and functions along a class axis.
 
-No number near 1 is ever subtracted from 1 (Blanchard, Higham and Higham, "Accurately computing the log-sum-exp and
-softmax functions", IMA J. Numer. Anal. 41, 2021). With m the maximum of a row and e_c = exp(x_c - m):
+1 - p is never computed from p, and where a difference cancels, it is added to a larger number (Blanchard, Higham and
+Higham, "Accurately computing the log-sum-exp and softmax functions", IMA J. Numer. Anal. 41, 2021). With m the
+maximum of a row and e_c = exp(x_c - m):
 
 - with a label t, the label is left out of the sum: others = sum of e_c over c != t, so that
 
@@ -44,9 +45,9 @@ class Maximum:
         return ops.xp.where(self.infinite & (d < 0), ops.like(-inf, d), d)
 
     def checked(self, rest: Array, one: Array) -> Array:
-        """`rest`, a sum of exponentials besides `one`; nan beside more than one +inf.
+        """`rest`, a sum of exponentials besides `one`; nan in a row with more than one +inf.
 
-        It is nan already in a row of -inf alone, and beside nan: their distances from the maximum are.
+        Rows of -inf alone and rows with a nan are nan already.
         """
         ops = self._ops
         return ops.xp.where(self.infinite & (rest + one > 1.5), ops.like(nan, rest), rest)
@@ -90,12 +91,15 @@ class Rows:
         own, e = at_max.take(g), at_max.take(self.e)
         p, one_minus_p = e / self.total, (self.rest + (1 - e)) / self.total
         at_top = ops.xp.where(p > 0.5, (own - among) + one_minus_p * among, own - p * among)
-        return at_max.put(ops.scale(self.e, -among / self.total) + g, at_top)
+        moved = ops.scale(self.e, -among / self.total)
+        moved += g  # no second array, where arrays can be written to
+        return at_max.put(moved, at_top)
 
     def jvp_log_p(self, v: Array) -> Array:
-        """v - sum(p v), about the class with p > 1/2, where there is one.
+        """v - sum(p v).
 
-        The transpose adds up in the reverse order, so that it is `vjp_log_p`: g - sum(g) comes first.
+        Where a class has p > 1/2, its v is subtracted from all v first, which avoids cancellation. JAX transposes this
+        into `vjp_log_p`, with the same roundings.
         """
         xp, ops = self.ops.xp, self.ops
         most, others = self._dominating()
@@ -205,9 +209,14 @@ def weighted(ops: Ops, weight: Array | None, value: Array, *vjps: Vjp | None) ->
     def through(vjp: Vjp | None) -> Vjp | None:
         return vjp and (lambda g: vjp(g * weight))
 
+    def vjp_weight(g: Array) -> Array:
+        # A sample that weighs nothing has no slope that isn't finite.
+        xp = ops.xp
+        slope = xp.where((weight == 0) & ~xp.isfinite(value), xp.zeros_like(value), value)
+        return ops.multiply_zero_wins(g, slope)
+
     first, *others = map(through, vjps)
-    product = ops.multiply_zero_wins(weight, value)
-    return Forward(product, (first, lambda g: ops.multiply_zero_wins(g, value), *others))
+    return Forward(ops.multiply_zero_wins(weight, value), (first, vjp_weight, *others))
 
 
 @dataclass(frozen=True)
@@ -247,7 +256,7 @@ class TargetLoss(Kernel):
             by_class = -g * target if slope is None else ops.scale(ops.multiply_zero_wins(target, slope), -g)
             # Exactly 0 for a sample that does not count, whatever its logits.
             counts = ops.sum(ops.xp.abs(by_class))
-            return ops.multiply_zero_wins(ops.xp.where(counts == 0, counts, ops.xp.ones_like(counts)), vjp(by_class))
+            return ops.nonzero_only(vjp(by_class), counts)
 
         def vjp_target(g: Array) -> Array:
             return ops.multiply_zero_wins(g, penalties)
@@ -268,8 +277,8 @@ class TargetLoss(Kernel):
 def _curved(ops: Ops, at: Probability, curvature: Array) -> Array:
     """The sum over c of curvature_c ([j = c] - p_j)^2 / (1 - p_c), for each class j.
 
-    The class with p > 1/2, where there is one, is kept apart: the others' part is not what a difference leaves of its
-    own; and p_j / (1 - p) is taken first, which is at most 1.
+    The class with p > 1/2, where there is one, is summed apart, so that the other classes' terms are not lost in a
+    difference. p_j / (1 - p) is divided first: it is at most 1, so it can't overflow.
     """
     xp = ops.xp
     p, rest = at.p, at.one_minus_p
@@ -300,9 +309,9 @@ class TargetWeights:
 
 @dataclass(frozen=True)
 class FromTarget(Kernel):
-    """A loss that makes the weights it takes inside, block by block, so that they are never there whole.
+    """Wraps a loss: computes its weights from the target for one block at a time, so that they are never there whole.
 
-    They take no derivative; where one may be asked for, the weights are made outside, by operations of the library.
+    There is no derivative by the target. Where one may be asked for, the weights are made outside, by the library.
     """
 
     loss: Any

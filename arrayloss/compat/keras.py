@@ -10,8 +10,11 @@ whatever the sample weights.
 
 from __future__ import annotations
 
+import numbers
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, TypeVar
+
+import numpy as np
 
 from arrayloss.compat.shared import (
     ClippedAnswers,
@@ -279,6 +282,8 @@ def categorical_focal_crossentropy(
     y = _rows(y_true, y_pred, epsilon)
     p: Any = y_pred
     backend, at = backend_of(p, "y_pred"), check_axis(axis, p.ndim)
+    if isinstance(alpha, numbers.Real) or (isinstance(alpha, np.ndarray) and alpha.ndim == 0):
+        alpha = float(alpha)
     if not hasattr(alpha, "ndim"):
         alpha = backend.xp.asarray(alpha, dtype=p.dtype, device=backend.device(p))
     backend_of(p, "y_pred", alpha=alpha)

@@ -185,9 +185,7 @@ def blended_focal(
     check_target(name, x, target_name, y)
     penalty, weight = focal_penalty(gamma), None
     if alpha is not None:
-        s = check_fraction("label_smoothing", label_smoothing)
-        if isinstance(alpha, (int, float)):
-            check_fraction("alpha", alpha)
+        s, alpha = check_fraction("label_smoothing", label_smoothing), check_fraction("alpha", alpha)
         one = (1 - s) * backend.astype(y, backend.compute_dtype(x.dtype)) + s / 2
         weight = alpha * one + (1 - alpha) * (1 - one)
     problem = binary(

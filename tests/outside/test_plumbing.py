@@ -9,6 +9,7 @@ import io
 import pickle
 import subprocess
 import sys
+import typing
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +73,7 @@ def test_every_public_callable_has_a_signature(name: str) -> None:
     assert it.__module__.startswith("arrayloss")
     assert it.__qualname__ == name
     assert inspect.getdoc(it)
+    assert typing.get_type_hints(it) or inspect.isclass(it)
 
 
 @over_losses
