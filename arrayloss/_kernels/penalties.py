@@ -15,7 +15,7 @@ from arrayloss._kernels.ops import Array, Complete, Ops
 
 
 class Probability:
-    """A probability p, as three numbers of which none is made from another by a subtraction from 1.
+    """A probability p, as three numbers. A link of logits makes none of them from another by a subtraction from 1.
 
     Each is given as a function, which is called once, when it is first asked for.
 
