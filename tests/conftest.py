@@ -13,7 +13,9 @@ import functools
 import importlib
 import importlib.metadata
 import inspect
+import itertools
 import os
+import sys
 import types
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -71,6 +73,7 @@ MODULES = {
     "array-api-strict": "array_api_strict",
 }
 COMPILATIONS: dict[tuple[Any, ...], Callable[..., Any]] = {}
+MODULES_DONE = itertools.count(1)
 
 
 @dataclasses.dataclass
@@ -401,6 +404,18 @@ def backend(request: pytest.FixtureRequest) -> Iterator[Backend]:
             stack.enter_context(np.errstate(all="ignore"))
             device = xp.Device("CPU_DEVICE" if place == "strictest" else place)
         yield dataclasses.replace(one, xp=xp, device=device)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _programs_are_forgotten() -> Iterator[None]:
+    """After some modules, all that was compiled, which would take gigabytes in the end; few modules share programs."""
+    yield
+    if next(MODULES_DONE) % 8 == 0:
+        COMPILATIONS.clear()
+        if "jax" in sys.modules:
+            sys.modules["jax"].clear_caches()
+        if "torch._dynamo" in sys.modules:
+            sys.modules["torch._dynamo"].reset()
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import pytest
 
 import arrayloss as al
 from arrayloss import Hardest, Mean, Sum, value_and_grad
-from outside.common import ACTIVATIONS, BINARY, CATEGORICAL, INF, NAN
+from outside.common import ACTIVATIONS, BINARY, CATEGORICAL, INF, NAN, left_to_jit
 
 REDUCTIONS = [
     (Hardest(k=3), NAN),
@@ -46,9 +46,8 @@ def test_an_empty_batch(backend: Any, family: str) -> None:
                 np.testing.assert_equal(float(backend.to_numpy(got)), due, err_msg=f"{loss.__name__}, {reduction}")
 
 
+@left_to_jit
 def test_the_hardest_of_samples_that_do_not_count(backend: Any) -> None:
-    if backend.library == "jax":
-        pytest.skip("time: eager JAX compiles every operation")
     x, t = backend.asarray(np.array([[1.0, 2.0], [NAN, INF]])), backend.asarray(np.array([-100, -100]))
     for reduction in (Hardest(k=3), Hardest(fraction=0.5)):
         value, gradient = value_and_grad(al.cross_entropy)(x, t, reduction=reduction)

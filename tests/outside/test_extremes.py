@@ -11,11 +11,13 @@ import arrayloss as al
 from arrayloss import value_and_grad
 from outside.common import close, mean_of
 
+# JAX's compiler takes a subnormal number for 0.
+has_subnormal_numbers = pytest.mark.only(lambda backend: backend.library != "jax")
 
+
+@has_subnormal_numbers
 def test_the_gradient_at_a_subnormal_probability(backend: Any) -> None:
     """1 / p overflows, 1 / (N p) does not."""
-    if backend.library == "jax":
-        pytest.skip("its compiler takes a subnormal number for 0")
     for dtype, p in (("float32", 1e-39), ("float64", 2e-309)):
         if dtype not in backend.floats:
             continue
@@ -33,9 +35,8 @@ def test_the_gradient_at_a_subnormal_probability(backend: Any) -> None:
             np.testing.assert_allclose(backend.to_numpy(got), due.astype(np.float64), rtol=1e-6, atol=0)
 
 
+@has_subnormal_numbers
 def test_the_gradient_at_a_subnormal_probability_with_a_small_weight(backend: Any) -> None:
-    if backend.library == "jax":
-        pytest.skip("its compiler takes a subnormal number for 0")
     x, y, w = np.array([1e-39, 0.5], dtype=np.float32), np.array([1, 0]), np.array([2.0**-10, 1.0], dtype=np.float32)
     due = np.array([-1 / x.astype(np.float64)[0] * 2.0**-10, 2.0])
     moved = backend.asarray(x, "float32"), backend.asarray(y)
@@ -47,10 +48,9 @@ def test_the_gradient_at_a_subnormal_probability_with_a_small_weight(backend: An
 
 
 @pytest.mark.compiled
+@pytest.mark.only(lambda backend: backend.has_float64)
 def test_a_teacher_that_is_wider_than_the_student(backend: Any) -> None:
     """Next to the student: what rounding the teacher to float32 would take is all of the divergence."""
-    if not backend.has_float64:
-        pytest.skip("there is no wider dtype")
     rng = np.random.default_rng(0)
     student = (rng.normal(size=(6, 5)) * 3).astype(np.float32)
     teacher = student.astype(np.float64) + 1e-6 * rng.normal(size=student.shape)
@@ -68,9 +68,8 @@ def test_a_teacher_that_is_wider_than_the_student(backend: Any) -> None:
         close(backend.to_numpy(of_student), gradient, 1e-4)
 
 
+@pytest.mark.only(lambda backend: backend.has_float64)
 def test_a_student_that_is_wider_than_the_teacher(backend: Any) -> None:
-    if not backend.has_float64:
-        pytest.skip("there is no wider dtype")
     rng = np.random.default_rng(0)
     teacher = (rng.normal(size=(6, 5)) * 3).astype(np.float32)
     student = teacher.astype(np.float64) + 1e-6 * rng.normal(size=teacher.shape)

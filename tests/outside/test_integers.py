@@ -16,6 +16,7 @@ from outside.common import (
     arguments,
     close,
     losses_of,
+    only_where_nobody_can_look,
     out_of_range,
     over_losses,
 )
@@ -30,9 +31,7 @@ def moved(backend: Any, labels: Array, dtype: str) -> Any:
         pytest.skip(f"{backend.name} has no {dtype}: {reason}")
 
 
-def available(backend: Any, dtype: str) -> None:
-    if dtype.endswith("64") and not backend.has_int64:
-        pytest.skip("this device has no 64-bit integers")
+of_a_dtype_that_is_there = pytest.mark.only(lambda backend, dtype: backend.has_int64 or not dtype.endswith("64"))
 
 
 BEYOND = [256, 257, -255, -256, 2**40, -(2**40), 2**63, 2**64]
@@ -49,10 +48,9 @@ def test_a_binary_label_to_ignore_that_the_dtype_has_not(backend: Any, dtype: st
             close(backend.to_numpy(got), expected, 10 * backend.rtol(), str(ignore_index))
 
 
+@pytest.mark.only(lambda backend, dtype: backend.is_quick or dtype == "uint8")
 @pytest.mark.parametrize("dtype", ["uint8", "int8"])
 def test_a_label_to_ignore_that_the_dtype_has_not(backend: Any, dtype: str) -> None:
-    if backend.library in ("jax", "dask") and dtype == "int8":
-        pytest.skip("time: as uint8")
     for loss in CATEGORICAL if backend.library != "jax" else CATEGORICAL[1:2]:
         x, labels = arguments(loss, shape=(4, 3))
         expected = losses_of(loss, x, labels)
@@ -82,6 +80,7 @@ def test_the_bits_of_minus_one_are_no_label_to_ignore(backend: Any) -> None:
     )
 
 
+@of_a_dtype_that_is_there
 @pytest.mark.parametrize(
     ("dtype", "label"),
     [
@@ -96,7 +95,6 @@ def test_the_bits_of_minus_one_are_no_label_to_ignore(backend: Any) -> None:
     ],
 )
 def test_a_label_that_wraps_to_one_in_range(backend: Any, dtype: str, label: int) -> None:
-    available(backend, dtype)
     for loss in CATEGORICAL if backend.reports_labels is not False else [al.nll_loss]:
         x, good = arguments(loss, shape=(4, 3))
         labels = good.astype(dtype)
@@ -107,9 +105,8 @@ def test_a_label_that_wraps_to_one_in_range(backend: Any, dtype: str, label: int
 
 
 @pytest.mark.compiled
+@only_where_nobody_can_look
 def test_a_label_that_wraps_where_nobody_can_look(backend: Any) -> None:
-    if backend.reports_labels is not False:
-        pytest.skip("the test above")
     x, good = arguments(al.cross_entropy, shape=(4, 3))
     labels = good.astype(np.uint32)
     labels[2] = 2**32 - 100
@@ -118,9 +115,9 @@ def test_a_label_that_wraps_where_nobody_can_look(backend: Any) -> None:
     out_of_range(backend, al.cross_entropy, x, labels, np.arange(4) == 2, expected=expected)
 
 
+@of_a_dtype_that_is_there
 @pytest.mark.parametrize("dtype", ["uint64", "uint32"])
 def test_a_binary_label_that_wraps(backend: Any, dtype: str) -> None:
-    available(backend, dtype)
     for loss in BINARY if backend.reports_labels is not False else BINARY[:1]:
         y = np.array([0, 1, 1, 0]).astype(dtype)
         expected = losses_of(loss, P, y.astype(np.int64))
@@ -166,10 +163,9 @@ def integers_of(backend: Any, integer: Any) -> None:
 
 
 @over_losses
+@pytest.mark.only(lambda loss: loss not in BINARY)  # which have no axis
 def test_a_bool_is_no_axis(loss: Any) -> None:
     x, t = arguments(loss)
-    if loss in BINARY:
-        pytest.skip("no axis")
     for axis in (True, np.True_, 1.0, np.float64(1), None):
         with pytest.raises(TypeError, match="axis"):
             loss(x, t, axis=axis)

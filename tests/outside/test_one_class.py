@@ -9,9 +9,12 @@ import numpy as np
 import pytest
 
 import arrayloss as al
-from outside.common import INF, NAN, SOFTMAX, Array, close, leave_to_jit
+from outside.common import INF, NAN, SOFTMAX, Array, close, left_to_jit
 
 pytestmark = pytest.mark.compiled
+
+# Where each would be a program of its own.
+not_compiled_torch = pytest.mark.only(lambda backend: not backend.name.endswith(":compile"))
 
 VALUES = [0.5, 2.0, NAN, INF, -INF]
 
@@ -41,15 +44,19 @@ def table(classes: int) -> tuple[Array, Array]:
     return np.repeat(rows, classes, axis=0), labels
 
 
+def is_quick(backend: Any, loss: Any, classes: int) -> bool:
+    """Each is a program of its own where it is compiled, and many graphs on Dask."""
+    if backend.compiled:
+        programs = [(al.softmax_focal_loss, 1)] + ([(al.cross_entropy, 3)] if backend.library == "jax" else [])
+        return (loss, classes) in programs
+    return backend.library != "dask" or (classes != 3 and loss is not al.poly_loss)
+
+
+@left_to_jit
+@pytest.mark.only.with_args(is_quick)
 @pytest.mark.parametrize("classes", [1, 2, 3])
 @pytest.mark.parametrize("loss", SOFTMAX, ids=lambda loss: loss.__name__)
 def test_labels_and_one_hot_agree(backend: Any, loss: Any, classes: int) -> None:
-    leave_to_jit(backend)
-    programs = [(al.softmax_focal_loss, 1)] + ([(al.cross_entropy, 3)] if backend.library == "jax" else [])
-    if backend.compiled and (loss, classes) not in programs:
-        pytest.skip("time: each is a program of its own")
-    if backend.library == "dask" and (classes == 3 or loss is al.poly_loss):
-        pytest.skip("time")
     rows, labels = table(classes)
     p = np.array([chances(row) for row in rows])
     at = np.arange(len(rows)), labels
@@ -65,12 +72,13 @@ def test_labels_and_one_hot_agree(backend: Any, loss: Any, classes: int) -> None
                 assert (gradient[sure] == 0).all(), f"{kind}, {way}"
 
 
+@left_to_jit
+@pytest.mark.only(
+    lambda backend, loss: not backend.compiled or (loss is al.softmax_focal_loss and backend.library == "jax")
+)
 @pytest.mark.parametrize("loss", SOFTMAX, ids=lambda loss: loss.__name__)
 def test_shares_of_special_rows(backend: Any, loss: Any) -> None:
     """Half and half of two of three classes: inf where either is masked, NaN where the row has no answer."""
-    leave_to_jit(backend)
-    if backend.compiled and (loss is not al.softmax_focal_loss or backend.library != "jax"):
-        pytest.skip("time: each is a program of its own")
     rows = np.array(list(itertools.product(VALUES, repeat=3)))
     target = np.tile([0.5, 0.0, 0.5], (len(rows), 1))
     p = np.array([chances(row) for row in rows])
@@ -81,20 +89,18 @@ def test_shares_of_special_rows(backend: Any, loss: Any) -> None:
             np.testing.assert_array_equal(np.isnan(gradient).any(-1), np.isnan(p).any(-1), err_msg=way)
 
 
+@left_to_jit
+@not_compiled_torch
 def test_nll_loss_of_one_class(backend: Any) -> None:
-    leave_to_jit(backend)
-    if backend.name.endswith(":compile"):
-        pytest.skip("time: a program of its own")
     x, expected = np.array([[0.0], [-0.5], [-INF], [NAN]]), np.array([0, 0.5, INF, NAN])
     for target in (np.zeros(4, dtype=np.int64), np.ones((4, 1))):
         for way, (value, _) in backend.evaluate(al.nll_loss, x, target, reduction="none").items():
             close(value, expected, backend.rtol(), way)
 
 
+@left_to_jit
+@not_compiled_torch
 def test_kl_divergence_of_one_class(backend: Any) -> None:
-    leave_to_jit(backend)
-    if backend.name.endswith(":compile"):
-        pytest.skip("time: a program of its own")
     pairs = np.array(list(itertools.product(VALUES, repeat=2)))
     right = np.isfinite(pairs) | np.isposinf(pairs)
     expected = np.where(right.all(-1), 0.0, NAN)
@@ -106,11 +112,10 @@ def test_kl_divergence_of_one_class(backend: Any) -> None:
             close(gradient[:, 0], expected, backend.rtol(), way)
 
 
+@left_to_jit
+@pytest.mark.only(lambda backend, classes: not backend.compiled or classes == 1)
 @pytest.mark.parametrize("classes", [1, 2, 3])
 def test_functions_of_special_rows(backend: Any, classes: int) -> None:
-    leave_to_jit(backend)
-    if backend.compiled and classes != 1:
-        pytest.skip("time: each is a program of its own")
     rows = np.array(list(itertools.product(VALUES, repeat=classes)))
     p = np.array([chances(row) for row in rows])
     x = backend.asarray(rows)

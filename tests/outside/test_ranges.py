@@ -8,7 +8,18 @@ import numpy as np
 import pytest
 
 import arrayloss as al
-from outside.common import BINARY, CATEGORICAL, INF, NAN, close, leave_to_jit, losses_of, out_of_range, over_categorical
+from outside.common import (
+    BINARY,
+    CATEGORICAL,
+    INF,
+    NAN,
+    close,
+    left_to_jit,
+    losses_of,
+    only_where_nobody_can_look,
+    out_of_range,
+    over_categorical,
+)
 
 GOOD = np.array([0.5, 0.25, 0.75, 0.125])
 
@@ -26,16 +37,15 @@ def test_logits_for_probabilities(backend: Any) -> None:
 
 
 @pytest.mark.compiled
+@only_where_nobody_can_look
 def test_logits_for_probabilities_where_nobody_can_look(backend: Any) -> None:
-    if backend.reports_labels is not False:
-        pytest.skip("the test above")
     p, y = np.concatenate([GOOD, [1.2, -0.1, INF]]), np.array([1, 0, 1, 1, 1, 0, 0])
     expected = np.concatenate([losses_of(al.binary_cross_entropy, GOOD, y[:4]), [0, 0, 0]])
     out_of_range(backend, al.binary_cross_entropy, p, y, np.arange(7) > 3, expected=expected)
 
 
+@left_to_jit
 def test_a_probability_that_does_not_count_may_be_anything(backend: Any) -> None:
-    leave_to_jit(backend)
     p, y, kept = np.array([0.5, 1.2, -3.0]), np.array([1, 1, 0]), np.array([True, False, False])
     value, gradient = np.log(2), np.array([-2.0, 0, 0])
     backend.agree(al.binary_cross_entropy, p, y, value, gradient, where=kept)
@@ -48,9 +58,8 @@ LOGITS = np.array([[0.5, -1.0, 2.0], [1.0, 0.0, -0.5], [0.25, 0.75, 3.0], [0.0, 
 
 
 @over_categorical
+@pytest.mark.only(lambda backend, loss: backend.library != "dask" or loss is al.poly_loss)  # another is below
 def test_a_negative_share(backend: Any, loss: Any) -> None:
-    if backend.library == "dask" and loss is not al.poly_loss:
-        pytest.skip("the test below has another")
     x = -np.abs(LOGITS) if loss is al.nll_loss else LOGITS
     expected = losses_of(loss, x, SHARES)
     for bad in (-0.25, -1.0, NAN, -INF) if backend.reports_labels is not False else (-0.25,):
@@ -60,9 +69,8 @@ def test_a_negative_share(backend: Any, loss: Any) -> None:
 
 
 @pytest.mark.compiled
+@only_where_nobody_can_look
 def test_a_negative_share_where_nobody_can_look(backend: Any) -> None:
-    if backend.reports_labels is not False:
-        pytest.skip("the test above")
     t = SHARES.copy()
     t[1, 1], t[2, 0] = -0.5, NAN
     bad = np.array([False, True, True, False])

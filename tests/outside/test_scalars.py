@@ -85,9 +85,8 @@ def test_what_is_no_real_scalar(loss: Any, option: str, number: float) -> None:
 
 
 @over_options
+@pytest.mark.only(lambda option: option not in ("pos_weight", "z_loss"))  # where any number will do
 def test_a_scalar_out_of_range_whatever_its_kind(loss: Any, option: str, number: float) -> None:
-    if option in ("pos_weight", "z_loss"):
-        pytest.skip("any number will do")
     x, t = arguments(loss, shape=(4, 3))
     for given in (np.float32(-1.5), np.asarray(-1.5), Fraction(-3, 2), np.float64("nan")):
         with pytest.raises(ValueError, match=option):
