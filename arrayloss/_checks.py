@@ -14,7 +14,7 @@ from arrayloss._kernels.ops import Array, Namespace
 def backend(first: Array, name: str = "logits", /, **others: Array | None) -> Backend:
     """The backend that all of the arrays share; raises where they do not."""
     ours = _backend(name, first)
-    if not is_real(ours, first):
+    if ours.kind(first.dtype) != "real floating":
         raise TypeError(
             f"{name} must be an array of real floating-point numbers ({', '.join(SERVED)}), not of "
             f"{_name(first.dtype)}; cast it first, for example to float32"
@@ -22,13 +22,11 @@ def backend(first: Array, name: str = "logits", /, **others: Array | None) -> Ba
     _served(ours, name, first)
     device = ours.device(first)
     for other, array in others.items():
-        if array is None:
-            continue
-        shared(ours, name, other, array)
-        _served(ours, other, array)
-        at = ours.device(array)
-        if at is not None and device is not None and at != device:
-            raise ValueError(f"{name} is on device {device} and {other} on {at}; move them to one device")
+        if array is not None:
+            shared(ours, name, other, array)
+            at = ours.device(array)
+            if at is not None and device is not None and at != device:
+                raise ValueError(f"{name} is on device {device} and {other} on {at}; move them to one device")
     return ours
 
 
@@ -36,27 +34,31 @@ def _served(backend: Backend, name: str, x: Array) -> None:
     """An array of the kinds that the library computes with."""
     refused = backend.refused(x)
     if refused:
-        raise backend.refusal(f"{name} is {refused}")
+        raise backend.refusal(x)(f"{name} is {refused}")
 
 
 def shared(ours: Backend, name: str, other: str, array: Array) -> None:
-    """`array` is one of our library's, as that of `name` is, and of real numbers."""
+    """`array` is one of our library's, as that of `name` is, of a kind that is computed with, and of real numbers."""
     if not ours.owns(array):
         raise TypeError(
             f"{name} is an array of {ours.name} and {other} one of {_backend(other, array).name}; "
             f"pass arrays of one library"
         )
-    if not ours.isdtype(array.dtype, ("bool", "integral", "real floating")):
-        raise TypeError(f"{other} must be an array of real numbers, not of {array.dtype}")
+    if ours.kind(array.dtype) is None:
+        raise TypeError(
+            f"{other} must be an array of real numbers (bool, integers, {', '.join(SERVED)}), not of "
+            f"{_name(array.dtype)}"
+        )
+    _served(ours, other, array)
 
 
 def real_dtype(backend: Backend, dtype: Any) -> None:
     """A floating-point dtype, as the library itself writes it."""
     try:
-        real = backend.isdtype(dtype, "real floating")
+        real = backend.kind(dtype) == "real floating"
     except (AttributeError, TypeError):
         real = False
-    if not real or not _served_dtype(dtype):
+    if not real:
         raise TypeError(
             f"dtype must be one of {backend.name}'s own real floating-point dtypes ({', '.join(SERVED)}), not {dtype!r}"
         )
@@ -65,26 +67,9 @@ def real_dtype(backend: Backend, dtype: Any) -> None:
 SERVED = ("float16", "bfloat16", "float32", "float64")
 
 
-def _served_dtype(dtype: Any) -> bool:
-    """Whether the formulas are for a floating-point dtype: neither wider nor narrower than those served."""
-    name = str(getattr(dtype, "name", dtype)).rpartition(".")[2]
-    return not name.startswith(("float8", "float4", "float96", "float128", "longdouble"))
-
-
 def _name(dtype: Any) -> str:
     """The name of a dtype, and that of a wide one on any machine."""
     return f"longdouble ({dtype})" if str(dtype).startswith(("float96", "float128")) else str(dtype)
-
-
-def is_real(backend: Backend, x: Array) -> bool:
-    """Whether `x` is of real floating-point numbers, of a dtype that is served."""
-    if not _served_dtype(x.dtype):
-        return False
-    try:
-        return backend.isdtype(x.dtype, "real floating")
-    except TypeError:
-        # NumPy's isdtype refuses the dtypes of ml_dtypes (bfloat16), which NumPy's own functions don't know either.
-        return False
 
 
 def _backend(name: str, x: Any) -> Backend:
@@ -105,7 +90,8 @@ def _said(x: Any) -> str:
 
 def class_axis(axis: Any, ndim: int) -> int:
     """`axis` counted from the front."""
-    axis = integer("axis", axis)
+    if type(axis) is not int:
+        axis = integer("axis", axis)
     if ndim == 0:
         raise ValueError("there must be at least one dimension, the class axis; this array is 0-dimensional")
     if not -ndim <= axis < ndim:
@@ -124,22 +110,23 @@ def scalar(value: Any) -> Any:
         return value.__index__() if isinstance(value, numbers.Integral) else float(value)
     if getattr(value, "shape", None) == ():
         backend = backend_of(value)
-        if backend is not None and backend.is_constant(value):
-            number = value.item() if hasattr(value, "item") else float(value)
-            return value if isinstance(number, complex) else number
+        if backend is not None and not is_complex(value) and backend.is_constant(value):
+            return value.item() if hasattr(value, "item") else float(value)
     return value
 
 
 def fraction(name: str, value: Any) -> Any:
     """A number in [0, 1]."""
     number = real(name, value)
-    if not traced(number) and not 0 <= number <= 1:
+    if isinstance(number, (int, float)) and not 0 <= number <= 1:
         raise ValueError(f"{name} must be between 0 and 1, not {value!r}")
     return number
 
 
 def real(name: str, value: Any) -> Any:
     """A real number; a traced 0-d array stays one, and is not looked at."""
+    if type(value) is float:
+        return value
     number = scalar(value)
     if traced(number) and not is_complex(number):
         return number
@@ -181,7 +168,9 @@ def integer(name: str, value: Any, hint: str = "") -> int:
 
 def label(name: str, value: Any) -> int | None:
     """A label, or None."""
-    return None if value is None else integer(name, value, ", or None where no label is ignored")
+    if value is None or type(value) is int:
+        return value
+    return integer(name, value, ", or None where no label is ignored")
 
 
 def number(name: str, x: Array) -> None:
@@ -244,18 +233,17 @@ def per_class(shape: tuple[int, ...], axis: int | None, **options: Array | None)
 
 
 def class_target(
-    backend: Backend, target: Array, shape: tuple[int, ...], axis: int | None, given_axis: int, ignore_index: Any
+    backend: Backend, target: Array, shape: tuple[int, ...], labels: tuple[int, ...], axis: int, ignore_index: Any
 ) -> bool:
-    """Whether a target is labels, not probabilities, of the shape that goes with logits of `shape`."""
-    labels = tuple(n for i, n in enumerate(shape) if i != axis)
-    if backend.isdtype(target.dtype, "integral"):
-        why = f"integers are labels, without the class axis (axis {given_axis}), and one-hot targets floats"
+    """Whether a target is labels, not probabilities, for logits of `shape` and samples of the shape of `labels`."""
+    if backend.kind(target.dtype) == "integral":
+        why = f"integers are labels, without the class axis (axis {axis}), and one-hot targets floats"
         if tuple(target.shape) != labels:
             others = [i for i in range(len(shape)) if (*shape[:i], *shape[i + 1 :]) == tuple(target.shape)]
             why = f"these are labels for axis={others[0]}; {why}" if others else why
         same_shape("target", target.shape, labels, shape, why)
         return True
-    if not backend.isdtype(target.dtype, "real floating"):
+    if backend.kind(target.dtype) != "real floating":
         raise TypeError(f"target must be integer labels or floating-point probabilities, not {target.dtype}")
     if target.ndim == len(labels) and tuple(target.shape) == labels:
         raise ValueError(
@@ -292,7 +280,7 @@ def refuse(backend: Backend, wrong: Array, values: Array, what: str, allowed: st
         return
     first, value = _first(xp, wrong, values)
     # By NumPy, as torch converts no uint64 that is large.
-    number = f"{float(value):g}" if backend.isdtype(value.dtype, "real floating") else f"{int(np.asarray(value))}"
+    number = f"{float(value):g}" if backend.kind(value.dtype) == "real floating" else f"{int(np.asarray(value))}"
     position: list[int] = []
     for n in reversed(wrong.shape):
         first, i = divmod(first, n)

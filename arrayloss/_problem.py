@@ -8,7 +8,6 @@ reduced, in the dtype of the logits. A public loss says only which link and whic
 from __future__ import annotations
 
 import math
-import numbers
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -42,8 +41,7 @@ class Problem(Generic[A]):
     result
         That of the result.
     restore
-        From the gradient by these logits to that by the array that they were made of (`x / 2`, or some axes made one);
-        None where they are the array itself.
+        Turns the gradient by these logits into that by the caller's array, if they were computed from it (`x / 2`).
     """
 
     backend: Backend
@@ -98,33 +96,35 @@ def categorical(
     options = {"class_weight": class_weight, "alpha": alpha, "sample_weight": sample_weight, "where": where}
     backend = _checks.backend(logits, name, target=_checks.given("target", target), **options)
     xp = backend.xp
-    task = _task(backend, logits, name, axis, sample_weight, where, reduction, dtype)
+    position = _checks.class_axis(axis, logits.ndim)  # type: ignore[attr-defined]
+    task = _task(backend, logits, name, position, sample_weight, where, reduction, dtype)
     smoothing = _checks.fraction("label_smoothing", label_smoothing)
     ignore_index = _checks.label("ignore_index", ignore_index)
     _checks.per_class(task.logits.shape, task.axis, class_weight=class_weight, alpha=alpha)
     if alpha is not None and backend.can_inspect(alpha):
         _checks.within("alpha", backend, alpha)
     class_weight, alpha = (None if a is None else backend.astype(a, task.dtype) for a in (class_weight, alpha))
-    is_label = _checks.class_target(backend, target, task.logits.shape, task.axis, axis, ignore_index)
+    is_label = _checks.class_target(backend, target, task.logits.shape, task.shape, axis, ignore_index)
 
     if is_label:
         labels = task.labels(target, ignore_index)
-        weight = task.counted()
-        counted = _product(weight, None if class_weight is None else backend.gather(class_weight, labels))
+        weight, divisor = task.weights()
+        of_label = None if class_weight is None else backend.gather(class_weight, labels)
+        divisor = _product(divisor, of_label)
         target = xp.expand_dims(labels, axis=task.axis)
-        if not _checks.traced(smoothing) and not smoothing:
-            weight = _product(counted, None if alpha is None else backend.gather(alpha, labels))
-            return task.problem(LabelLoss(link, penalty), weight, (target,), counted)
+        if isinstance(smoothing, (int, float)) and not smoothing:
+            factor = _product(of_label, None if alpha is None else backend.gather(alpha, labels))
+            return task.problem(LabelLoss(link, penalty), _product(weight, factor), (target,), divisor)
     else:
         target = task.probabilities(target)
-        weight = task.counted()
+        weight, divisor = task.weights()
         mass = target if class_weight is None else target * _per_class(xp, class_weight, task)
         mass = xp.sum(mass, axis=task.axis)
-        counted = mass if weight is None else xp.where(weight == 0, xp.zeros_like(mass), weight * mass)
+        divisor = mass if divisor is None else xp.where(divisor == 0, xp.zeros_like(mass), divisor * mass)
     per_class = _product(class_weight, alpha)
     given = (target, None if per_class is None else _per_class(xp, per_class, task))
     loss, inputs = task.with_weights(TargetLoss(link, penalty), TargetWeights(smoothing, is_label), given)
-    return task.problem(loss, weight, inputs, counted)
+    return task.problem(loss, weight, inputs, divisor)
 
 
 def binary(
@@ -148,16 +148,15 @@ def binary(
 
     The answer 0 has the same penalty unless `penalty_of_zero` is given.
     """
-    factors = {"pos_weight": pos_weight, "alpha": alpha}
-    given = {
-        option: a
-        for option, a in factors.items()
-        if not isinstance(a, (int, float, numbers.Real)) and hasattr(a, "shape")
-    }
+    pos_weight, alpha = _checks.scalar(pos_weight), _checks.scalar(alpha)
+    # A list, where there may be one weight for each element, is told to be made an array.
+    of_elements = hasattr(pos_weight, "shape") or isinstance(pos_weight, (list, tuple))
+    arrays = {"pos_weight": pos_weight} if of_elements else {}
+    if hasattr(alpha, "shape"):
+        arrays["alpha"] = alpha
     backend = _checks.backend(
-        logits, name, target=_checks.given("target", target), sample_weight=sample_weight, where=where, **given
+        logits, name, target=_checks.given("target", target), sample_weight=sample_weight, where=where, **arrays
     )
-    arrays = {option: a for option, a in given.items() if hasattr(_checks.scalar(a), "shape")}
     task = _task(backend, logits, name, None, sample_weight, where, reduction, dtype)
     smoothing = _checks.fraction("label_smoothing", label_smoothing)
     _checks.answer_target(backend, target, task.shape)
@@ -184,11 +183,11 @@ def binary(
     target = task.answers(target, ignore_index)
     if link.unit_interval:
         task.in_unit_interval(name)
-    weight = task.counted()
+    weight, divisor = task.weights()
     loss = BinaryLoss(link, penalty, penalty if penalty_of_zero is None else penalty_of_zero)
     weights = AnswerWeights(smoothing, positive, negative)
     loss, inputs = task.with_weights(loss, weights, (target, at_one, at_zero))
-    return task.problem(loss, weight, inputs, weight)
+    return task.problem(loss, weight, inputs, divisor)
 
 
 def paired(
@@ -206,23 +205,24 @@ def paired(
     """A loss of logits along an axis against others of the same shape, called `name`."""
     backend = _checks.backend(logits, **{name: _checks.given(name, target)}, sample_weight=sample_weight, where=where)
     xp = backend.xp
-    if not _checks.is_real(backend, target):
+    if backend.kind(target.dtype) != "real floating":
         raise TypeError(f"{name} must be an array of real floating-point numbers, not of {target.dtype}")
-    task = _task(backend, logits, "logits", axis, sample_weight, where, reduction, dtype, target.dtype)
+    position = _checks.class_axis(axis, logits.ndim)  # type: ignore[attr-defined]
+    task = _task(backend, logits, "logits", position, sample_weight, where, reduction, dtype, target.dtype)
     _checks.same_shape(name, target.shape, logits.shape, logits.shape, "there is one for each logit")  # type: ignore[attr-defined]
-    weight = task.counted()
+    weight, divisor = task.weights()
     if weight is not None:
         # What counts for nothing must not reach second derivatives either.
         nothing = (xp.expand_dims(weight, axis=task.axis) == 0) & ~(target < float("inf"))
         target = xp.where(nothing, xp.zeros_like(target), target)
-    return task.problem(kernel, weight, (target,), weight)
+    return task.problem(kernel, weight, (target,), divisor)
 
 
 def _task(
     backend: Backend,
     logits: Any,
     name: str,
-    axis: Any,
+    axis: int | None,
     sample_weight: Any,
     where: Any,
     reduction: Any,
@@ -230,14 +230,13 @@ def _task(
     *dtypes: Any,
 ) -> _Task:
     """The options that all losses have, checked."""
-    position = None if axis is None else _checks.class_axis(axis, logits.ndim)
     shape = tuple(logits.shape)
-    if position is not None and shape[position] == 0:
+    if axis is not None and shape[axis] == 0:
         raise ValueError(f"{name} of shape {shape} have no classes along axis {axis}")
     if dtype is not None:
         _checks.real_dtype(backend, dtype)
     compute = backend.compute_dtype(logits.dtype, *dtypes, *(() if dtype is None else (dtype,)))
-    samples = _without(shape, position)
+    samples = _without(shape, axis)
     valid = None
     if where is not None:
         _checks.mask(backend.xp, where, samples)
@@ -248,7 +247,7 @@ def _task(
     return _Task(
         backend,
         logits,
-        position,
+        axis,
         compute,
         reduction_of(reduction),
         backend.result_dtype(logits) if dtype is None else dtype,
@@ -280,12 +279,12 @@ class _Task:
         """Labels that are safe to index with."""
         backend, classes = self.backend, self.logits.shape[self.axis]
         xp, labels = backend.xp, backend.astype(target, backend.index_dtype(self.logits))
-        ignores = ignore_index is not None and _checks.holds(backend, target.dtype, labels.dtype, ignore_index)
-        if 0 not in labels.shape and backend.can_inspect(labels):
+        outside = ignore_index is None or not 0 <= ignore_index < classes
+        if outside and 0 not in labels.shape and backend.can_inspect(labels):
             lowest, highest = backend.span(labels)
-            if lowest >= 0 and highest < classes and not (ignores and 0 <= ignore_index < classes):  # type: ignore[operator]
+            if lowest >= 0 and highest < classes:
                 return labels
-        if ignores:
+        if ignore_index is not None and _checks.holds(backend, target.dtype, labels.dtype, ignore_index):
             self._leave_out(labels == ignore_index)
         inside = (labels >= 0) & (labels < classes)
         self._refuse(~inside, target, f"the logits have {classes} classes, so labels must be in [0, {classes})")
@@ -304,11 +303,12 @@ class _Task:
     def answers(self, target: Array, ignore_index: int | None) -> Array:
         """A binary target whose elements are in [0, 1], or 0 where they don't count."""
         backend, xp = self.backend, self.backend.xp
-        if backend.isdtype(target.dtype, "bool"):
+        kind = backend.kind(target.dtype)
+        if kind == "bool":
             if ignore_index in (0, 1):
                 self._leave_out(target if ignore_index else ~target)
             return target
-        soft = backend.isdtype(target.dtype, "real floating")
+        soft = kind == "real floating"
         if ignore_index is not None and (soft or _checks.holds(backend, target.dtype, target.dtype, ignore_index)):
             self._leave_out(target == ignore_index)
         given, target = target, backend.comparable(target)
@@ -330,19 +330,21 @@ class _Task:
         allowed = f"{name} must hold probabilities, in [0, 1]; for logits there is binary_cross_entropy_with_logits"
         self._refuse((x < 0) | (x > 1), x, allowed, "probability")
 
-    def counted(self) -> Array | None:
-        """The weight of each sample: 0 where it doesn't count, nan where its target is wrong; None if all weigh 1."""
+    def weights(self) -> tuple[Array | None, Array | None]:
+        """The weight of each sample's loss, nan where its target is wrong, and its part of the divisor of a mean.
+
+        Both are 0 where a sample doesn't count, and None if all weigh 1.
+        """
         xp, weight = self.backend.xp, self.weight
         if self.valid is not None:
             if weight is None:
                 weight = self.backend.astype(self.valid, self.dtype)
             else:
                 weight = xp.where(self.valid, weight, xp.zeros_like(weight))
-        if self.wrong is not None:
-            if weight is None:
-                weight = xp.ones_like(self.wrong, dtype=self.dtype)
-            weight = xp.where(self.wrong & (weight != 0), xp.full_like(weight, float("nan")), weight)
-        return weight
+        if self.wrong is None:
+            return weight, weight
+        known = xp.ones_like(self.wrong, dtype=self.dtype) if weight is None else weight
+        return xp.where(self.wrong & (known != 0), xp.full_like(known, float("nan")), known), weight
 
     def with_weights(self, loss: Any, weights: Any, target: Arrays) -> tuple[Any, Arrays]:
         """A loss and its inputs: the target as given, or the weights made of it, on the tape where there is one."""
@@ -352,8 +354,8 @@ class _Task:
         prepared = (self.backend.prepared(call, a) for a in target)
         return loss, weights.of(self.backend.ops(call), self.backend.prepared(call, self.logits), *prepared)
 
-    def problem(self, kernel: Any, weight: Array | None, inputs: Arrays, counted: Array | None) -> Problem[Any]:
-        samples = Samples(self.backend, math.prod(self.shape), self.valid, counted)
+    def problem(self, kernel: Any, weight: Array | None, inputs: Arrays, divisor: Array | None) -> Problem[Any]:
+        samples = Samples(self.backend, math.prod(self.shape), self.valid, divisor)
         weight = _along(self.backend.xp, weight, self.axis)
         arrays = (self.logits, weight, *inputs)
         return Problem(self.backend, kernel, arrays, self.axis, self.dtype, samples, self.reduction, self.result)
@@ -375,7 +377,7 @@ class _Task:
 
 
 def _without(shape: Any, axis: int | None) -> tuple[int, ...]:
-    return tuple(n for i, n in enumerate(shape) if i != axis)
+    return tuple(shape) if axis is None else (*shape[:axis], *shape[axis + 1 :])
 
 
 def _along(xp: Any, x: Array | None, axis: int | None) -> Array | None:
@@ -422,15 +424,15 @@ def value(problem: Problem[A]) -> A:
     backend, reduction = problem.backend, problem.reduction
     result: A
     if reduction is None or reduction.ranks:
-        losses = _losses(problem, backend.value(problem.call, problem.arrays))
-        parts = None if reduction is None else reduction.parts(problem.samples, losses)
-        result = _reduced(problem, losses, parts)
+        value = backend.value(problem.call, problem.arrays)
+        parts = None if reduction is None else reduction.parts(problem.samples, _losses(problem, value))
+        result = _reduced(problem, value, parts)
         return result
     reduced = reduction.parts(problem.samples, None)
     result = backend.reduced(
         problem.call,
         problem.arrays,
-        lambda losses: _reduced(problem, _losses(problem, losses), reduced),
+        lambda value: _reduced(problem, value, reduced),
         lambda: _cotangent(problem, reduced),
     )
     return result
@@ -457,10 +459,10 @@ def value_with_gradient(problem: Problem[A], cotangent: Array | None = None) -> 
         parts = reduction.parts(problem.samples, losses)
         g = _cotangent(problem, parts)
     summed = parts is not None and parts.share is None
-    losses, gradient = backend.value_and_gradient(call, arrays, g, summed=summed)
+    value, gradient = backend.value_and_gradient(call, arrays, g, summed=summed)
     if problem.restore is not None:
         gradient = problem.restore(gradient)
-    return _reduced(problem, _losses(problem, losses), parts), gradient
+    return _reduced(problem, value, parts), gradient
 
 
 def second_derivatives(problem: Problem[A], weight: Array | None, least: float | None) -> A:
@@ -468,6 +470,9 @@ def second_derivatives(problem: Problem[A], weight: Array | None, least: float |
     if problem.restore is not None:
         raise TypeError("second derivatives are there by the logits themselves, and these were made of another array")
     backend, (kernel, axis, dtype) = problem.backend, problem.call
+    loss: Any = kernel.loss if isinstance(kernel, FromTarget) else kernel
+    if not hasattr(loss, "second"):
+        raise TypeError(f"{type(loss).__name__}, the formula of this loss, has no second derivatives in closed form")
     x, *others = problem.arrays
     if weight is not None:
         weight = _along(backend.xp, backend.astype(weight, dtype), axis)
@@ -479,7 +484,7 @@ def function(kernel: Kernel, x: A, axis: Any, where: Any = None, *, keepdims: bo
     """A function of one array: of each element, or along `axis`; `left_out` is the result of a class not in `where`."""
     backend = _checks.backend(x, "x", where=where)
     xp = backend.xp
-    position = None if axis is None else _checks.class_axis(axis, x.ndim)  # type: ignore[attr-defined]
+    position = None if kernel.elementwise else _checks.class_axis(axis, x.ndim)  # type: ignore[attr-defined]
     array: Any = x
     call = Call(kernel, position, backend.compute_dtype(array.dtype))
     with backend.context(array):
@@ -496,26 +501,23 @@ def function(kernel: Kernel, x: A, axis: Any, where: Any = None, *, keepdims: bo
 
 
 def _losses(problem: Problem[Any], value: Array) -> Array:
-    """The kernel's value, or partial sums of it, without the class axis."""
-    axis = problem.axis
-    return (
-        value
-        if axis is None or value.ndim != len(problem.logits.shape)
-        else problem.backend.xp.squeeze(value, axis=axis)
-    )
+    """The kernel's value without the class axis."""
+    return value if problem.axis is None else problem.backend.xp.squeeze(value, axis=problem.axis)
 
 
-def _reduced(problem: Problem[Any], losses: Array, parts: Parts | None) -> Array:
+def _reduced(problem: Problem[Any], value: Array, parts: Parts | None) -> Array:
+    """Reduce the kernel's value; where all samples have the same share, it may be partial sums, one for each block."""
     backend, xp = problem.backend, problem.backend.xp
     if parts is None:
-        return backend.astype(losses, problem.result)
+        return backend.astype(_losses(problem, value), problem.result)
     if parts.share is not None:
-        losses = xp.where(parts.share == 0, xp.zeros_like(losses), losses * parts.share)
-    return backend.astype(_divided(xp, backend.sum(losses), parts.denominator, parts.empty), problem.result)
+        losses = _losses(problem, value)
+        value = xp.where(parts.share == 0, xp.zeros_like(losses), losses * parts.share)
+    return backend.astype(_divided(xp, backend.sum(value), parts.denominator, parts.empty), problem.result)
 
 
 def _plain_number(x: Any) -> bool:
-    """Whether `x` is no array, nor a number of NumPy's, which is a float as well."""
+    """Whether `x` is a Python or symbolic number; np.float64 is a float, but doesn't count."""
     # The types first: torch.compile asks a symbolic number for no attribute.
     return isinstance(x, int) or type(x) is float or not hasattr(x, "dtype")
 

@@ -4,7 +4,8 @@
   `binary`, or that of another loss, by `problem(other_loss, ...)`.
 - A penalty (`Penalty`) says what a `Probability` costs; a link (`Link`, `BinaryLink`) which probabilities an array
   means: `softmax`, `given_log_probabilities`, `sigmoid`, `given_probabilities`.
-- `documented` completes its docstring with the options that all losses have, or from a table of your own.
+- `**options: Unpack[ClassOptions]`, or another of the classes of options, are those that several losses have; `loss`
+  knows their names, defaults and descriptions. `documented` completes a docstring from a table of your own.
 - A formula that is no penalty of a probability is a `Kernel`; `paired` makes a loss of it. It returns a `Forward`, and
   touches its arrays through `Ops`.
 - A reduction (`Reduction`) returns `Parts` for given `Samples`.
@@ -21,24 +22,28 @@ from arrayloss._checks import given as check_given
 from arrayloss._checks import mask as check_mask
 from arrayloss._checks import same_shape as check_same_shape
 from arrayloss._checks import within as check_within
-from arrayloss._documentation import documented
 from arrayloss._kernels.ops import Forward, Kernel, Ops, Position, Vjp
-from arrayloss._kernels.penalties import CrossEntropy, Focal, Penalty, Probability
+from arrayloss._kernels.penalties import CrossEntropy, Focal, Penalty, Probability, expm1
 from arrayloss._kernels.sigmoid import BinaryLink, BinaryLoss, BinaryVjp, given_probabilities, sigmoid
 from arrayloss._kernels.softmax import FromTarget, Link, given_log_probabilities, softmax, weighted
+from arrayloss._options import AnswerOptions, ClassOptions, ElementOptions, LabelOptions, RowOptions, Scalar, documented
 from arrayloss._problem import Problem, binary, categorical, paired
 from arrayloss.gradients import loss, problem
 from arrayloss.reductions import Parts, Reduction, Samples
 
 __all__ = [
+    "AnswerOptions",
     "BinaryLink",
     "BinaryLoss",
     "BinaryVjp",
+    "ClassOptions",
     "CrossEntropy",
+    "ElementOptions",
     "Focal",
     "Forward",
     "FromTarget",
     "Kernel",
+    "LabelOptions",
     "Link",
     "Ops",
     "Parts",
@@ -47,7 +52,9 @@ __all__ = [
     "Probability",
     "Problem",
     "Reduction",
+    "RowOptions",
     "Samples",
+    "Scalar",
     "Vjp",
     "backend_of",
     "binary",
@@ -61,6 +68,7 @@ __all__ = [
     "check_same_shape",
     "check_within",
     "documented",
+    "expm1",
     "given_log_probabilities",
     "given_probabilities",
     "loss",

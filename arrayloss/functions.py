@@ -4,15 +4,33 @@ from __future__ import annotations
 
 from typing import Any, TypeVar
 
-from arrayloss._documentation import documented
 from arrayloss._kernels.sigmoid import LogSigmoid, Sigmoid
 from arrayloss._kernels.softmax import LogSoftmax, LogSumExp, Softmax
+from arrayloss._options import documented
 from arrayloss._problem import function
+from arrayloss.gradients import with_suggestions
 
 A = TypeVar("A")
+_ELEMENTS = """
+x : array of floating-point numbers
+    The input.
+Returns
+    array
+        The shape, dtype, library and device are those of `$array`. float16 and bfloat16 are computed in float32.
+Raises
+    TypeError
+        If `$array` is not an array of real floating-point numbers."""
+_ROWS = f"""
+axis : int
+    The axis to compute along.
+where : array of bool, optional
+    True for the elements that take part. Its shape must broadcast to that of `$array`.{_ELEMENTS}
+    ValueError
+        If `axis` is out of range, or the shape of `where` does not broadcast."""
 
 
-@documented("along axis")
+@with_suggestions
+@documented(_ROWS)
 def softmax(x: A, /, *, axis: int = -1, where: Any = None) -> A:
     r"""Probabilities, in [0, 1], from logits: :math:`p_c = e^{x_c} / \sum_j e^{x_j}`.
 
@@ -34,7 +52,8 @@ def softmax(x: A, /, *, axis: int = -1, where: Any = None) -> A:
     return function(Softmax(), x, axis, where)
 
 
-@documented("along axis")
+@with_suggestions
+@documented(_ROWS)
 def log_softmax(x: A, /, *, axis: int = -1, where: Any = None) -> A:
     r"""Log-probabilities, at most 0, from logits: :math:`\log p_c = x_c - \log \sum_j e^{x_j}`.
 
@@ -56,7 +75,8 @@ def log_softmax(x: A, /, *, axis: int = -1, where: Any = None) -> A:
     return function(LogSoftmax(), x, axis, where, left_out=-float("inf"))
 
 
-@documented("along axis")
+@with_suggestions
+@documented(_ROWS)
 def logsumexp(x: A, /, *, axis: int = -1, where: Any = None, keepdims: bool = False) -> A:
     r"""The logarithm of a sum of exponentials: :math:`\log \sum_c e^{x_c}`.
 
@@ -87,7 +107,8 @@ def logsumexp(x: A, /, *, axis: int = -1, where: Any = None, keepdims: bool = Fa
     return function(LogSumExp(), x, axis, where, keepdims=keepdims)
 
 
-@documented("elementwise")
+@with_suggestions
+@documented(_ELEMENTS)
 def sigmoid(x: A, /) -> A:
     r"""The logistic function of each element, in [0, 1]: :math:`1 / (1 + e^{-x})`.
 
@@ -101,7 +122,8 @@ def sigmoid(x: A, /) -> A:
     return function(Sigmoid(), x, None)
 
 
-@documented("elementwise")
+@with_suggestions
+@documented(_ELEMENTS)
 def log_sigmoid(x: A, /) -> A:
     r"""The logarithm of the logistic function of each element, at most 0: :math:`-\log(1 + e^{-x})`.
 

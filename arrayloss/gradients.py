@@ -1,7 +1,7 @@
 """From a loss to its gradient, in closed form, on any library: `value_and_grad`, `grad` and `objective`.
 
-A public loss is a function that returns a `Problem`, its arguments after all checks, and a decorator, `loss`, that
-computes the value of it. What is here computes something else of the same problem.
+Each loss is written as a function that returns a `Problem`, its checked arguments. The decorator `loss` turns it into
+the public function, which returns the value. The other functions here compute something else of the same problem.
 """
 
 from __future__ import annotations
@@ -11,13 +11,15 @@ import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial, wraps
-from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, overload
+from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, get_type_hints, overload
 
 from arrayloss import _checks, _problem
+from arrayloss._options import documented, expanded, options_of
 from arrayloss._problem import Problem
 
 P = ParamSpec("P")
 A = TypeVar("A")
+F = TypeVar("F", bound=Callable[..., Any])
 
 
 def loss(stated: Callable[P, Problem[A]]) -> Callable[P, A]:
@@ -36,19 +38,42 @@ def loss(stated: Callable[P, Problem[A]]) -> Callable[P, A]:
     (0.021661, [[0.069777, -0.069777]])
     """
 
+    options, signature = options_of(stated), expanded(stated)
+    names = frozenset(signature.parameters)
+
+    @wraps(stated)
+    def problem(*args: P.args, **kwargs: P.kwargs) -> Problem[A]:
+        for name in kwargs:
+            if name not in names and not open_ended:
+                raise TypeError(_unexpected(stated.__name__, name, list(names)))
+        return stated(*args, **kwargs)
+
     @wraps(stated)
     def value(*args: P.args, **kwargs: P.kwargs) -> A:
         with _problem.context(args, kwargs):
-            result: A = _problem.value(_stated(stated, *args, **kwargs))
+            result: A = _problem.value(problem(*args, **kwargs))
         return result
 
-    # Tracers look for the function that is wrapped, and would call it.
-    del vars(value)["__wrapped__"]
-    vars(value)["problem"] = stated
-    # The type of the value, not of the problem, for `help`.
-    value.__annotations__ = {**stated.__annotations__, "return": "A"}
-    vars(value)["__signature__"] = inspect.signature(stated).replace(return_annotation="A")
-    return value
+    open_ended = any(p.kind is p.VAR_KEYWORD for p in signature.parameters.values())
+    for function in (problem, value):
+        # Tracers look for the function that is wrapped, and would call it.
+        del vars(function)["__wrapped__"]
+        vars(function)["__signature__"] = signature
+    vars(value)["problem"] = problem
+    # The type of the value, not of the problem, for `help`; and types, not the names that they have elsewhere.
+    hints = _hints(stated)
+    types = {name: hints.get(name, p.annotation) for name, p in signature.parameters.items()}
+    value.__annotations__ = {**types, "return": "A"}
+    vars(value)["__signature__"] = signature.replace(return_annotation="A")
+    return value if options is None else documented(options)(value)
+
+
+def _hints(stated: Callable[..., Any]) -> dict[str, Any]:
+    """The annotations as types, where they can be had at run time."""
+    try:
+        return get_type_hints(stated)
+    except NameError:
+        return dict(stated.__annotations__)
 
 
 def problem(loss: Callable[P, A], /, *args: P.args, **kwargs: P.kwargs) -> Problem[A]:
@@ -67,6 +92,23 @@ def problem_of(loss: Callable[..., Any], caller: str = "problem") -> Callable[..
     return stated
 
 
+def with_suggestions(function: F) -> F:
+    """A function that answers an unknown keyword with the one that was meant."""
+    names = list(inspect.signature(function).parameters)
+
+    @wraps(function)
+    def suggesting(*args: Any, **kwargs: Any) -> Any:
+        for name in kwargs:
+            if name not in names:
+                raise TypeError(_unexpected(function.__name__, name, names))
+        return function(*args, **kwargs)
+
+    del vars(suggesting)["__wrapped__"]
+    suggesting.__annotations__ = _hints(function)
+    vars(suggesting)["__signature__"] = inspect.signature(function)
+    return suggesting  # type: ignore[return-value]
+
+
 _OTHER_WORDS = {
     "weight": "class_weight sample_weight",
     "weights": "class_weight sample_weight",
@@ -78,18 +120,13 @@ _OTHER_WORDS = {
 }
 
 
-def _stated(stated: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
-    """The problem; an unknown keyword is answered with the one that was meant."""
-    try:
-        return stated(*args, **kwargs)
-    except TypeError as error:
-        parameters = list(inspect.signature(stated).parameters)
-        for wrong in set(kwargs) - set(parameters):
-            words = [w for w in parameters if any(w.startswith(o) for o in _OTHER_WORDS.get(wrong, "").split())]
-            meant = words or difflib.get_close_matches(wrong, parameters, 1)
-            if meant and f"'{wrong}'" in str(error):
-                raise TypeError(f"{error}; did you mean {' or '.join(meant)}?") from None
-        raise
+def _unexpected(function: str, name: str, names: list[str]) -> str:
+    """The message for an unknown keyword, with the one that was meant."""
+    words = [w for w in names if any(w.startswith(o) for o in _OTHER_WORDS.get(name, "").split())]
+    meant = sorted(words) or difflib.get_close_matches(name, names, 1)
+    return f"{function}() got an unexpected keyword argument '{name}'" + (
+        f"; did you mean {' or '.join(meant)}?" if meant else ""
+    )
 
 
 @dataclass(frozen=True)
@@ -122,7 +159,7 @@ class ValueAndGrad(_Derived, Generic[P]):
     def __call__(self, *args: Any, **kwargs: Any) -> tuple[Any, Any]:  # type: ignore[misc]  # mypy issue with P.args
         cotangent = kwargs.pop("cotangent", None)
         with _problem.context(args, kwargs):
-            return _problem.value_with_gradient(_stated(problem_of(self.loss), *args, **kwargs), cotangent)
+            return _problem.value_with_gradient(problem_of(self.loss)(*args, **kwargs), cotangent)
 
 
 class Grad(_Derived, Generic[P]):
@@ -137,7 +174,7 @@ class Grad(_Derived, Generic[P]):
     def __call__(self, *args: Any, **kwargs: Any) -> Any:  # type: ignore[misc]
         cotangent = kwargs.pop("cotangent", None)
         with _problem.context(args, kwargs):
-            return _problem.value_with_gradient(_stated(problem_of(self.loss), *args, **kwargs), cotangent)[1]
+            return _problem.value_with_gradient(problem_of(self.loss)(*args, **kwargs), cotangent)[1]
 
 
 def value_and_grad(loss: Callable[Concatenate[Any, P], Any], /) -> ValueAndGrad[P]:
@@ -216,8 +253,8 @@ def objective(loss: Callable[..., Any], /, *, min_hessian: float | None = None, 
     loss : function
         One of the losses of `arrayloss` that take logits.
     min_hessian : float > 0, optional
-        What the second derivatives of a sample that counts are raised to where they are less, before it is weighed.
-        Without it they are exact. A focal loss is not convex: where an answer is wrong by a margin of more than 2.8
+        The smallest second derivative: smaller ones are raised to it, before the sample's weight is applied. Without
+        it they are exact. A focal loss is not convex: where an answer is wrong by a margin of more than 2.8
         (for gamma 2) they are negative, and no booster splits a node of a negative sum. From scores of 5 everywhere,
         say, it would never start; with 0.01 it trains from any scores.
     **options
@@ -242,7 +279,7 @@ def objective(loss: Callable[..., Any], /, *, min_hessian: float | None = None, 
     Notes
     -----
     The built-in multi-class objectives take more than the diagonal of the Hessian p (1 - p): XGBoost 2 p (1 - p), and
-    LightGBM C / (C - 1) p (1 - p). Docs/porting.md has how to have their models.
+    LightGBM C / (C - 1) p (1 - p). docs/boosting.md shows how to get their models.
 
     References
     ----------
@@ -260,6 +297,12 @@ def objective(loss: Callable[..., Any], /, *, min_hessian: float | None = None, 
     [[0.1875, 0.1875]]
     """
     problem_of(loss, "objective")
+    parameters = inspect.signature(loss).parameters.values()
+    if not any(one.name == "reduction" or one.kind is one.VAR_KEYWORD for one in parameters):
+        raise TypeError(
+            f"objective takes a loss of logits, a target and reduction=, such as cross_entropy; {loss.__name__} of "
+            f"{loss.__module__} takes {', '.join(one.name for one in parameters)}"
+        )
     if "reduction" in options:
         raise TypeError("an objective has no reduction: a booster sums over the samples of each leaf")
     if min_hessian is not None and not 0 < _checks.real("min_hessian", min_hessian) < float("inf"):
@@ -285,9 +328,8 @@ def _derivatives(
         problem = problem_of(loss, "objective")(y_pred, y_true, reduction=reduction, **options)
         if sample_weight is not None:
             xp, samples = backend.xp, problem.shape
-            _checks.same_shape(
-                "sample_weight", sample_weight.shape, samples[:1], samples, "there is one for each sample"
-            )
+            why = "there is one for each sample"
+            _checks.same_shape("sample_weight", sample_weight.shape, samples[:1], samples, why)
             sample_weight = xp.astype(sample_weight, y_pred.dtype)
             sample_weight = xp.broadcast_to(xp.reshape(sample_weight, (-1, *(1 for _ in samples[1:]))), samples)
         _, gradient = _problem.value_with_gradient(problem, sample_weight)

@@ -1,25 +1,23 @@
 """The losses. Each function names what its probabilities are made of (a link) and what a probability costs (a penalty).
 
-Options that several losses have are described in `arrayloss._documentation`, which completes the docstrings.
+`**options` are those that several losses have: `arrayloss._options` has their types, defaults and descriptions, and
+`loss` completes signature and docstring with them.
 """
 
 from __future__ import annotations
 
-from typing import Any, Literal, SupportsFloat, TypeAlias, TypeVar
+from typing import Any, TypeVar, Unpack
 
 from arrayloss import _checks
-from arrayloss._documentation import documented
 from arrayloss._kernels.divergence import Divergence
 from arrayloss._kernels.penalties import CrossEntropy, Focal, Penalty, Poly, Shifted
 from arrayloss._kernels.sigmoid import given_probabilities, sigmoid
 from arrayloss._kernels.softmax import given_log_probabilities, softmax
+from arrayloss._options import AnswerOptions, ClassOptions, ElementOptions, LabelOptions, RowOptions, Scalar
 from arrayloss._problem import Problem, binary, categorical, paired
 from arrayloss.gradients import loss
-from arrayloss.reductions import Reduction
 
 A = TypeVar("A")
-# A real number: of Python, of NumPy, a 0-d array, or a traced value.
-Scalar: TypeAlias = float | SupportsFloat
 _CROSS_ENTROPY = CrossEntropy()
 
 
@@ -29,20 +27,7 @@ def _focal(gamma: Scalar, name: str = "gamma") -> Penalty:
 
 
 @loss
-@documented("categorical")
-def nll_loss(
-    log_probs: A,
-    target: Any,
-    /,
-    *,
-    axis: int = -1,
-    class_weight: Any = None,
-    sample_weight: Any = None,
-    where: Any = None,
-    ignore_index: int | None = -100,
-    reduction: Literal["none", "mean", "sum"] | Reduction = "mean",
-    dtype: Any = None,
-) -> Problem[A]:
+def nll_loss(log_probs: A, target: Any, /, **options: Unpack[LabelOptions]) -> Problem[A]:
     r"""Negative log-likelihood of log-probabilities: :math:`-\log p_t`.
 
     The loss of a sample is :math:`w \sum_c t_c\, w_c\, (-\log p_c)`.
@@ -64,38 +49,11 @@ def nll_loss(
     >>> round(float(nll_loss(log_probs, np.asarray([0, 1]))), 6)
     0.167234
     """
-    return categorical(
-        given_log_probabilities,
-        _CROSS_ENTROPY,
-        log_probs,
-        target,
-        name="log_probs",
-        axis=axis,
-        class_weight=class_weight,
-        sample_weight=sample_weight,
-        where=where,
-        ignore_index=ignore_index,
-        reduction=reduction,
-        dtype=dtype,
-    )
+    return categorical(given_log_probabilities, _CROSS_ENTROPY, log_probs, target, name="log_probs", **options)
 
 
 @loss
-@documented("categorical")
-def cross_entropy(
-    logits: A,
-    target: Any,
-    /,
-    *,
-    label_smoothing: Scalar = 0.0,
-    axis: int = -1,
-    class_weight: Any = None,
-    sample_weight: Any = None,
-    where: Any = None,
-    ignore_index: int | None = -100,
-    reduction: Literal["none", "mean", "sum"] | Reduction = "mean",
-    dtype: Any = None,
-) -> Problem[A]:
+def cross_entropy(logits: A, target: Any, /, **options: Unpack[ClassOptions]) -> Problem[A]:
     r"""Softmax cross-entropy: :math:`-\log p_t` with :math:`p = \mathrm{softmax}(x)`.
 
     The loss of a sample is :math:`w \sum_c t'_c\, w_c\, (-\log p_c)`. It is accurate also where the probability of the
@@ -117,39 +75,12 @@ def cross_entropy(
     >>> f"{float(cross_entropy(np.asarray([[0.0, 50.0]]), np.asarray([1]))):.6g}"
     '1.92875e-22'
     """
-    return categorical(
-        softmax,
-        _CROSS_ENTROPY,
-        logits,
-        target,
-        label_smoothing=label_smoothing,
-        axis=axis,
-        class_weight=class_weight,
-        sample_weight=sample_weight,
-        where=where,
-        ignore_index=ignore_index,
-        reduction=reduction,
-        dtype=dtype,
-    )
+    return categorical(softmax, _CROSS_ENTROPY, logits, target, **options)
 
 
 @loss
-@documented("categorical")
 def softmax_focal_loss(
-    logits: A,
-    target: Any,
-    /,
-    *,
-    gamma: Scalar = 2.0,
-    alpha: Any = None,
-    label_smoothing: Scalar = 0.0,
-    axis: int = -1,
-    class_weight: Any = None,
-    sample_weight: Any = None,
-    where: Any = None,
-    ignore_index: int | None = -100,
-    reduction: Literal["none", "mean", "sum"] | Reduction = "mean",
-    dtype: Any = None,
+    logits: A, target: Any, /, *, gamma: Scalar = 2.0, alpha: Any = None, **options: Unpack[ClassOptions]
 ) -> Problem[A]:
     r"""Focal loss of a softmax: :math:`\alpha_t (1 - p_t)^\gamma (-\log p_t)`.
 
@@ -168,40 +99,11 @@ def softmax_focal_loss(
     >>> round(float(softmax_focal_loss(logits, np.asarray([0, 1]))), 6)
     0.005824
     """
-    return categorical(
-        softmax,
-        _focal(gamma),
-        logits,
-        target,
-        label_smoothing=label_smoothing,
-        alpha=alpha,
-        axis=axis,
-        class_weight=class_weight,
-        sample_weight=sample_weight,
-        where=where,
-        ignore_index=ignore_index,
-        reduction=reduction,
-        dtype=dtype,
-    )
+    return categorical(softmax, _focal(gamma), logits, target, alpha=alpha, **options)
 
 
 @loss
-@documented("categorical")
-def poly_loss(
-    logits: A,
-    target: Any,
-    /,
-    *,
-    epsilon: Scalar = 2.0,
-    label_smoothing: Scalar = 0.0,
-    axis: int = -1,
-    class_weight: Any = None,
-    sample_weight: Any = None,
-    where: Any = None,
-    ignore_index: int | None = -100,
-    reduction: Literal["none", "mean", "sum"] | Reduction = "mean",
-    dtype: Any = None,
-) -> Problem[A]:
+def poly_loss(logits: A, target: Any, /, *, epsilon: Scalar = 2.0, **options: Unpack[ClassOptions]) -> Problem[A]:
     r"""Poly-1 loss of a softmax: :math:`-\log p_t + \epsilon\, (1 - p_t)`.
 
     The loss of a sample is :math:`w \sum_c t'_c\, w_c\, (-\log p_c + \epsilon\, (1 - p_c))`. The cross-entropy is the
@@ -225,35 +127,11 @@ def poly_loss(
     >>> round(float(poly_loss(logits, np.asarray([0, 1]))), 6)
     0.470805
     """
-    return categorical(
-        softmax,
-        Poly(_checks.at_least("epsilon", -1, epsilon)),
-        logits,
-        target,
-        label_smoothing=label_smoothing,
-        axis=axis,
-        class_weight=class_weight,
-        sample_weight=sample_weight,
-        where=where,
-        ignore_index=ignore_index,
-        reduction=reduction,
-        dtype=dtype,
-    )
+    return categorical(softmax, Poly(_checks.at_least("epsilon", -1, epsilon)), logits, target, **options)
 
 
 @loss
-@documented("paired")
-def kl_divergence(
-    logits: A,
-    target_logits: Any,
-    /,
-    *,
-    axis: int = -1,
-    sample_weight: Any = None,
-    where: Any = None,
-    reduction: Literal["none", "mean", "sum"] | Reduction = "mean",
-    dtype: Any = None,
-) -> Problem[A]:
+def kl_divergence(logits: A, target_logits: Any, /, **options: Unpack[RowOptions]) -> Problem[A]:
     r"""Kullback-Leibler divergence of two softmaxes: :math:`\sum_c q_c \log(q_c / p_c)`.
 
     The student's probabilities are :math:`p = \mathrm{softmax}(x)`, of `logits`, and the teacher's are
@@ -282,32 +160,11 @@ def kl_divergence(
     >>> round(float(kl_divergence(student, student + np.asarray([[1e-9, 0.0]]))) * 1e20, 6)
     9.830597
     """
-    return paired(
-        Divergence(),
-        logits,
-        target_logits,
-        name="target_logits",
-        axis=axis,
-        sample_weight=sample_weight,
-        where=where,
-        reduction=reduction,
-        dtype=dtype,
-    )
+    return paired(Divergence(), logits, target_logits, name="target_logits", **options)
 
 
 @loss
-@documented("binary")
-def binary_cross_entropy(
-    probs: A,
-    target: Any,
-    /,
-    *,
-    sample_weight: Any = None,
-    where: Any = None,
-    ignore_index: int | None = None,
-    reduction: Literal["none", "mean", "sum"] | Reduction = "mean",
-    dtype: Any = None,
-) -> Problem[A]:
+def binary_cross_entropy(probs: A, target: Any, /, **options: Unpack[ElementOptions]) -> Problem[A]:
     r"""Binary cross-entropy of probabilities: :math:`-y \log p - (1 - y) \log(1 - p)`.
 
     Where p is the sigmoid of logits, `binary_cross_entropy_with_logits` of these is more accurate: p close to 1 is
@@ -329,35 +186,11 @@ def binary_cross_entropy(
     >>> round(float(binary_cross_entropy(np.asarray([0.9, 0.2]), np.asarray([1, 0]))), 6)
     0.164252
     """
-    return binary(
-        given_probabilities,
-        _CROSS_ENTROPY,
-        probs,
-        target,
-        name="probs",
-        sample_weight=sample_weight,
-        where=where,
-        ignore_index=ignore_index,
-        reduction=reduction,
-        dtype=dtype,
-    )
+    return binary(given_probabilities, _CROSS_ENTROPY, probs, target, name="probs", **options)
 
 
 @loss
-@documented("binary")
-def binary_cross_entropy_with_logits(
-    logits: A,
-    target: Any,
-    /,
-    *,
-    pos_weight: Scalar | None = None,
-    label_smoothing: Scalar = 0.0,
-    sample_weight: Any = None,
-    where: Any = None,
-    ignore_index: int | None = None,
-    reduction: Literal["none", "mean", "sum"] | Reduction = "mean",
-    dtype: Any = None,
-) -> Problem[A]:
+def binary_cross_entropy_with_logits(logits: A, target: Any, /, **options: Unpack[AnswerOptions]) -> Problem[A]:
     r"""Binary cross-entropy of logits: :math:`-y \log \sigma(x) - (1 - y) \log \sigma(-x)`.
 
     References
@@ -372,37 +205,12 @@ def binary_cross_entropy_with_logits(
     >>> round(float(binary_cross_entropy_with_logits(x, np.asarray([True, False]))), 6)
     0.180925
     """
-    return binary(
-        sigmoid,
-        _CROSS_ENTROPY,
-        logits,
-        target,
-        pos_weight=pos_weight,
-        label_smoothing=label_smoothing,
-        sample_weight=sample_weight,
-        where=where,
-        ignore_index=ignore_index,
-        reduction=reduction,
-        dtype=dtype,
-    )
+    return binary(sigmoid, _CROSS_ENTROPY, logits, target, **options)
 
 
 @loss
-@documented("binary")
 def sigmoid_focal_loss(
-    logits: A,
-    target: Any,
-    /,
-    *,
-    gamma: Scalar = 2.0,
-    alpha: Scalar | None = None,
-    pos_weight: Scalar | None = None,
-    label_smoothing: Scalar = 0.0,
-    sample_weight: Any = None,
-    where: Any = None,
-    ignore_index: int | None = None,
-    reduction: Literal["none", "mean", "sum"] | Reduction = "mean",
-    dtype: Any = None,
+    logits: A, target: Any, /, *, gamma: Scalar = 2.0, alpha: Scalar | None = None, **options: Unpack[AnswerOptions]
 ) -> Problem[A]:
     r"""Focal loss of a sigmoid: :math:`\alpha_y (1 - p_y)^\gamma (-\log p_y)`.
 
@@ -421,24 +229,10 @@ def sigmoid_focal_loss(
     >>> round(float(sigmoid_focal_loss(x, np.asarray([1, 0]), alpha=0.25)), 6)
     0.00851
     """
-    return binary(
-        sigmoid,
-        _focal(gamma),
-        logits,
-        target,
-        pos_weight=pos_weight,
-        alpha=alpha,
-        label_smoothing=label_smoothing,
-        sample_weight=sample_weight,
-        where=where,
-        ignore_index=ignore_index,
-        reduction=reduction,
-        dtype=dtype,
-    )
+    return binary(sigmoid, _focal(gamma), logits, target, alpha=alpha, **options)
 
 
 @loss
-@documented("binary")
 def asymmetric_loss(
     logits: A,
     target: Any,
@@ -447,13 +241,7 @@ def asymmetric_loss(
     gamma_positive: Scalar = 1.0,
     gamma_negative: Scalar = 4.0,
     margin: Scalar = 0.05,
-    pos_weight: Scalar | None = None,
-    label_smoothing: Scalar = 0.0,
-    sample_weight: Any = None,
-    where: Any = None,
-    ignore_index: int | None = None,
-    reduction: Literal["none", "mean", "sum"] | Reduction = "mean",
-    dtype: Any = None,
+    **options: Unpack[AnswerOptions],
 ) -> Problem[A]:
     r"""Asymmetric loss of a sigmoid: one focal loss for the answer 1, and another, shifted one for the answer 0.
 
@@ -492,11 +280,5 @@ def asymmetric_loss(
         logits,
         target,
         penalty_of_zero=Shifted(negative, shift) if _checks.traced(shift) or shift else negative,
-        pos_weight=pos_weight,
-        label_smoothing=label_smoothing,
-        sample_weight=sample_weight,
-        where=where,
-        ignore_index=ignore_index,
-        reduction=reduction,
-        dtype=dtype,
+        **options,
     )

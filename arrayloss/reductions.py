@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import numbers
+from abc import abstractmethod
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, NamedTuple, SupportsFloat
+from typing import ClassVar, Literal, NamedTuple, SupportsFloat
 
 from arrayloss import _checks
 from arrayloss._backends import Backend
-from arrayloss._kernels.ops import Array
+from arrayloss._kernels.ops import Array, Complete
 
 
 class Samples(NamedTuple):
@@ -27,7 +29,7 @@ class Parts(NamedTuple):
     empty: float = float("nan")
 
 
-class Reduction:
+class Reduction(Complete):
     """The base of all reductions: a hashable object (a frozen dataclass) with one method.
 
     `parts(samples, losses)` returns the `Parts` of the result. `losses` are those of the samples if the class says
@@ -36,13 +38,8 @@ class Reduction:
 
     ranks: ClassVar[bool] = False
 
-    def __init_subclass__(cls, **kwargs: Any) -> None:
-        super().__init_subclass__(**kwargs)
-        if cls.parts is Reduction.parts:
-            raise TypeError(f"the reduction {cls.__name__} lacks parts(self, samples, losses)")
-
-    def parts(self, samples: Samples, losses: Array | None) -> Parts:
-        raise NotImplementedError
+    @abstractmethod
+    def parts(self, samples: Samples, losses: Array | None) -> Parts: ...
 
 
 @dataclass(frozen=True)
@@ -93,7 +90,7 @@ class Mean(Reduction):
 
     def __post_init__(self) -> None:
         named = isinstance(self.over, str) and self.over in ("weight", "valid", "all")
-        number = isinstance(self.over, (int, float)) and not isinstance(self.over, bool)
+        number = isinstance(self.over, numbers.Real) and not isinstance(self.over, bool)
         if not named and not number and not getattr(self.over, "ndim", None) == 0:
             raise ValueError(f'over must be "weight", "valid", "all", a number or a 0-d array, not {self.over!r}')
         if self.empty not in ("nan", "zero"):
@@ -102,7 +99,7 @@ class Mean(Reduction):
     def parts(self, samples: Samples, losses: Array | None) -> Parts:
         over: Array | float
         if not isinstance(self.over, str):
-            over = self.over
+            over = _checks.scalar(self.over) if isinstance(self.over, numbers.Real) else self.over
             if not isinstance(over, (int, float)):
                 _checks.shared(samples.backend, "logits", "over", over)
         elif self.over == "weight" and samples.weight is not None:

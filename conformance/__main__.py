@@ -14,10 +14,11 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from arrayloss.testing import FORMATS, backends
-from conformance import compare, curves, failures, fuzz, golden, hunt, named, peers, plan, real, report, runner, share
-from conformance.backends import arrayloss
-from conformance.cases import FAMILIES, FUNCTIONS
-from conformance.runner import Result, Selection, Spread, Spreads
+
+from . import compare, curves, failures, fuzz, golden, hunt, named, peers, plan, real, report, runner, share
+from .backends import arrayloss
+from .cases import FAMILIES, FUNCTIONS
+from .runner import Result, Selection, Spread, Spreads
 
 BACKEND = "one of those that --list names, or any array API namespace, as module or module:object"
 MODES = ("eager", "jax.jit", "torch.compile")
@@ -27,6 +28,9 @@ FULL_TAKES = "about 15 minutes on 2 cores"
 
 def main(arguments: list[str] | None = None) -> int:
     """Run what the command line asks for; 1 on any failure, or where nothing ran."""
+    # An installed command has not the current folder on its path, as `python -m` has; a candidate may be there.
+    if os.getcwd() not in sys.path and "" not in sys.path:
+        sys.path.insert(0, os.getcwd())
     parser = _parser()
     asked = parser.parse_args(arguments)
     if (asked.as_ or asked.budget is not None) and not asked.candidate:
@@ -185,7 +189,9 @@ def _backend(name: str) -> str:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m conformance", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m conformance" if __package__ == "conformance" else "arrayloss-conformance", description=__doc__
+    )
     parser.add_argument("--full", action="store_true", help=f"every case: {FULL_TAKES}; without, {QUICK_TAKES}")
     parser.add_argument("--function", action="append", default=[], choices=FUNCTIONS)
     parser.add_argument("--backend", action="append", default=[], type=_backend, metavar="NAME", help=BACKEND)

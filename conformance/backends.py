@@ -6,7 +6,8 @@ import importlib
 from importlib.metadata import PackageNotFoundError, version
 
 from arrayloss.testing import Implementation
-from conformance.cases import FUNCTIONS
+
+from .cases import FUNCTIONS
 
 
 def arrayloss() -> Implementation:

@@ -9,8 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from arrayloss.testing import FORMATS, HALF, Case, Due, Exact, Floats, spacing
-from conformance.cases import ELEMENTWISE, PAIRED, TRANSFORMS
-from conformance.oracle import chance, part_below
+
+from .cases import ELEMENTWISE, PAIRED, TRANSFORMS
+from .oracle import chance, part_below
 
 HALF_ULP = 1.0
 """Half types are computed in float32 and rounded once, so conditioning doesn't show."""

@@ -12,11 +12,12 @@ import sys
 from datetime import UTC, datetime
 from typing import Any
 
-from conformance import share
-from conformance.backends import versions
-from conformance.report import short
-from conformance.runner import Result, Selection
+from . import share
+from .backends import versions
+from .report import short
+from .runner import Result, Selection
 
+HERE = f"{__package__}.candidates"  # whatever it is run as
 LOSSES: tuple[tuple[str, str], ...] = (
     ("torch.nn.functional:logsigmoid", "log_sigmoid"),
     ("torch.nn.functional:nll_loss", "nll_loss"),
@@ -28,10 +29,10 @@ LOSSES: tuple[tuple[str, str], ...] = (
     ("optax.losses:sigmoid_binary_cross_entropy", "binary_cross_entropy_with_logits"),
     ("optax.losses:sigmoid_focal_loss", "sigmoid_focal_loss"),
     ("optax.losses:poly_loss_cross_entropy", "poly_loss"),
-    ("conformance.candidates:keras_cross_entropy", "cross_entropy"),
-    ("conformance.candidates:keras_binary_cross_entropy", "binary_cross_entropy_with_logits"),
-    ("conformance.candidates:keras_sigmoid_focal_loss", "sigmoid_focal_loss"),
-    ("conformance.candidates:keras_softmax_focal_loss", "softmax_focal_loss"),
+    (f"{HERE}:keras_cross_entropy", "cross_entropy"),
+    (f"{HERE}:keras_binary_cross_entropy", "binary_cross_entropy_with_logits"),
+    (f"{HERE}:keras_sigmoid_focal_loss", "sigmoid_focal_loss"),
+    (f"{HERE}:keras_softmax_focal_loss", "softmax_focal_loss"),
 )
 """Each as `--candidate`, and `--as`."""
 
@@ -66,9 +67,7 @@ def keras_softmax_focal_loss(logits: Any, target: Any, *, gamma: float = 2.0) ->
 def name(path: str) -> str:
     """Whose function it is: of those written here, what their docstrings name first."""
     module, _, function = path.partition(":")
-    return (
-        str(globals()[function].__doc__).split("`")[1] if module == "conformance.candidates" else f"{module}.{function}"
-    )
+    return str(globals()[function].__doc__).split("`")[1] if module == HERE else f"{module}.{function}"
 
 
 def judged(path: str, as_: str, selection: Selection) -> list[Result]:

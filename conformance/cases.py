@@ -16,7 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from arrayloss.testing import FORMATS, HALF, Case, Floats, Reduce, rounded
-from conformance.draws import Draws, Size, spaced
+
+from .draws import Draws, Size, spaced
 
 TRANSFORMS = ("softmax", "log_softmax", "logsumexp", "sigmoid", "log_sigmoid")
 CATEGORICAL = ("nll_loss", "cross_entropy", "softmax_focal_loss", "poly_loss")

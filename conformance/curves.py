@@ -12,7 +12,8 @@ from decimal import Decimal
 import numpy as np
 
 from arrayloss.testing import FORMATS, Case, Due, Floats, errors
-from conformance.cases import ELEMENTWISE, TRANSFORMS
+
+from .cases import ELEMENTWISE, TRANSFORMS
 
 FAMILIES = ("margins", "dominating", "probabilities")
 """Families that go through margins."""

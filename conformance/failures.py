@@ -9,11 +9,12 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from arrayloss.testing import Case, Floats, Implementation
-from conformance import runner
-from conformance.oracle import exact
-from conformance.runner import Result, Selection
-from conformance.shrink import shrink
-from conformance.snippet import digits, passed_as, snippet, written
+
+from . import runner
+from .oracle import exact
+from .runner import Result, Selection
+from .shrink import shrink
+from .snippet import digits, passed_as, snippet, written
 
 SHRUNK = 12
 """How many kinds of failure are made small, so that a badly broken run still ends; the first of each function first."""

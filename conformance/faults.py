@@ -17,10 +17,11 @@ from typing import Any
 from array_api_compat import array_namespace
 
 from arrayloss.testing import Case, Implementation, Loss
-from conformance import runner
-from conformance.backends import arrayloss, versions
-from conformance.cases import BINARY, CATEGORICAL, ELEMENTWISE, FUNCTIONS, PAIRED
-from conformance.runner import Selection
+
+from . import runner
+from .backends import arrayloss, versions
+from .cases import BINARY, CATEGORICAL, ELEMENTWISE, FUNCTIONS, PAIRED
+from .runner import Selection
 
 LABELLED = (*CATEGORICAL, *BINARY)
 LOSSES = (*LABELLED, *PAIRED)
@@ -356,16 +357,19 @@ def faults() -> list[Fault]:
     ]
 
 
-def caught(planted: Sequence[Fault], function: str) -> dict[str, dict[str, int]]:
-    """By fault, the families that catch it in a function, and in how many quantities."""
+def caught(planted: Sequence[Fault], function: str, families: Sequence[str] = ()) -> dict[str, dict[str, int]]:
+    """By fault, the families (of those given, or of all) that catch it in a function, and in how many quantities."""
     found: dict[str, dict[str, int]] = {fault.name: {} for fault in planted}
-    for backend, dtype in dict.fromkeys((fault.backend, fault.dtype) for fault in planted):
-        chosen = Selection((function,), (backend,), ("eager",), (dtype,), quick=True)
-        judged = [with_fault(f, function) for f in planted if (f.backend, f.dtype) == (backend, dtype)]
-        for result in runner.run(judged, runner.selected_cases(chosen), chosen):
+    for dtype in dict.fromkeys(fault.dtype for fault in planted):
+        some = [fault for fault in planted if fault.dtype == dtype]
+        backends = tuple(dict.fromkeys(fault.backend for fault in some))
+        chosen = Selection((function,), backends, ("eager",), (dtype,), quick=True)
+        judged = [with_fault(fault, function) for fault in some]
+        cases = (case for case in runner.selected_cases(chosen) if not families or case.family in families)
+        for result in runner.run(judged, cases, chosen):
             if result.failed:
-                families = found[result.implementation]
-                families[result.family] = families.get(result.family, 0) + 1
+                counts = found[result.implementation]
+                counts[result.family] = counts.get(result.family, 0) + 1
     return found
 
 
@@ -383,6 +387,7 @@ def with_fault(fault: Fault, function: str) -> Implementation:
         name=fault.name,
         functions={function: partial(fault.plant, right.functions[function])},
         value_and_grad=None if fault.formula else value_and_grad,
+        backends=(fault.backend,),
         not_covered=_formula_only if fault.formula else right.not_covered,
         strict=False,
     )

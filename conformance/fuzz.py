@@ -30,10 +30,11 @@ from arrayloss.testing import (
     measure,
     rounded,
 )
-from conformance import budget
-from conformance.cases import BINARY, CATEGORICAL, ELEMENTWISE, FUNCTIONS, PAIRED, TRANSFORMS, variants
-from conformance.draws import Draws
-from conformance.oracle import exact
+
+from . import budget
+from .cases import BINARY, CATEGORICAL, ELEMENTWISE, FUNCTIONS, PAIRED, TRANSFORMS, variants
+from .draws import Draws
+from .oracle import exact
 
 LAYOUTS: dict[str, tuple[str, ...]] = {
     "numpy": ("plain", "Fortran", "backwards", "strided", "byte-swapped", "read-only", "expanded", "unaligned"),

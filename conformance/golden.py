@@ -15,10 +15,11 @@ from typing import Any
 import numpy as np
 
 from arrayloss.testing import FORMATS, HALF, PER_SAMPLE, Case, Due, Floats, Reduce, vectors
-from conformance import budget
-from conformance.cases import ELEMENTWISE, FUNCTIONS, PAIRED, cases
-from conformance.oracle import exact
-from conformance.runner import Selection
+
+from . import budget
+from .cases import ELEMENTWISE, FUNCTIONS, PAIRED, cases
+from .oracle import exact
+from .runner import Selection
 
 FAMILY = "vectors"
 SAMPLES = {

@@ -12,11 +12,12 @@ from typing import Any
 import numpy as np
 
 from arrayloss.testing import FORMATS, Case, Floats, Implementation, rounded
-from conformance import runner
-from conformance.cases import ELEMENTWISE, FUNCTIONS, PAIRED, TRANSFORMS
-from conformance.cases import ROWS as STRESS_ROWS
-from conformance.draws import Draws
-from conformance.runner import Result, Selection
+
+from . import runner
+from .cases import ELEMENTWISE, FUNCTIONS, PAIRED, TRANSFORMS
+from .cases import ROWS as STRESS_ROWS
+from .draws import Draws
+from .runner import Result, Selection
 
 FAMILY = "hunted"
 KEPT = Path(__file__).with_name("hunted.json")

@@ -22,7 +22,8 @@ import numpy as np
 from flint import arb, ctx
 
 from arrayloss.testing import FORMATS, HALF, Case, Exact, Floats, Reduce
-from conformance.cases import BINARY, CATEGORICAL, PAIRED
+
+from .cases import BINARY, CATEGORICAL, PAIRED
 
 PROOF_BITS = 80
 """A ball is sharp once its radius is below 2**-80 of its value (or of the smallest subnormal of the dtype)."""

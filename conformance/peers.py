@@ -10,9 +10,10 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from arrayloss.testing import HALF, Case, Implementation, Loss
-from conformance import runner
-from conformance.report import short
-from conformance.runner import Result
+
+from . import runner
+from .report import short
+from .runner import Result
 
 OURS = "arrayloss"
 FAMILIES = ("margins", "ties", "classes", "dominating", "offset", "probabilities")

@@ -9,7 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from arrayloss.testing import Backend, Case
-from conformance.cases import ELEMENTWISE, FAMILIES, SLOW
+
+from .cases import ELEMENTWISE, FAMILIES, SLOW
 
 STRESS = ("margins", "ties", "dominating", "masked", "offset", "outlier", "probabilities")
 """Families whose cases of ten classes are of one shape: what is compiled for one serves all."""

@@ -22,8 +22,9 @@ from typing import Any
 import numpy as np
 
 from arrayloss.testing import Backend, Case, Floats, Implementation, rounded
-from conformance import named, runner
-from conformance.runner import Result, Selection, Spreads
+
+from . import named, runner
+from .runner import Result, Selection, Spreads
 
 FAMILY = "real"
 STEPS = 60

@@ -15,11 +15,12 @@ from typing import Any
 import numpy as np
 
 from arrayloss.testing import backends
-from conformance import compare, curves, failures, page
-from conformance.backends import versions
-from conformance.compare import SCHEMA
-from conformance.failures import Failure
-from conformance.runner import Result, Spread
+
+from . import compare, curves, failures, page
+from .backends import versions
+from .compare import SCHEMA
+from .failures import Failure
+from .runner import Result, Spread
 
 Cell = tuple[str, str, str]
 Place = tuple[str, str, str, str, str]
@@ -374,10 +375,9 @@ def readme(found: Mapping[str, Any], text: str) -> str:
     failed = sum(c["failed"] for c in found["cells"])
     records = sum(c["records"] for c in found["cells"])
     block = [
-        "Worst error in float32 **as measured**, in units in the last place, value / gradient; in brackets what is",
-        "left after *k*, which rounding x - max takes far below a row's maximum, where that is something else "
-        f"({found['about']['date'][:10]},",
-        "on a CPU, by `python -m conformance`):",
+        "The worst error in float32, in units in the last place of the exact result: value / gradient **as measured**, "
+        "and in",
+        f"brackets **after k**, where this is another number ({found['about']['date'][:10]}, on a CPU):",
         "",
         *("| " + " | ".join(row) + " |" for row in rows),
         "",

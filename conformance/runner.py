@@ -21,9 +21,10 @@ from arrayloss.testing import (
     spread,
     witness,
 )
-from conformance import budget, curves, named, plan
-from conformance.cases import FUNCTIONS, cases
-from conformance.oracle import exact
+
+from . import budget, curves, named, plan
+from .cases import FUNCTIONS, cases
+from .oracle import exact
 
 
 @dataclass(frozen=True)

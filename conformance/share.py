@@ -15,10 +15,11 @@ from functools import partial
 
 from arrayloss import testing
 from arrayloss.testing import Backend, Case, Implementation
-from conformance import golden, hunt, peers, real, runner
-from conformance.backends import arrayloss
-from conformance.cases import FUNCTIONS
-from conformance.runner import Result, Selection, Spread, Spreads
+
+from . import golden, hunt, peers, real, runner
+from .backends import arrayloss
+from .cases import FUNCTIONS
+from .runner import Result, Selection, Spread, Spreads
 
 
 @dataclass(frozen=True)

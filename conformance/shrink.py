@@ -12,7 +12,8 @@ from dataclasses import replace
 import numpy as np
 
 from arrayloss.testing import Case, Floats, rounded
-from conformance.cases import CATEGORICAL, ELEMENTWISE
+
+from .cases import CATEGORICAL, ELEMENTWISE
 
 Fails = Callable[[Case], bool]
 

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from arrayloss.testing import Case, Exact, Floats, Implementation, Reduce, parameters
-from conformance.cases import ELEMENTWISE
+
+from .cases import ELEMENTWISE
 
 NUMBERS = 400
 """A case of more numbers than this isn't written out."""

@@ -11,7 +11,9 @@ import contextlib
 import dataclasses
 import functools
 import importlib
+import importlib.metadata
 import inspect
+import os
 import types
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -22,6 +24,35 @@ from hypothesis import settings
 
 settings.register_profile("arrayloss", deadline=None, derandomize=True, max_examples=10, database=None)
 settings.load_profile("arrayloss")
+
+# Eager JAX compiles each operation for each shape, and jax.jit each program: that took more of the tests' time than
+# anything else. So XLA leaves its optimisations out, here and in the processes that tests start, and makes code in a
+# third of the time. Nothing is lost: these tests are about behaviour. Digits are judged by `python -m conformance`,
+# with the compiler that users get; a test about the code itself has that one by the fixture `users_compiler`.
+WITHOUT_OPTIMISATIONS = {
+    "xla_backend_optimization_level": 0,
+    "xla_cpu_parallel_codegen_split_count": 1,
+    "xla_cpu_use_fusion_emitters": False,
+    "xla_llvm_disable_expensive_passes": True,
+}
+USERS_COMPILER = {
+    "xla_backend_optimization_level": 3,
+    "xla_cpu_use_fusion_emitters": True,
+    "xla_llvm_disable_expensive_passes": False,
+}
+
+
+def _compile_quickly() -> None:
+    """For the versions that are known to have these flags: XLA ends the process at one that it does not know."""
+    given = os.environ.get("XLA_FLAGS", "")
+    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+        known = importlib.metadata.version("jaxlib").startswith("0.10.")
+        if known and not any(name in given for name in WITHOUT_OPTIMISATIONS):  # as where pytest-xdist starts this one
+            flags = [f"--{name}={str(value).lower()}" for name, value in WITHOUT_OPTIMISATIONS.items()]
+            os.environ["XLA_FLAGS"] = " ".join([given, *flags]).strip()
+
+
+_compile_quickly()
 
 # array-api-strict: the CPU with everything optional switched off, another device, one without float64, and one
 # without int64 either.
@@ -164,13 +195,13 @@ class Backend:
             return jax.jit(f)
         import torch
 
-        # aot_eager traces forward and backward as inductor does and runs them without generating code: the
-        # same semantics at a tenth of the time. test_autodiff_torch.py has the inductor cases.
+        # Dynamo's part: the whole function is one graph, forward and backward, whatever the arguments hold. What comes
+        # after it makes other code of the same operations and takes most of the time: see test_autodiff_torch.py.
         # What is compiled, and which lengths it takes for dynamic, is kept with the code, which closures share: so a
         # copy of it.
         if isinstance(f, types.FunctionType) and f.__closure__:
             f = types.FunctionType(f.__code__.replace(), f.__globals__, f.__name__, f.__defaults__, f.__closure__)
-        return torch.compile(f, fullgraph=True, backend="aot_eager")
+        return torch.compile(f, fullgraph=True, backend="eager")
 
     def once(self, key: tuple[Any, ...], f: Callable[..., Any]) -> Callable[..., Any]:
         """`f` compiled, and the same compiled function again for the same key: one for many tests and inputs."""
@@ -370,6 +401,12 @@ def backend(request: pytest.FixtureRequest) -> Iterator[Backend]:
             stack.enter_context(np.errstate(all="ignore"))
             device = xp.Device("CPU_DEVICE" if place == "strictest" else place)
         yield dataclasses.replace(one, xp=xp, device=device)
+
+
+@pytest.fixture
+def users_compiler() -> dict[str, Any]:
+    """`compiler_options` of jax.jit: XLA as it comes, not as `_compile_quickly` has it."""
+    return USERS_COMPILER
 
 
 @contextlib.contextmanager

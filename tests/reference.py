@@ -8,7 +8,7 @@ at infinities, NaN and ignored samples is a matter of the contract, and the test
 import functools
 import pickle
 from collections.abc import Callable
-from decimal import Context, Decimal, localcontext
+from decimal import Context, Decimal, getcontext, localcontext
 from typing import Any
 
 import numpy as np
@@ -16,8 +16,18 @@ import numpy as np
 CONTEXT = Context(prec=120, Emin=-999999, Emax=999999)
 STEP = Decimal("1e-30")
 
-_exp = np.frompyfunc(lambda v: v.exp(), 1, 1)
-_ln = np.frompyfunc(lambda v: v.ln(), 1, 1)
+
+@functools.lru_cache(1 << 16)
+def _computed(f: Callable[..., Decimal], precision: int, *numbers: Decimal) -> Decimal:
+    return f(*numbers)
+
+
+def _elementwise(f: Callable[..., Decimal], arguments: int) -> Any:
+    """f for object arrays, which remembers its results: a difference asks for most of them again."""
+    return np.frompyfunc(lambda *numbers: _computed(f, getcontext().prec, *numbers), arguments, 1)
+
+
+_exp, _ln, _power = _elementwise(Decimal.exp, 1), _elementwise(Decimal.ln, 1), _elementwise(pow, 2)
 _decimal = np.frompyfunc(lambda v: v if isinstance(v, Decimal) else Decimal(float(v)), 1, 1)
 
 
@@ -64,7 +74,7 @@ def categorical(
     smooth = (1 - s) * y + s / classes
     cw = exact(np.ones(classes) if class_weight is None else class_weight)
     a = exact(np.ones(classes) if alpha is None else alpha)
-    focus = (1 - _exp(logp)) ** exact(gamma)[()] if gamma else 1
+    focus = _power(1 - _exp(logp), exact(gamma)[()]) if gamma else 1
     cost = focus * -logp + exact(epsilon)[()] * (1 - _exp(logp))
     loss = (smooth * cw * a * cost).sum(-1)
     w = np.broadcast_to(exact(1.0 if sample_weight is None else sample_weight), counts.shape)
@@ -98,7 +108,7 @@ def binary(
     pw = exact(1.0 if pos_weight is None else pos_weight)
     shifted = np.maximum(p - exact(margin)[()], Decimal(0)) if margin else p
     g, h = (exact(v)[()] for v in gammas or (gamma, gamma))
-    on, off = (1 - p) ** g if g else 1, shifted**h if h else 1
+    on, off = _power(1 - p, g) if g else 1, _power(shifted, h) if h else 1
     a, b = (1, 1) if alpha is None else (exact(alpha)[()], 1 - exact(alpha)[()])
     loss = -a * pw * y * on * _ln(p) - b * (1 - y) * off * _ln(1 - shifted)
     w = np.broadcast_to(exact(1.0 if sample_weight is None else sample_weight), x.shape)
@@ -194,12 +204,12 @@ def second(loss: Loss, x: Any, *args: Any, **options: Any) -> np.ndarray:
     def compute() -> np.ndarray:
         with localcontext(CONTEXT, prec=200):
             at = exact(x)
-            out = np.empty(at.shape, dtype=float)
+            out, middle = np.empty(at.shape, dtype=float), scalar(at)
             for index in np.ndindex(at.shape):
                 up, down = at.copy(), at.copy()
                 up[index] += STEP
                 down[index] -= STEP
-                out[index] = float((scalar(up) - 2 * scalar(at) + scalar(down)) / STEP**2)
+                out[index] = float((scalar(up) - 2 * middle + scalar(down)) / STEP**2)
         return out
 
     return _once(("second", loss, x, args, options), compute)

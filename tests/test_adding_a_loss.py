@@ -150,10 +150,11 @@ def test_a_reduction_of_ones_own(backend: Any, reduction: Any) -> None:
 
 
 LACKING = {
-    "the penalty Half lacks slope": (extending.Penalty, ["value"]),
-    "the reduction Half lacks parts": (extending.Reduction, []),
-    "the link Half lacks of_labels": (extending.Link, ["of_classes"]),
-    "the link Half lacks of_answers": (extending.BinaryLink, []),
+    "the Penalty Half lacks slope": (extending.Penalty, ["value"]),
+    "the Reduction Half lacks parts": (extending.Reduction, []),
+    "the Link Half lacks of_labels": (extending.Link, ["of_classes"]),
+    "the BinaryLink Half lacks of_answers": (extending.BinaryLink, []),
+    "the Kernel Half lacks forward": (extending.Kernel, []),
 }
 
 

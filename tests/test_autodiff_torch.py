@@ -412,6 +412,28 @@ def test_marked_dynamic(counter: Any) -> None:
     assert counter.frame_count == first, "compiled again for another batch size"
 
 
+def test_options_beside_a_size_that_is_marked_dynamic(counter: Any) -> None:
+    """What is broadcast along it is not marked, what has it is; neither fixes it."""
+
+    def f(x: Any, t: Any, each: Any, one: Any, of_classes: Any) -> Any:
+        bits, column = (x > 0).double(), each[:, None]
+        return cross_entropy(
+            x, t, where=each > 0.2, sample_weight=one, class_weight=of_classes
+        ) + binary_cross_entropy_with_logits(x, bits, where=one > 0, sample_weight=column, pos_weight=of_classes)
+
+    compiled = torch.compile(f, fullgraph=True, backend=counter)
+    one, of_classes = torch.tensor([2.0]), torch.tensor([0.5, 1.0, 2.0]).double()
+    first = 0
+    for rows in (6, 10):
+        x, t = soft_or_labels(cross_entropy, rows)
+        marked = x, t, torch.linspace(0.1, 1, rows).double()
+        for a in marked:
+            torch._dynamo.mark_dynamic(a, 0)
+        torch.testing.assert_close(compiled(*marked, one, of_classes), f(*marked, one, of_classes))
+        first = first or counter.frame_count
+    assert counter.frame_count == first, "compiled again for another batch size"
+
+
 def test_compiled_options(counter: Any) -> None:
     """Everything at once, differentiated by all of it."""
 

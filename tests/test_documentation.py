@@ -15,7 +15,8 @@ from typing import Any
 import pytest
 
 import arrayloss
-from arrayloss.extending import documented
+from arrayloss import extending
+from arrayloss.extending import AnswerOptions, documented
 
 LOSSES = Path(inspect.getsourcefile(arrayloss.losses) or "")
 PRESETS = [f"arrayloss.compat.{name}" for name in importlib.import_module("arrayloss.compat").__all__]
@@ -103,7 +104,7 @@ def test_a_description_must_fit_the_signature() -> None:
 
     for function, word in ((missing, "sharpness"), (other, "gama"), (section, "Remarks")):
         with pytest.raises(TypeError, match=rf"{function.__name__} does not fit its signature: {word}$"):
-            documented("binary")(function)
+            documented(AnswerOptions)(function)
 
 
 def test_a_table_of_ones_own() -> None:
@@ -128,7 +129,7 @@ def test_a_table_of_ones_own() -> None:
 
 
 def test_own_words_go_before_the_tables() -> None:
-    @documented("binary")
+    @documented(AnswerOptions)
     def own(scores: Any, target: Any, *, gamma: float = 2.0, reduction: str = "mean") -> None:
         """A loss.
 
@@ -157,3 +158,18 @@ def test_without_docstrings() -> None:
     code = "import arrayloss; from arrayloss import extending; print(arrayloss.cross_entropy.__doc__)"
     done = subprocess.run([sys.executable, "-OO", "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "None"
+
+
+def test_the_defaults_in_a_signature_are_those_that_are_computed_with() -> None:
+    """`LossOptions` and its like say them to a reader, `categorical` and its like compute with them."""
+    for builder, loss in (
+        (extending.categorical, arrayloss.softmax_focal_loss),
+        (extending.binary, arrayloss.sigmoid_focal_loss),
+        (extending.paired, arrayloss.kl_divergence),
+    ):
+        computed = inspect.signature(builder).parameters
+        said = inspect.signature(loss).parameters
+        shared = computed.keys() & said.keys() - {"logits", "target"}
+        assert {"reduction", "where", "dtype"} <= shared
+        for name in shared:
+            assert said[name].default == computed[name].default, name

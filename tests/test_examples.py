@@ -1,4 +1,4 @@
-"""The examples run as a user would run them, and the notebook prints what is committed."""
+"""The examples run as a user would run them, and the notebooks print what is committed."""
 
 import copy
 import re
@@ -29,13 +29,14 @@ def printed(notebook: Any) -> list[tuple[str, str]]:
     return [(cell.source, "".join(o.text for o in cell.outputs if o.name == "stdout")) for cell in cells]
 
 
-def test_tutorial(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["tutorial.ipynb", "original_tutorial.ipynb"])
+def test_notebook(name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for needed in ("nbformat", "nbclient", "ipykernel", "torch", "jax"):
         pytest.importorskip(needed, reason=f"{needed}, which the notebook needs, is not installed")
     import nbformat
     from nbclient import NotebookClient
 
     monkeypatch.setenv("IPYTHONDIR", str(tmp_path))
-    committed = nbformat.read(EXAMPLES / "tutorial.ipynb", as_version=4)
+    committed = nbformat.read(EXAMPLES / name, as_version=4)
     executed = NotebookClient(copy.deepcopy(committed), timeout=300, coalesce_streams=True).execute()
     assert printed(executed) == printed(committed)

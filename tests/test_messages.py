@@ -13,7 +13,7 @@ import pytest
 
 import arrayloss as al
 from arrayloss import extending, testing
-from arrayloss.compat import keras, onnx, optax, torch
+from arrayloss.compat import keras, onnx, optax, torch, torchvision
 from arrayloss.compat.sklearn import log_loss
 from conformance.cases import FUNCTIONS
 
@@ -36,6 +36,7 @@ NAMES: dict[str, Any] = {
     "onnx": onnx,
     "optax": optax,
     "like_torch": torch,
+    "torchvision": torchvision,
     "extending": extending,
     "halved": halved,
     "testing": testing,
@@ -78,7 +79,8 @@ MESSAGES = [
     (
         "sigmoid_focal_loss(x, x + 0j)",
         TypeError,
-        "target must be an array of real numbers, not of complex128",
+        "target must be an array of real numbers (bool, integers, float16, bfloat16, float32, float64), not of "
+        "complex128",
     ),
     ("cross_entropy(x, labels, where=labels)", TypeError, "where must be an array of bool, not of int64"),
     (
@@ -104,7 +106,7 @@ MESSAGES = [
         "cross_entropy() got an unexpected keyword argument 'weight'; did you mean class_weight or sample_weight?",
     ),
     ("cross_entropy(x, labels, zzz=1)", TypeError, "cross_entropy() got an unexpected keyword argument 'zzz'"),
-    ("type('Mine', (extending.Reduction,), {})", TypeError, "the reduction Mine lacks parts(self, samples, losses)"),
+    ("type('Mine', (extending.Reduction,), {})", TypeError, "the Reduction Mine lacks parts"),
     ("__import__('arrayloss').nowhere", AttributeError, "module 'arrayloss' has no attribute 'nowhere'"),
     # Arrays that don't go together.
     (
@@ -153,7 +155,7 @@ MESSAGES = [
         ValueError,
         "sample_weight has shape (3,), which does not broadcast to (2,), the shape of what it applies to",
     ),
-    ("cross_entropy(x[:, :0], labels)", ValueError, "logits of shape (2, 0) have no classes along axis -1"),
+    ("cross_entropy(x[:, :0], labels)", ValueError, "logits of shape (2, 0) have no classes along axis 1"),
     (
         "sigmoid_focal_loss(x, bits, alpha=np.ones(3))",
         ValueError,
@@ -381,6 +383,18 @@ MESSAGES = [
         TypeError,
         "second derivatives are there by the logits themselves, and these were made of another array",
     ),
+    (
+        "objective(keras.binary_crossentropy)",
+        TypeError,
+        "objective takes a loss of logits, a target and reduction=, such as cross_entropy; binary_crossentropy of "
+        "arrayloss.compat.keras takes y_true, y_pred, from_logits, label_smoothing, axis, epsilon",
+    ),
+    (
+        "objective(torchvision.sigmoid_focal_loss)(bits, x)",
+        TypeError,
+        "BlendedFocal, the formula of this loss, has no second derivatives in closed form",
+    ),
+    ("softmax(x, dim=1)", TypeError, "softmax() got an unexpected keyword argument 'dim'; did you mean axis?"),
     # Two arrays of logits.
     (
         "kl_divergence(x, labels)",
@@ -390,7 +404,7 @@ MESSAGES = [
     (
         "kl_divergence(np.zeros((2, 0)), np.zeros((2, 0)))",
         ValueError,
-        "logits of shape (2, 0) have no classes along axis -1",
+        "logits of shape (2, 0) have no classes along axis 1",
     ),
     (
         "optax.softmax_cross_entropy_with_integer_labels(x, x)",
@@ -398,9 +412,15 @@ MESSAGES = [
         "labels must be integers, not float64",
     ),
     (
-        "extending.documented('binary')(sum)",
+        "extending.documented(extending.AnswerOptions)(sum)",
         TypeError,
         "the docstring of sum does not fit its signature: iterable, start",
+    ),
+    (
+        "testing._vectors._installed('no_such_package')",
+        ModuleNotFoundError,
+        "the golden vectors are not installed: they are in the package arrayloss-conformance, which "
+        'pip install "arrayloss[conformance]" installs',
     ),
     ("testing.vectors('hinge')", ValueError, f"no golden vectors of 'hinge'; there are {JUDGED}"),
     ("testing._vectors.parse('{\"schema\": 0}')", ValueError, "vectors of schema 0; this reads 1"),

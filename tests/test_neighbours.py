@@ -416,9 +416,9 @@ def test_an_option_at_its_default_changes_no_bit(library: str, subject: Subject)
 # --- compilers ----------------------------------------------------------------------------------------------
 
 
-def compiled_jax(subject: Subject) -> Any:
+def compiled_jax(subject: Subject, options: dict[str, Any]) -> Any:
     jax = pytest.importorskip("jax")
-    run = jax.jit(functools.partial(al.value_and_grad(subject.call), reduction="none"))
+    run = jax.jit(functools.partial(al.value_and_grad(subject.call), reduction="none"), compiler_options=options)
 
     def ask(x: Array, t: Array) -> tuple[Array, Array]:
         value, gradient = run(
@@ -429,7 +429,7 @@ def compiled_jax(subject: Subject) -> Any:
     return ask
 
 
-def compiled_torch(subject: Subject) -> Any:
+def compiled_torch(subject: Subject, options: dict[str, Any]) -> Any:
     torch = pytest.importorskip("torch")
     pytest.importorskip("torch._dynamo").reset()
     run = torch.compile(functools.partial(subject.call, reduction="none"), fullgraph=True, dynamic=False)
@@ -452,7 +452,9 @@ def compiled_torch(subject: Subject) -> Any:
     ],
     ids=lambda one: str(getattr(one, "__name__", one)),
 )
-def test_compiled_every_place_is_within_the_budget(compiler: Any, subject: Subject, needing_a_compiler: Any) -> None:
+def test_compiled_every_place_is_within_the_budget(
+    compiler: Any, subject: Subject, needing_a_compiler: Any, users_compiler: dict[str, Any]
+) -> None:
     """The same rows in three orders, one of them beside an outlier in each."""
     rows, columns = 61, 11
     x, t = batch(subject, rows, columns, 5.0, 3, "float32")
@@ -464,7 +466,7 @@ def test_compiled_every_place_is_within_the_budget(compiler: Any, subject: Subje
     kind = "float" if subject.elementwise else "index"
     case = Case(subject.name, "", "", "float32", arrays, {"reduction": "none"}, kind, np.ones(t.shape))
     due = budget.due(case, exact(case))
-    ask = compiler(subject)
+    ask = compiler(subject, users_compiler)
     for seed in range(3):
         order = np.random.default_rng(seed).permutation(rows) if seed else np.arange(rows)
         with needing_a_compiler():

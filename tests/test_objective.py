@@ -1,6 +1,7 @@
 """objective: second derivatives against 120-digit differences, and both boosters trained with it."""
 
 import copy
+import itertools
 import json
 import pickle
 from collections.abc import Callable
@@ -159,6 +160,45 @@ def test_errors() -> None:
         objective(al.cross_entropy)(np.asarray([3.0]), np.zeros((1, 3)))
     with pytest.raises(ValueError, match="one for each sample"):
         objective(al.cross_entropy)(CLASSES, ROWS, np.ones(1))
+
+
+def every_loss() -> dict[str, Any]:
+    """Those of the package and of all presets, by their full names."""
+    found = {}
+    for module in (al, *(getattr(al.compat, name) for name in al.compat.__all__)):
+        for name, one in vars(module).items():
+            if callable(one) and hasattr(one, "problem") and not name.startswith("_"):
+                found[f"{module.__name__}.{name}"] = one
+    return found
+
+
+WITH_SECOND_DERIVATIVES = {
+    "arrayloss": "cross_entropy softmax_focal_loss poly_loss kl_divergence binary_cross_entropy_with_logits "
+    "sigmoid_focal_loss asymmetric_loss",
+    "arrayloss.compat.torch": "cross_entropy binary_cross_entropy_with_logits",
+    "arrayloss.compat.onnx": "SoftmaxCrossEntropyLoss",
+}
+
+
+def test_every_loss_has_second_derivatives_or_says_that_it_has_none() -> None:
+    """The presets too: of another order of arguments, without a reduction, of probabilities, of blended answers."""
+    scores, classes = np.random.default_rng(0).normal(size=(4, 3)), np.asarray([0, 2, 1, 1])
+    targets = classes, (scores > 0).astype(float), np.full((4, 3), 1 / 3)
+    works = set()
+    for name, loss in every_loss().items():
+        said = []
+        for x, y in itertools.product((scores, al.softmax(scores), al.log_softmax(scores)), targets):
+            try:
+                gradient, hessian = objective(loss)(y, x)
+            except (TypeError, ValueError) as refusal:  # as for a target of another kind as well
+                said.append(str(refusal))
+            else:
+                assert gradient.shape == hessian.shape == (4, 3)
+                assert np.isfinite(hessian).all()
+                works.add(name)
+        refused = [one for one in said if "reduction=" in one or "second derivatives" in one]
+        assert bool(refused) != (name in works), (name, said)
+    assert works == {f"{module}.{name}" for module, names in WITH_SECOND_DERIVATIVES.items() for name in names.split()}
 
 
 # --- the boosters -------------------------------------------------------------------------------------------

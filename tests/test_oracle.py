@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from arrayloss.testing import Case, Floats, Reduce, spacing
-from conformance.cases import BINARY, CATEGORICAL, FUNCTIONS, PAIRED, cases
+from conformance.cases import BINARY, CATEGORICAL, FUNCTIONS, PAIRED
 from conformance.oracle import exact
 
 # Where e**-300 and 1 stand in one sum, 60 digits of a small loss and of a difference quotient of it take 700.
@@ -300,13 +300,6 @@ def test_torch_agrees_in_float64(function: str, reduction: str) -> None:
         for name in case.wrt:
             slope = tensors[name].grad.numpy()
             np.testing.assert_allclose(found[f"d {name}"].high, slope, rtol=1e-11, atol=1e-13, err_msg=name)
-
-
-@pytest.mark.parametrize("function", FUNCTIONS)
-def test_every_case_is_proven(function: str) -> None:
-    # `exact` raises where a ball isn't sharp.
-    for case in cases(function, "float32", quick=True):
-        assert exact(case)["value"].high.shape == exact(case)["value"].low.shape
 
 
 def test_no_digit_of_a_confident_answer_is_lost() -> None:

@@ -11,6 +11,7 @@ import pytest
 import arrayloss
 
 ROOT = Path(__file__).parents[1]
+PARTS = ("Start", "How to", "Reference", "Why it can be trusted")
 
 
 def test_site(tmp_path: Path) -> None:
@@ -24,13 +25,20 @@ def test_site(tmp_path: Path) -> None:
         timeout=300,
     )
     assert built.returncode == 0, built.stderr
-    api = "".join(page.read_text() for page in (tmp_path / "html/docs/api").glob("*.html"))
-    missing = [name for name in arrayloss.__all__ if name != "__version__" and f'id="arrayloss.{name}"' not in api]
-    assert not missing
-    # The full text, with what the docstring is completed with.
-    text = api.partition('id="arrayloss.cross_entropy"')[2].partition('id="arrayloss.nll_loss"')[0]
-    parameters = list(inspect.signature(arrayloss.cross_entropy).parameters)
-    assert re.findall(r"<strong>(\w+)</strong>", text)[: len(parameters)] == parameters
-    for page in (tmp_path / "html").rglob("*.html"):
+    html = tmp_path / "html"
+    for name in arrayloss.__all__:
+        if name == "__version__":
+            continue
+        page = (html / f"docs/_api/arrayloss.{name}.html").read_text()
+        assert f'id="arrayloss.{name}"' in page
+        # The table comes first, and the full text, with what the docstring is completed with, after it.
+        table, _, text = page.partition(f'id="arrayloss.{name}"')
+        parameters = list(inspect.signature(getattr(arrayloss, name)).parameters)
+        assert re.findall(r"<tr[^>]*><td><p><code[^>]*><span class=\"pre\">\**(\w+)</span>", table) == parameters
+        assert re.findall(r"<strong>\**(\w+)</strong>", text)[: len(parameters)] == parameters
+    # Every page that is not generated is in one of the four parts, under a title of its own.
+    start = (html / "index.html").read_text()
+    assert re.findall(r'<p class="caption"[^>]*><span class="caption-text">([^<]+)', start) == list(PARTS)
+    for page in html.rglob("*.html"):
         fetched = re.findall(r'<(?:script|link|img)[^>]+(?:src|href)="https?://[^"]+"', page.read_text())
         assert not fetched, page.name

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import os
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +33,8 @@ from arrayloss.testing import (
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "testing.md").read_text(encoding="utf-8")
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+(PLUGIN,) = PROJECT["entry-points"]["pytest11"].values()
 
 
 # ---------------------------------------------------------------- formats and measure
@@ -308,34 +312,58 @@ def test_the_page_says_what_happens() -> None:
     assert told == 4
 
 
-def test_the_plugin_runs_a_test_on_every_library(tmp_path: Path) -> None:
-    """In a pytest of its own, with the page's own test."""
-    (code,) = [text for kind, text in BLOCKS if kind == "python" and "array_library" in text]
-    (tmp_path / "test_page.py").write_text(f"import numpy as np\n{code}")
+def pytest_with_the_plugin(folder: Path, *arguments: str) -> str:
+    """What a pytest of its own says of the tests in a folder, with this plugin and no other."""
     run = subprocess.run(
-        [sys.executable, "-m", "pytest", "-v", "-rs", "-p", "arrayloss.testing.plugin", str(tmp_path)],
+        [sys.executable, "-m", "pytest", "-p", PLUGIN, *arguments, str(folder)],
         capture_output=True,
         text=True,
         timeout=300,
-        cwd=tmp_path,
+        cwd=folder,
         env={**os.environ, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "PYTHONPATH": str(ROOT)},
     )
-    assert run.returncode == 0, run.stdout
+    assert run.returncode == 0, run.stdout + run.stderr
+    return run.stdout
+
+
+def test_the_plugin_runs_a_test_on_every_library(tmp_path: Path) -> None:
+    """With the page's own test."""
+    (code,) = [text for kind, text in BLOCKS if kind == "python" and "array_library" in text]
+    (tmp_path / "test_page.py").write_text(f"import numpy as np\n{code}")
+    said = pytest_with_the_plugin(tmp_path, "-v", "-rs")
     for one in testing.backends():
         reason = one.missing()
-        assert f"test_everywhere[{one.name}] {'PASSED' if reason is None else 'SKIPPED'}" in run.stdout
-        assert reason is None or f"{one.name}: {reason}" in run.stdout
+        assert f"test_everywhere[{one.name}] {'PASSED' if reason is None else 'SKIPPED'}" in said
+        assert reason is None or f"{one.name}: {reason}" in said
 
 
-def test_the_plugin_is_found_by_pytest() -> None:
-    import tomllib
+ON_SOME = """
+import sys
+import pytest
 
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
-    (module,) = project["project"]["entry-points"]["pytest11"].values()
-    assert module == "arrayloss.testing.plugin"
-    # The files that the loader looks for where the package is installed.
-    shipped = project["tool"]["hatch"]["build"]["targets"]["wheel"]["force-include"]
-    assert shipped == {"conformance/vectors": "arrayloss/testing/vectors"}
+def imported():
+    return sorted({"numpy", "arrayloss"} & {name.partition(".")[0] for name in sys.modules})
+
+AT_FIRST = imported()
+
+def test_nothing_is_imported_before_it_is_needed():
+    assert (AT_FIRST, imported()) == ([], [])
+
+@pytest.mark.parametrize("array_library", ["numpy"], indirect=True)
+def test_some(array_library):
+    assert imported() == ["arrayloss", "numpy"]
+    assert array_library.name == "numpy"
+"""
+
+
+def test_the_plugin_imports_nothing_until_the_fixture_is_asked_for(tmp_path: Path) -> None:
+    (tmp_path / "test_some.py").write_text(ON_SOME)
+    assert "2 passed" in pytest_with_the_plugin(tmp_path)
+
+
+def test_the_plugin_names_every_library() -> None:
+    plugin = importlib.import_module(PLUGIN)
+    assert list(plugin.NAMES) == [one.name for one in testing.backends()]
 
 
 def test_what_is_wrong_by_a_class_is_no_matter_of_one_sample() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from typing import Any
 
 import array_api_strict as strict
@@ -14,6 +16,9 @@ from conformance.__main__ import main
 from conformance.backends import arrayloss as package
 from conformance.named import Namespace, backend
 from conformance.runner import Selection
+
+USED: set[str] = set()
+"""The functions of the namespace that have been called."""
 
 
 class Box:
@@ -52,8 +57,9 @@ def _unboxed(x: Any) -> Any:
     return x.inside if isinstance(x, Box) else tuple(map(_unboxed, x)) if isinstance(x, tuple) else x
 
 
-def _through(f: Any) -> Any:
+def _through(f: Any, name: str = "") -> Any:
     def call(*args: Any, **kwargs: Any) -> Any:
+        USED.add(name)
         return _boxed(f(*map(_unboxed, args), **{k: _unboxed(v) for k, v in kwargs.items()}))
 
     return call
@@ -76,7 +82,7 @@ boxes = Boxes()
 for _name in dir(strict):
     if not _name.startswith("_"):
         _found = getattr(strict, _name)
-        setattr(boxes, _name, _found if isinstance(_found, type) or not callable(_found) else _through(_found))
+        setattr(boxes, _name, _found if isinstance(_found, type) or not callable(_found) else _through(_found, _name))
 NAME = f"{__name__}:boxes"
 
 LOGITS = np.asarray([[0.5, 1.0, -1.0], [2.0, 0.0, 40.0]])
@@ -116,6 +122,12 @@ def test_another_library_beside_it_is_refused_by_name() -> None:
 def test_the_suite_judges_a_namespace_by_its_name(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--backend", NAME, "--dtype", "float32", "--workers", "1", "--family", "options"]) == 0
     assert NAME in capsys.readouterr().out
+    # The page for maintainers of array libraries names them all.
+    page = (Path(__file__).parents[1] / "docs/check-your-library.md").read_text(encoding="utf-8")
+    (row,) = re.findall(r"^\| functions \| (.*) \|$", page, re.M)
+    named = set(re.findall(r"`(\w+)`", row))
+    assert USED - {""} <= named
+    assert named - USED <= {"__array_namespace_info__", "finfo", "floor", "iinfo", "sort"}  # of other inputs
 
 
 def test_a_module_is_a_namespace_as_it_is() -> None:

@@ -10,16 +10,12 @@ from array_api_compat import cupy as xp
 
 from arrayloss._backends.generic import Call
 from arrayloss._backends.in_place import InPlace, InPlaceBackend
-from arrayloss._backends.rows import Block
 from arrayloss._kernels.ops import Array
 
 
 class _Ops(InPlace):
-    def number(self, value: float, like: Array) -> Array:
+    def like(self, value: Array | float, x: Array) -> Array:
         return value
-
-    def nonzero_only(self, x: Array, weight: Array) -> Array:
-        return self.xp.where(weight == 0, self.xp.zeros_like(x), x)
 
 
 class CuPy(InPlaceBackend):
@@ -42,10 +38,6 @@ class CuPy(InPlaceBackend):
 
     def row_ops(self, call: Call) -> InPlace:
         return _Ops(xp, call.dtype, 1)
-
-    def each(self, task: Any, parts: list[Block], x: Array) -> None:
-        for i, block in enumerate(parts):
-            task(i, block)
 
 
 backend = CuPy(xp)

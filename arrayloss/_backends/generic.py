@@ -43,11 +43,13 @@ class Backend:
         """Whether `x` is an array of this library."""
         return hasattr(x, "__array_namespace__") and Backend(x.__array_namespace__()).name == self.name
 
-    refusal: type[Exception] = TypeError
-
     def refused(self, x: Array) -> str | None:
         """Why this array of the library can't be computed with, and what to pass in its place; or None."""
         return None
+
+    def refusal(self, x: Array) -> type[Exception]:
+        """The error that says so."""
+        return TypeError
 
     def device(self, x: Array) -> Any:
         """Where `x` lives, or None where that can't be told (under a tracer)."""
@@ -65,9 +67,16 @@ class Backend:
         """Whether the library may ask for derivatives by any of `arrays`."""
         return False
 
-    def isdtype(self, dtype: Any, kind: str | tuple[str, ...]) -> bool:
-        """The standard's `isdtype`."""
-        return bool(self.xp.isdtype(dtype, kind))
+    def kind(self, dtype: Any) -> str | None:
+        """Of what a dtype is: "bool", "integral" or "real floating"; None for those that are not served."""
+        name = str(getattr(dtype, "name", dtype)).rpartition(".")[2]
+        if name.startswith(("float8", "float4", "float96", "float128", "longdouble")):
+            return None
+        try:
+            return next((k for k in ("real floating", "integral", "bool") if self.xp.isdtype(dtype, k)), None)
+        except TypeError:
+            # NumPy's isdtype refuses the dtypes of ml_dtypes (bfloat16), which NumPy's own functions don't know either.
+            return None
 
     def compute_dtype(self, *dtypes: Any) -> Any:
         """The dtype to compute in: the largest of these, and float32 at least."""
@@ -169,7 +178,7 @@ class Backend:
         """An input in the dtype to compute in, but for the labels of classes."""
         if x is None or x.dtype == call.dtype:
             return x
-        if not call.kernel.elementwise and self.isdtype(x.dtype, "integral"):
+        if not call.kernel.elementwise and self.kind(x.dtype) == "integral":
             return x
         return self.astype(x, call.dtype)
 

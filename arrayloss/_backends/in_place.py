@@ -37,16 +37,14 @@ class InPlace(Ops):
     `out`, if there is one, is where the exponentials of a block go, as they will become its gradient.
     """
 
-    integer: Any = None
-    """The integers that are as wide as `dtype`."""
-
     def __init__(self, xp: Namespace, dtype: Any, axis: int | None) -> None:
         super().__init__(xp, dtype, axis)
         self.out: Array | None = None
-        self.integer = xp.int32 if xp.finfo(dtype).bits == 32 else xp.int64
 
     def writing_to(self, out: Array | None) -> InPlace:
         """These operations, with the room for a block's gradient."""
+        if out is None:
+            return self
         ops = object.__new__(type(self))
         ops.__dict__.update(self.__dict__)
         ops.out = out
@@ -67,38 +65,34 @@ class InPlace(Ops):
     def exp_below(self, x: Array, top: Array) -> Array:
         xp, out = self.xp, self.taken(x)
         d = xp.subtract(x, top) if out is None else xp.subtract(x, top, out=out)
-        xp.minimum(d, self.number(0.0, d), out=d)
+        xp.minimum(d, self.like(0.0, d), out=d)
         return xp.exp(d, out=d)
 
     def taken(self, x: Array) -> Array | None:
-        """The room for the gradient, once, where it is like `x`."""
+        """The array for the gradient, on the first call, if it has the shape and dtype of `x`; otherwise None."""
         out, self.out = self.out, None
         return out if out is not None and out.dtype == x.dtype and out.shape == x.shape else None
 
-    def number(self, value: float, like: Array) -> Array:
+    def like(self, value: Array | float, x: Array) -> Array:
+        return self.number(value, x.device) if isinstance(value, (int, float)) else value
+
+    def number(self, value: float, device: Any) -> Array:
         """A 0-d array."""
-        return self.xp.asarray(value, dtype=like.dtype, device=like.device)
+        return self.xp.asarray(value, dtype=self.dtype, device=device)
+
+    def not_above(self, x: Array, bound: float) -> Array:
+        return self.xp.minimum(x, self.like(bound, x))
 
     def scale(self, x: Array, factor: Array) -> Array:
         x *= factor
-        return self.nonzero_only(x, factor)
-
-    def multiply_zero_wins(self, weight: Array, x: Array) -> Array:
-        return self.nonzero_only(weight * x, weight)
-
-    def nonzero_only(self, x: Array, weight: Array) -> Array:
-        """`x` with 0 where the weight is 0; it may overwrite `x`.
-
-        By the bits, as a selection takes 10 times as long where the branch can't be foretold.
-        """
-        raise NotImplementedError
+        return self.xp.where(factor == 0, self.like(0.0, x), x)
 
     def sides(self, x: Array) -> tuple[Array, Array]:
-        zero = self.number(0.0, x)
+        zero = self.like(0.0, x)
         return self.xp.maximum(x, zero), self.xp.maximum(-x, zero)
 
     def one_by_sign(self, x: Array, e: Array) -> tuple[Array, Array]:
-        # No selection. Where the sign is 1, e is less; at 0 it is 1 already.
+        # The maximum is the selection: e is in [0, 1], and 1 at x = 0.
         sign = self.xp.sign(x)
         return self.xp.maximum(e, sign), self.xp.maximum(e, -sign)
 
@@ -110,13 +104,20 @@ class InPlaceBackend(Backend):
     each: Callable[..., None] = staticmethod(one_by_one)
 
     def strides(self, x: Array) -> tuple[int, ...]:
+        """How far the elements along each axis are apart in memory."""
         return tuple(x.strides)
+
+    def contiguous(self, x: Array) -> bool:
+        """Whether the axes lie in memory in their own order, without gaps."""
+        return bool(x.flags.c_contiguous)
 
     def rows(self, call: Call, x: Array) -> Rows:
         """How the logits lie in memory: the axis with the largest stride is the outermost."""
-        strides = self.strides(x)
-        order = sorted(range(x.ndim), key=lambda d: -abs(strides[d]) if strides[d] else -math.inf)
-        return Rows(self.xp, tuple(x.shape), call.axis, tuple(order))
+        order = None
+        if not self.contiguous(x):
+            strides = self.strides(x)
+            order = tuple(sorted(range(x.ndim), key=lambda d: -abs(strides[d]) if strides[d] else -math.inf))
+        return Rows(self.xp, tuple(x.shape), call.axis, order)
 
     def row_ops(self, call: Call) -> InPlace:
         """The operations for rows of a call."""
@@ -168,7 +169,7 @@ class InPlaceBackend(Backend):
         return forward.value
 
     def block_size(self, x: Array, *, placed: bool) -> int:
-        """How many numbers a block has, of rows such as `x`; `placed` says that exponentials go to their place."""
+        """How many numbers a block has, of rows such as `x`; with `placed`, the gradient's array holds exponentials."""
         return self.block_bytes // max(4, int(x.dtype.itemsize))
 
     def empty(self, shape: tuple[int, ...], like: Array, dtype: Any) -> Array:

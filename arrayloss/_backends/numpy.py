@@ -22,6 +22,8 @@ from arrayloss._kernels.ops import Array, Position
 
 # 2.5 times faster than whole arrays at 2048 x 32000 (measured with 1 MiB of L2 a core).
 _BLOCK_BYTES = 1024 * 1024
+# Binary losses, which make some thirty arrays of a block's size.
+_FLAT_BYTES = 512 * 1024
 # Up to here, to start a thread and to pass the interpreter's lock on takes most of what a second core saves.
 _THREADED_BYTES = 3 * _BLOCK_BYTES
 # So that the blocks in use at once are no more than some MiB.
@@ -102,8 +104,8 @@ class _Ops(InPlace):
         np.minimum(d, 0, out=d)
         return np.exp(d, out=d)
 
-    def number(self, value: float, like: Array) -> Array:
-        return like.dtype.type(value)
+    def number(self, value: float, device: Any) -> Array:
+        return self.dtype.type(value)
 
     def sum(self, x: Array) -> Array:
         return (_row_sums(x) if x.ndim == 2 else _column_sums(x))[:, None]
@@ -117,14 +119,15 @@ class _Ops(InPlace):
             np.copyto(x, 0, where=nothing)
         return x
 
-    def nonzero_only(self, x: Array, weight: Array) -> Array:
-        some = np.negative((weight != 0).view(np.int8), dtype=self.integer)
-        bits = x.view(self.integer) if isinstance(x, np.ndarray) else np.asarray(x).view(self.integer)
+    def multiply_zero_wins(self, weight: Array, x: Array) -> Array:
+        # By the bits, as a selection takes 10 times as long where the branch can't be foretold.
+        integer = np.int32 if self.dtype.itemsize == 4 else np.int64
+        some = np.negative((weight != 0).view(np.int8), dtype=integer)
+        bits = np.asarray(weight * x).view(integer)
         return np.bitwise_and(bits, some, out=bits).view(x.dtype)
 
 
 # 1 us each, and the same for every call.
-_isdtype = lru_cache(maxsize=128)(np.isdtype)
 _range = lru_cache(maxsize=32)(lambda dtype: (int(np.iinfo(dtype).min), int(np.iinfo(dtype).max)))
 _result_type = lru_cache(maxsize=128)(np.result_type)
 
@@ -152,8 +155,9 @@ class NumPy(InPlaceBackend):
     def can_inspect(self, *arrays: Array | None) -> bool:
         return True
 
-    def isdtype(self, dtype: Any, kind: str | tuple[str, ...]) -> bool:
-        return _isdtype(dtype, kind)
+    @lru_cache(maxsize=64)  # noqa: B019  # there is one backend
+    def kind(self, dtype: Any) -> str | None:
+        return super().kind(dtype)
 
     def compute_dtype(self, *dtypes: Any) -> Any:
         return _result_type(np.float32, *dtypes)
@@ -184,10 +188,11 @@ class NumPy(InPlaceBackend):
 
     def block_size(self, x: Array, *, placed: bool) -> int:
         # Where exponentials are written to their place, fewer are better: threads wait for each other in between.
-        return (2 if placed else 1) * _BLOCK_BYTES // max(4, int(x.dtype.itemsize))
+        size = _FLAT_BYTES if x.ndim == 1 else (2 if placed else 1) * _BLOCK_BYTES
+        return size // max(4, int(x.dtype.itemsize))
 
     def each(self, task: Callable[[int, Block], None], parts: list[Block], x: Array) -> None:
-        (_in_threads if x.nbytes > _THREADED_BYTES else one_by_one)(task, parts)
+        _in_threads(task, parts) if x.nbytes > _THREADED_BYTES else one_by_one(task, parts)
 
     def empty(self, shape: tuple[int, ...], like: Array, dtype: Any) -> Array:
         return np.empty(shape, dtype)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import Any
 
 from arrayloss._kernels.ops import Array, Namespace
@@ -21,46 +20,40 @@ Arrays = tuple[Any, ...]
 _RUN = 64
 
 
-@dataclass(frozen=True)
 class Rows:
     """How arrays of `shape`, with the classes along `axis` (None: no classes), become rows, and back.
 
-    `order` is that of the axes in memory, the outermost first.
+    `order` is that of the axes in memory, the outermost first; None where it is theirs.
     """
 
-    xp: Namespace
-    shape: tuple[int, ...]
-    axis: int | None
-    order: tuple[int, ...]
+    def __init__(self, xp: Namespace, shape: tuple[int, ...], axis: int | None, order: tuple[int, ...] | None) -> None:
+        self._xp, self._shape, self._axis, self._order = xp, shape, axis, order
+        self._at = axis if axis is None or order is None else order.index(axis)
 
     def of(self, x: Array) -> Array:
         """`x`, of `shape`, or with length 1 along the class axis, as rows; one number stays one, to be broadcast."""
-        xp = self.xp
-        if x.ndim != len(self.shape):
+        if x.ndim != len(self._shape):
             return x
-        if self.order != tuple(range(x.ndim)):
-            x = xp.permute_dims(x, self.order)
-        shape = self._rows(x.shape)
-        return x if x.shape == shape else xp.reshape(x, shape)
+        if self._order is not None:
+            x = self._xp.permute_dims(x, self._order)
+        at = self._at
+        if at is None:
+            return x if x.ndim == 1 else self._xp.reshape(x, (-1,))
+        if x.ndim == 2 and at == 1:
+            return x
+        # By the place of the axis alone: one row is computed as many are.
+        inner = () if at + 1 == x.ndim else (math.prod(x.shape[at + 1 :]),)
+        return self._xp.reshape(x, (math.prod(x.shape[:at]), x.shape[at], *inner))
 
     def back(self, x: Array, keeps_classes: bool) -> Array:
         """Rows, with one number for each class or one alone, in the shape of the logits or of the samples."""
-        xp = self.xp
-        shape = tuple(1 if i == self.axis and not keeps_classes else n for i, n in enumerate(self.shape))
-        inner = tuple(shape[i] for i in self.order)
-        if x.shape != inner:
-            x = xp.reshape(x, inner)
-        if self.order != tuple(range(len(shape))):
-            x = xp.permute_dims(x, tuple(self.order.index(i) for i in range(len(shape))))
-        return x
-
-    def _rows(self, shape: tuple[int, ...]) -> tuple[int, ...]:
-        if self.axis is None:
-            return (math.prod(shape),)
-        at = self.order.index(self.axis)
-        rows = (math.prod(shape[:at]), shape[at])
-        # By the place of the axis alone: one row is computed as many are.
-        return rows if at + 1 == len(shape) else (*rows, math.prod(shape[at + 1 :]))
+        order, axis, shape = self._order, self._axis, list(self._shape)
+        if axis is not None and not keeps_classes:
+            shape[axis] = 1
+        inner = shape if order is None else [shape[i] for i in order]
+        if x.shape != tuple(inner):
+            x = self._xp.reshape(x, tuple(inner))
+        return x if order is None else self._xp.permute_dims(x, tuple(order.index(i) for i in range(len(order))))
 
 
 def cut(x: Array | None, shape: tuple[int, ...], block: Block) -> Array | None:
@@ -93,7 +86,7 @@ def _blocks(shape: tuple[int, ...], most: int) -> Iterator[Block]:
         )
 
 
-def one_by_one(task: Callable[[int, Block], None], parts: list[Block]) -> None:
+def one_by_one(task: Callable[[int, Block], None], parts: list[Block], x: Array = None) -> None:
     """`task` of the number and the slices of every block."""
     for i, block in enumerate(parts):
         task(i, block)

@@ -1,8 +1,9 @@
-"""PyTorch: one autograd function for every kernel; plain tensors on rows, in place.
+"""PyTorch: plain tensors on rows, in place; three autograd functions, each for any kernel.
 
-A call takes one of three ways. Plain tensors, which no tracer and no transform of `torch.func` sees, are computed in
-place. Where torch.compile traces or a reverse-mode transform is active, the kernel runs on whole tensors inside of
-`_Apply`, with its own derivatives. In forward mode it runs as plain differentiable operations.
+Plain tensors are those that no tracer and no transform of `torch.func` sees. Nothing to differentiate: they are
+computed in place. A reduced loss with a gradient: `_WithGradient`, value and gradient in one pass. A function of one
+tensor: `_Function`, which keeps the exponentials. All else in reverse mode, torch.compile's traces too: `_Apply`,
+with the kernel's own derivatives. In forward mode the kernel runs as plain differentiable operations.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from functools import lru_cache
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -18,23 +20,25 @@ from array_api_compat import torch as xp
 
 from arrayloss._backends.generic import QUIET, Arrays, Call, halved, is_static
 from arrayloss._backends.in_place import InPlace, InPlaceBackend
-from arrayloss._backends.rows import Block
 from arrayloss._kernels.ops import Array, Forward, Ops, Position
 
 _BLOCK_BYTES = 4 * 1024 * 1024
-# An operation on two threads takes 10 us before it starts: where exponentials are written to their place, which takes
-# no memory beside, one block is the fastest as long as the array is no larger than a few caches.
+# An operation on two threads takes 10 us before it starts. Where a gradient is made, its array holds the exponentials,
+# so that one block needs no other memory: up to 32 MiB one block is the fastest.
 _WHOLE_BYTES = 32 * 1024 * 1024
 _PLACED_BYTES = 8 * 1024 * 1024
+# Binary losses, which make some thirty arrays of a block's size.
+_FLAT_BYTES = 1024 * 1024
 _DEVICE_BLOCK_BYTES = 256 * 1024 * 1024
 # A sum of one row of so many classes would be shared out among the threads, which the rows of a batch are not.
 _LONG = 1 << 14
+_KINDS = {torch.float32: "real floating", torch.int64: "integral"}
 
 
 def _plain() -> bool:
     """Whether tensors are just tensors: no compiler or tracer records, and no torch.func transform wraps them.
 
-    The second flag is private, and the one that `torch.autograd.Function.apply` itself asks
+    All but the first flag are private; the second is the one that `torch.autograd.Function.apply` itself asks
     (torch/autograd/function.py).
     """
     return not (
@@ -56,7 +60,7 @@ def _forward_mode() -> bool:
     return any(i.key() == torch._C._functorch.TransformType.Jvp for i in retrieve_all_functorch_interpreters())
 
 
-# Loops in both, where a generator takes 1 us.
+# for loops in both, because a generator takes 1 us longer.
 
 
 def _taped(*arrays: Array | None) -> bool:
@@ -113,14 +117,27 @@ class _Label:
         return x.scatter_(1, self._labels, value)
 
 
+# Of tensors of one dtype there is nothing to promote, which takes array-api-compat as long as the operation.
+_xp = SimpleNamespace(**{**vars(xp), "where": torch.where})
+
+
+# x where the weight isn't 0, else 0: the derivative of hardshrink is this selection in one operation. A mask takes 5.
+_where_not_zero = torch.ops.aten.hardshrink_backward.default
+
+
 class _InPlace(InPlace):
     def __init__(self, dtype: Any) -> None:
-        super().__init__(xp, dtype, 1)
-        # From here up exp(x) is a normal number, and up to there it is no larger than what that gives: torch takes 30
-        # to 100 times as long for an exponential that isn't.
+        super().__init__(_xp, dtype, 1)
+        # `_lowest` is the smallest x whose exp(x) is a normal number. x is raised to it, because torch takes 30 to 100
+        # times as long for subnormal results; results up to `_least` come from that, and are set to 0.
         tiny = torch.finfo(dtype).smallest_normal
         step = -math.log(tiny) * torch.finfo(dtype).eps
         self._lowest, self._least = math.log(tiny) + step, tiny * (1 + 3 * step)
+
+        self.number = lru_cache(maxsize=32)(super().number)  # type: ignore[method-assign]
+
+    def not_above(self, x: torch.Tensor, bound: float) -> torch.Tensor:
+        return x.clamp(max=bound)
 
     def max(self, x: torch.Tensor) -> torch.Tensor:
         return x.amax(1, True)
@@ -155,9 +172,9 @@ class _InPlace(InPlace):
         filled: torch.Tensor = x.masked_fill_(factor == 0, 0)
         return filled
 
-    def nonzero_only(self, x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-        some = torch.ne(weight, 0).to(self.integer).neg_()
-        return torch.bitwise_and(x.view(self.integer), some).view(x.dtype)
+    def multiply_zero_wins(self, weight: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+        some: torch.Tensor = _where_not_zero(x, weight, 0.0)
+        return some.mul_(weight)
 
     def sides(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         return torch.relu(x), torch.relu(-x)
@@ -289,6 +306,10 @@ class Torch(InPlaceBackend):
             return "a nested tensor: pass a padded one, torch.nested.to_padded_tensor, and where="
         if x.layout is not torch.strided:
             return f"a tensor of layout {x.layout}: pass its to_dense()"
+        if type(x) is not torch.Tensor and isinstance(x, torch.masked.MaskedTensor):
+            return "a masked tensor: pass its get_data(), and where=get_mask() for the samples that count"
+        if x.dtype.itemsize == 1 and x.dtype.is_floating_point:
+            return f"of {x.dtype}, of which torch has few operations: cast it first, for example to float32"
         return "a quantized tensor: pass its dequantize()" if x.is_quantized else None
 
     def compute_dtype(self, *dtypes: Any) -> Any:
@@ -304,11 +325,9 @@ class Torch(InPlaceBackend):
     def index_dtype(self, x: Array) -> Any:
         return torch.int64  # the only one that torch indexes with
 
-    def isdtype(self, dtype: Any, kind: str | tuple[str, ...]) -> bool:
+    def kind(self, dtype: Any) -> str | None:
         # What is asked most, without array-api-compat's detours.
-        if kind == "real floating":
-            return bool(dtype.is_floating_point)
-        return bool(xp.isdtype(dtype, kind))
+        return _KINDS.get(dtype) or super().kind(dtype)
 
     def astype(self, x: torch.Tensor, dtype: Any) -> torch.Tensor:
         if x.dtype == dtype:
@@ -347,20 +366,21 @@ class Torch(InPlaceBackend):
     def strides(self, x: torch.Tensor) -> tuple[int, ...]:
         return x.stride()
 
+    def contiguous(self, x: torch.Tensor) -> bool:
+        return x.is_contiguous()
+
     def block_size(self, x: torch.Tensor, *, placed: bool) -> int:
         size = max(4, x.dtype.itemsize)
         if not x.is_cpu:
             return _DEVICE_BLOCK_BYTES // size
+        if x.ndim == 1:
+            return _FLAT_BYTES // size
         if not placed:
             return _BLOCK_BYTES // size
         return (_WHOLE_BYTES if x.numel() * size <= _WHOLE_BYTES else _PLACED_BYTES) // size
 
-    def each(self, task: Callable[[int, Block], None], parts: list[Block], x: torch.Tensor) -> None:
-        for i, block in enumerate(parts):
-            task(i, block)
-
     # ---------------------------------------------------------------------------------------------------------------
-    # The three ways
+    # To run a kernel
 
     def ops(self, call: Call) -> Ops:
         return _Traced(xp, call.dtype, call.axis)
@@ -378,7 +398,7 @@ class Torch(InPlaceBackend):
     def value(self, call: Call, arrays: Arrays, *, summed: bool = False) -> torch.Tensor:
         if _forward_mode() or not is_static(call.kernel):
             return self.traced(call, arrays).value  # type: ignore[no-any-return]
-        # Nothing to differentiate: no function either, which torch.compile calls with one argument too many then.
+        # Nothing to differentiate: no autograd.Function, which torch.compile would call with one argument too many.
         if not _taped(*arrays) and not torch._C._are_functorch_transforms_active():
             return self.untaped(call, arrays, summed=summed)
         if len(arrays) == 1 and call.kernel.keeps_classes and _plain() and arrays[0].dtype == call.dtype:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
-from arrayloss._kernels.ops import Array, Forward, Ops
+from arrayloss._kernels.ops import Array, Forward, Kernel, Ops
 from arrayloss._kernels.penalties import excess, expm1
 from arrayloss._kernels.softmax import Rows, weighted
 
@@ -21,15 +20,16 @@ def log_ratio(ops: Ops, of_x: Rows, of_target: Rows) -> Array:
     p, q = of_x.p(), of_target.p()
     log_p, log_q = of_x.log_p(), of_target.log_p()
     zero = xp.zeros_like(p)
-    # A class that neither has is no difference.
-    neither = (log_p == -float("inf")) & (log_q == -float("inf"))
-    apart = xp.where(neither, zero, log_q) - xp.where(neither, zero, log_p)
-    finite = xp.isfinite(of_x.x) & xp.isfinite(of_target.x)
+    finite = xp.isfinite(of_x.x) & xp.isfinite(of_target.x) & xp.isfinite(log_p) & xp.isfinite(log_q)
     # Where two rows lie at the same height, the logits are close to each other; else their distances from the maximum.
     height = of_target.top - of_x.top
     level = xp.abs(height) < 1
     distances = (of_target.x - of_target.top) - (of_x.x - of_x.top)
     u = xp.where(finite, xp.where(level, of_target.x - of_x.x, distances), zero)
+    # Not log q - log p, which are rounded at their own size. A class that neither has is no difference.
+    neither = (log_p == -float("inf")) & (log_q == -float("inf"))
+    of_logits = xp.where(level, u - height, u) - (xp.log1p(of_target.rest) - xp.log1p(of_x.rest))
+    apart = xp.where(finite, of_logits, xp.where(neither, zero, log_q) - xp.where(neither, zero, log_p))
     mean = ops.sum(q * u)
     u = u - mean
     near = finite & (xp.abs(apart) < 1) & (xp.abs(u) < 1)
@@ -42,11 +42,8 @@ def log_ratio(ops: Ops, of_x: Rows, of_target: Rows) -> Array:
 
 
 @dataclass(frozen=True)
-class Divergence:
+class Divergence(Kernel):
     """sum q log(q / p), of Kullback and Leibler, for the softmax p of x and q of the other logits."""
-
-    keeps_classes: ClassVar[bool] = False
-    elementwise: ClassVar[bool] = False
 
     def forward(self, ops: Ops, x: Array, weight: Array | None, target: Array) -> Forward:
         xp = ops.xp

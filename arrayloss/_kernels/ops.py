@@ -1,4 +1,4 @@
-"""How a formula touches its arrays: the protocol of a kernel, and the operations that a library may do its own way.
+"""How a formula touches its arrays: the interface of a kernel, and the operations that a library may do its own way.
 
 `Ops` does them with the array API standard alone, and never writes to an array or looks at a number: so a kernel runs
 under a tracer, on a tape, under `vmap`, and on a library that we have never heard of. A backend that owns its temporary
@@ -7,8 +7,9 @@ arrays overrides some of them to work in place or by index. What an override may
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 Array = Any
 Namespace = Any
@@ -24,7 +25,8 @@ class Forward(NamedTuple):
         The result: one number for each sample, or one for each logit (`Kernel.keeps_classes`).
     vjps
         For each input a function from the cotangent of the value to that of the input, or None where the input has no
-        derivative. The first one, of the logits, may overwrite what the others read: it is called last.
+        derivative. The first one, of the logits, may overwrite what the others read, where operations write in place:
+        there it is called last, or alone.
     jvp
         From a tangent of the logits to that of the value; only for values with several numbers a row.
     """
@@ -34,26 +36,43 @@ class Forward(NamedTuple):
     jvp: Callable[[Array], Array] | None = None
 
 
-class Kernel(Protocol):
-    """A formula: the value and the derivatives of one function. Hashable, as compilers cache by it.
+class Complete:
+    """A base class whose subclasses are refused, where they are defined, if they lack one of its abstract methods."""
 
-    `elementwise` says that it works element by element, without a class axis; `keeps_classes` that the value has the
-    shape of the logits. `forward` takes the logits and the other inputs, all of one floating-point dtype except for
-    integer labels. Inputs with one number for each sample have length 1 along the class axis.
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        missing = [name for name in dir(cls) if getattr(getattr(cls, name), "__isabstractmethod__", False)]
+        if missing and Complete not in cls.__bases__:
+            raise TypeError(f"the {cls.__bases__[0].__name__} {cls.__name__} lacks {' and '.join(missing)}")
+
+
+class Kernel(Complete):
+    """A formula: the value and the derivatives of one function. A frozen dataclass, as compilers cache by its hash.
+
+    `forward` takes the logits and the other inputs, of which a loss has the weight of each sample first, or None; all
+    of one floating-point dtype, except for integer labels. Inputs with one number for each sample have length 1 along
+    the class axis.
+
+    Attributes
+    ----------
+    keeps_classes
+        Whether the value has the shape of the logits.
+    elementwise
+        Whether it works element by element, without a class axis.
     """
 
-    @property
-    def elementwise(self) -> bool: ...
-    @property
-    def keeps_classes(self) -> bool: ...
+    keeps_classes: ClassVar[bool] = False
+    elementwise: ClassVar[bool] = False
+
+    @abstractmethod
     def forward(self, ops: Ops, x: Array, /, *inputs: Any) -> Forward: ...
 
 
 class Position(Protocol):
-    """One class of each row."""
+    """One class of each row: a label, or one maximum (without indices: all equal ones)."""
 
     def take(self, x: Array) -> Array:
-        """An array that holds, at this position, the elements of `x`: of length 1 along the class axis, or `x`."""
+        """`x` there: one number for each row, of length 1 along the class axis; without indices, `x` itself."""
 
     def put(self, x: Array, value: Array | float) -> Array:
         """`x` with `value` at this position; it may overwrite `x`."""
@@ -96,7 +115,7 @@ class Ops:
         self.epsilon = float(xp.finfo(dtype).eps)
 
     def like(self, value: Array | float, x: Array) -> Array:
-        """A Python number as an array of the dtype of `x`."""
+        """A Python number as an array of the dtype of `x`, which broadcasts with it."""
         return self.xp.full_like(x, value) if isinstance(value, (int, float)) else value
 
     def scalar(self, value: Any) -> Any:
@@ -111,9 +130,16 @@ class Ops:
         """One value for each class, in a shape that broadcasts with `x`."""
         return self.xp.reshape(values, tuple(-1 if i == self.axis else 1 for i in range(x.ndim)))
 
-    def not_above_zero(self, d: Array) -> Array:
-        """min(d, 0), with the derivative 1 at 0, where a library's minimum has 1/2."""
-        return self.xp.where(d > 0, self.xp.zeros_like(d), d)
+    def not_above(self, x: Array, bound: float) -> Array:
+        """min(x, bound), with the derivative 1 at the bound, where a library's minimum has 1/2."""
+        return self.xp.where(x > bound, self.like(bound, x), x)
+
+    def nonzero_only(self, x: Array, weight: Array) -> Array:
+        """`x`, but 0 where the weight is 0 and x is not finite.
+
+        A finite x stays: it is what a product with the weight has as its derivative by the weight, at 0 as well.
+        """
+        return self.xp.where((weight == 0) & ~self.xp.isfinite(x), self.xp.zeros_like(x), x)
 
     # The twelve that a library may do its own way: the two of `Position`, and these ten.
 
@@ -132,7 +158,7 @@ class Ops:
 
     def exp_below(self, x: Array, top: Array) -> Array:
         """exp(min(x - top, 0)), a new array; results that are no normal numbers may be 0."""
-        return self.xp.exp(self.not_above_zero(x - top))
+        return self.xp.exp(self.not_above(x - top, 0.0))
 
     def sum(self, x: Array) -> Array:
         """The sum of each row."""
@@ -151,11 +177,8 @@ class Ops:
 
     def multiply_zero_wins(self, weight: Array, x: Array) -> Array:
         """weight * x, and 0 where the weight is 0, whatever x is there."""
-        xp = self.xp
-        nothing = weight == 0
-        # The inner `where` keeps inf and nan out of the derivative as well.
-        x = xp.where(nothing, xp.zeros_like(x), x)
-        return weight * x
+        # Before the product, so that inf and nan stay out of its derivative as well.
+        return weight * self.nonzero_only(x, weight)
 
     def sides(self, x: Array) -> tuple[Array, Array]:
         """max(x, 0) and max(-x, 0); at x = 0 their derivatives are 1 and 0."""

@@ -6,23 +6,24 @@ and e / (1 + e), or the other way round. All terms are positive: nothing cancels
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from arrayloss._kernels.ops import Array, Forward, Ops
+from arrayloss._kernels.ops import Array, Complete, Forward, Kernel, Ops
 from arrayloss._kernels.penalties import Penalty, Probability, times
 from arrayloss._kernels.softmax import weighted
 
 BinaryVjp = Callable[[Array, Array, Array], Array]
 
 
-class BinaryLink:
+class BinaryLink(Complete):
     """From the elements of an array to the probabilities of the answers 1 and 0: the base of all binary links.
 
-    They are hashable objects (frozen dataclasses) with one method: `of_answers(ops, x)` returns both probabilities, and
-    `vjp(g, by_one, by_zero)`, from the derivatives of a result by the logarithms of both, times the cotangent g, to
-    that by x; exactly 0 where g is.
+    They are hashable objects (frozen dataclasses) with one method: `of_answers(ops, x)` returns both probabilities,
+    and a function `vjp(g, by_one, by_zero)`, which returns g times the derivative of a result by x. `by_one` and
+    `by_zero` are its derivatives by log p and log(1 - p). It is 0 where g is 0.
 
     Attributes
     ----------
@@ -35,13 +36,8 @@ class BinaryLink:
     logits: ClassVar[bool] = False
     unit_interval: ClassVar[bool] = False
 
-    def __init_subclass__(cls, **kwargs: Any) -> None:
-        super().__init_subclass__(**kwargs)
-        if cls.of_answers is BinaryLink.of_answers:
-            raise TypeError(f"the link {cls.__name__} lacks of_answers(self, ops, x)")
-
-    def of_answers(self, ops: Ops, x: Array) -> tuple[Probability, Probability, BinaryVjp]:
-        raise NotImplementedError
+    @abstractmethod
+    def of_answers(self, ops: Ops, x: Array) -> tuple[Probability, Probability, BinaryVjp]: ...
 
 
 class Logistic:
@@ -71,6 +67,11 @@ class Logistic:
         """p (1 - p)."""
         return self._e / ((1 + self._e) * (1 + self._e))
 
+    def weighted(self, by_p: Array, by_q: Array) -> Array:
+        """by_p p - by_q (1 - p)."""
+        up, down = self._ops.one_by_sign(self._x, self._e)
+        return (by_p * up - by_q * down) / (1 + self._e)
+
     def _both(self) -> tuple[Array, Array]:
         if self._p is None:
             up, down = self._ops.one_by_sign(self._x, self._e)
@@ -87,7 +88,7 @@ class _OfLogits(BinaryLink):
         both = Logistic(ops, x)
 
         def vjp(g: Array, by_one: Array, by_zero: Array) -> Array:
-            return ops.multiply_zero_wins(g, by_one * both.q() - by_zero * both.p())
+            return ops.multiply_zero_wins(-g, both.weighted(by_zero, by_one))
 
         return (
             Probability(neg_log_p=both.neg_log_p, p=both.p, one_minus_p=both.q),
@@ -120,9 +121,9 @@ class _OfProbabilities(BinaryLink):
 
 
 def _over(ops: Ops, a: Array, b: Array) -> Array:
-    """a / b, and 0 where a is 0."""
-    xp = ops.xp
-    return xp.where(a == 0, xp.zeros_like(a), a / xp.where(a == 0, xp.ones_like(b), b))
+    """a / b, and 0 where a is 0 and b is not above it."""
+    xp, nothing = ops.xp, (a == 0) & ~(b > 0)
+    return xp.where(nothing, xp.zeros_like(a), a / xp.where(nothing, xp.ones_like(b), b))
 
 
 sigmoid: BinaryLink = _OfLogits()
@@ -130,7 +131,7 @@ given_probabilities: BinaryLink = _OfProbabilities()
 
 
 @dataclass(frozen=True)
-class BinaryLoss:
+class BinaryLoss(Kernel):
     """one * penalty(p) + zero * penalty_of_zero(1 - p), for the weights of the answers 1 and 0.
 
     Inputs: the logits, the weight of each element (None: 1), and the two weights of the answers.
@@ -139,7 +140,6 @@ class BinaryLoss:
     link: BinaryLink
     penalty: Penalty
     penalty_of_zero: Penalty
-    keeps_classes: ClassVar[bool] = False
     elementwise: ClassVar[bool] = True
 
     def forward(self, ops: Ops, x: Array, weight: Array | None, one: Array, zero: Array) -> Forward:
@@ -203,7 +203,7 @@ def _scaled(x: Array, number: float, array: Array | None) -> Array:
 
 
 @dataclass(frozen=True)
-class Sigmoid:
+class Sigmoid(Kernel):
     """1 / (1 + exp(-x))."""
 
     keeps_classes: ClassVar[bool] = True
@@ -215,7 +215,7 @@ class Sigmoid:
 
 
 @dataclass(frozen=True)
-class LogSigmoid:
+class LogSigmoid(Kernel):
     """-log(1 + exp(-x))."""
 
     keeps_classes: ClassVar[bool] = True

@@ -1,7 +1,8 @@
 """Losses and functions along a class axis.
 
-No number near 1 is ever subtracted from 1 (Blanchard, Higham and Higham, "Accurately computing the log-sum-exp and
-softmax functions", IMA J. Numer. Anal. 41, 2021). With m the maximum of a row and e_c = exp(x_c - m):
+1 - p is never computed from p, and where a difference cancels, it is added to a larger number (Blanchard, Higham and
+Higham, "Accurately computing the log-sum-exp and softmax functions", IMA J. Numer. Anal. 41, 2021). With m the
+maximum of a row and e_c = exp(x_c - m):
 
 - with a label t, the label is left out of the sum: others = sum of e_c over c != t, so that
 
@@ -15,10 +16,12 @@ softmax functions", IMA J. Numer. Anal. 41, 2021). With m the maximum of a row a
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from dataclasses import dataclass
+from math import inf, nan
 from typing import Any, ClassVar
 
-from arrayloss._kernels.ops import Array, Forward, Ops, Vjp
+from arrayloss._kernels.ops import Array, Complete, Forward, Kernel, Ops, Vjp
 from arrayloss._kernels.penalties import Penalty, Probability, expm1, times
 
 
@@ -32,20 +35,22 @@ class Maximum:
     def __init__(self, ops: Ops, x: Array) -> None:
         highest = ops.max(x)
         self._ops = ops
-        self.infinite = highest == float("inf")
-        self.top = ops.xp.minimum(highest, ops.xp.full_like(highest, ops.largest))
+        self.top = ops.not_above(highest, ops.largest)
+        self.infinite = highest > self.top
 
     def distance(self, x: Array) -> Array:
         """min(x - max, 0), of one element of each row; -inf beside +inf."""
-        xp = self._ops.xp
-        d = self._ops.not_above_zero(x - self.top)
-        return xp.where(self.infinite & (d < 0), xp.full_like(d, -float("inf")), d)
+        ops = self._ops
+        d = ops.not_above(x - self.top, 0.0)
+        return ops.xp.where(self.infinite & (d < 0), ops.like(-inf, d), d)
 
     def checked(self, rest: Array, one: Array) -> Array:
-        """`rest`, a sum of exponentials besides `one`; nan in the rows that have no probabilities."""
-        xp = self._ops.xp
-        wrong = (self.infinite & (rest + one > 1.5)) | ~xp.isfinite(self.top)
-        return xp.where(wrong, xp.full_like(rest, float("nan")), rest)
+        """`rest`, a sum of exponentials besides `one`; nan in a row with more than one +inf.
+
+        Rows of -inf alone and rows with a nan are nan already.
+        """
+        ops = self._ops
+        return ops.xp.where(self.infinite & (rest + one > 1.5), ops.like(nan, rest), rest)
 
 
 class Rows:
@@ -67,7 +72,7 @@ class Rows:
         log_total = xp.log1p(self.rest)
         # Beside +inf all other classes have the probability 0.
         beyond = xp.where(self._infinite, xp.full_like(log_total, float("inf")), xp.zeros_like(log_total))
-        own = self.ops.not_above_zero(self.at_max.take(self.x) - self.top)
+        own = self.ops.not_above(self.at_max.take(self.x) - self.top, 0.0)
         return self.at_max.put((self.x - self.top) - (log_total + beyond), own - log_total)
 
     def p(self) -> Array:
@@ -86,12 +91,15 @@ class Rows:
         own, e = at_max.take(g), at_max.take(self.e)
         p, one_minus_p = e / self.total, (self.rest + (1 - e)) / self.total
         at_top = ops.xp.where(p > 0.5, (own - among) + one_minus_p * among, own - p * among)
-        return at_max.put(ops.scale(self.e, -among / self.total) + g, at_top)
+        moved = ops.scale(self.e, -among / self.total)
+        moved += g  # no second array, where arrays can be written to
+        return at_max.put(moved, at_top)
 
     def jvp_log_p(self, v: Array) -> Array:
-        """v - sum(p v), about the class with p > 1/2, where there is one.
+        """v - sum(p v).
 
-        The transpose adds up in the reverse order, so that it is `vjp_log_p`: g - sum(g) comes first.
+        Where a class has p > 1/2, its v is subtracted from all v first, which avoids cancellation. JAX transposes this
+        into `vjp_log_p`, with the same roundings.
         """
         xp, ops = self.ops.xp, self.ops
         most, others = self._dominating()
@@ -119,7 +127,7 @@ class Rows:
 # Links: what an array says of the probabilities of its classes.
 
 
-class Link:
+class Link(Complete):
     """From the rows of an array to probabilities: the base of all links, hashable objects (frozen dataclasses).
 
     `of_labels(ops, x, labels)` returns the `Probability` of the label of each row, and the vjp of its logarithm;
@@ -129,17 +137,11 @@ class Link:
 
     logits: ClassVar[bool] = False
 
-    def __init_subclass__(cls, **kwargs: Any) -> None:
-        super().__init_subclass__(**kwargs)
-        missing = [name for name in ("of_labels", "of_classes") if getattr(cls, name) is getattr(Link, name)]
-        if missing:
-            raise TypeError(f"the link {cls.__name__} lacks {' and '.join(missing)}")
+    @abstractmethod
+    def of_labels(self, ops: Ops, x: Array, labels: Array) -> tuple[Probability, Vjp]: ...
 
-    def of_labels(self, ops: Ops, x: Array, labels: Array) -> tuple[Probability, Vjp]:
-        raise NotImplementedError
-
-    def of_classes(self, ops: Ops, x: Array) -> tuple[Probability, Vjp]:
-        raise NotImplementedError
+    @abstractmethod
+    def of_classes(self, ops: Ops, x: Array) -> tuple[Probability, Vjp]: ...
 
 
 @dataclass(frozen=True)
@@ -207,19 +209,22 @@ def weighted(ops: Ops, weight: Array | None, value: Array, *vjps: Vjp | None) ->
     def through(vjp: Vjp | None) -> Vjp | None:
         return vjp and (lambda g: vjp(g * weight))
 
+    def vjp_weight(g: Array) -> Array:
+        # A sample that weighs nothing has no slope that isn't finite.
+        xp = ops.xp
+        slope = xp.where((weight == 0) & ~xp.isfinite(value), xp.zeros_like(value), value)
+        return ops.multiply_zero_wins(g, slope)
+
     first, *others = map(through, vjps)
-    product = ops.multiply_zero_wins(weight, value)
-    return Forward(product, (first, lambda g: ops.multiply_zero_wins(g, value), *others))
+    return Forward(ops.multiply_zero_wins(weight, value), (first, vjp_weight, *others))
 
 
 @dataclass(frozen=True)
-class LabelLoss:
+class LabelLoss(Kernel):
     """The penalty of the probability of an integer label."""
 
     link: Link
     penalty: Penalty
-    keeps_classes: ClassVar[bool] = False
-    elementwise: ClassVar[bool] = False
 
     def forward(self, ops: Ops, x: Array, weight: Array | None, labels: Array) -> Forward:
         at, vjp = self.link.of_labels(ops, x, labels)
@@ -236,13 +241,11 @@ class LabelLoss:
 
 
 @dataclass(frozen=True)
-class TargetLoss:
+class TargetLoss(Kernel):
     """sum of target_c penalty(p_c), for a target with one weight for each class."""
 
     link: Link
     penalty: Penalty
-    keeps_classes: ClassVar[bool] = False
-    elementwise: ClassVar[bool] = False
 
     def forward(self, ops: Ops, x: Array, weight: Array | None, target: Array) -> Forward:
         at, vjp = self.link.of_classes(ops, x)
@@ -253,7 +256,7 @@ class TargetLoss:
             by_class = -g * target if slope is None else ops.scale(ops.multiply_zero_wins(target, slope), -g)
             # Exactly 0 for a sample that does not count, whatever its logits.
             counts = ops.sum(ops.xp.abs(by_class))
-            return ops.multiply_zero_wins(ops.xp.where(counts == 0, counts, ops.xp.ones_like(counts)), vjp(by_class))
+            return ops.nonzero_only(vjp(by_class), counts)
 
         def vjp_target(g: Array) -> Array:
             return ops.multiply_zero_wins(g, penalties)
@@ -274,8 +277,8 @@ class TargetLoss:
 def _curved(ops: Ops, at: Probability, curvature: Array) -> Array:
     """The sum over c of curvature_c ([j = c] - p_j)^2 / (1 - p_c), for each class j.
 
-    The class with p > 1/2, where there is one, is kept apart: the others' part is not what a difference leaves of its
-    own; and p_j / (1 - p) is taken first, which is at most 1.
+    The class with p > 1/2, where there is one, is summed apart, so that the other classes' terms are not lost in a
+    difference. p_j / (1 - p) is divided first: it is at most 1, so it can't overflow.
     """
     xp = ops.xp
     p, rest = at.p, at.one_minus_p
@@ -305,18 +308,17 @@ class TargetWeights:
 
 
 @dataclass(frozen=True)
-class FromTarget:
-    """A loss that makes the weights it takes inside, block by block, so that they are never there whole.
+class FromTarget(Kernel):
+    """Wraps a loss: computes its weights from the target for one block at a time, so that they are never there whole.
 
-    They take no derivative; where one may be asked for, the weights are made outside, by operations of the library.
+    There is no derivative by the target. Where one may be asked for, the weights are made outside, by the library.
     """
 
     loss: Any
     weights: Any
-    keeps_classes: ClassVar[bool] = False
 
     @property
-    def elementwise(self) -> bool:
+    def elementwise(self) -> bool:  # type: ignore[override]
         return bool(self.loss.elementwise)
 
     def forward(self, ops: Ops, x: Array, weight: Array | None, *target: Array | None) -> Forward:
@@ -329,7 +331,7 @@ class FromTarget:
 
 
 @dataclass(frozen=True)
-class SecondDerivatives:
+class SecondDerivatives(Kernel):
     """The second derivatives of a loss by its own logits, times a weight for each sample; raised to `least` before."""
 
     loss: Any
@@ -337,7 +339,7 @@ class SecondDerivatives:
     keeps_classes: ClassVar[bool] = True
 
     @property
-    def elementwise(self) -> bool:
+    def elementwise(self) -> bool:  # type: ignore[override]
         return bool(self.loss.elementwise)
 
     def forward(self, ops: Ops, x: Array, outer: Array | None, weight: Array | None, *target: Array | None) -> Forward:
@@ -357,11 +359,10 @@ class SecondDerivatives:
 
 
 @dataclass(frozen=True)
-class Softmax:
+class Softmax(Kernel):
     """exp(x) / sum exp(x)."""
 
     keeps_classes: ClassVar[bool] = True
-    elementwise: ClassVar[bool] = False
 
     def forward(self, ops: Ops, x: Array) -> Forward:
         rows = Rows(ops, x)
@@ -370,11 +371,10 @@ class Softmax:
 
 
 @dataclass(frozen=True)
-class LogSoftmax:
+class LogSoftmax(Kernel):
     """x - log sum exp(x)."""
 
     keeps_classes: ClassVar[bool] = True
-    elementwise: ClassVar[bool] = False
 
     def forward(self, ops: Ops, x: Array) -> Forward:
         rows = Rows(ops, x)
@@ -382,11 +382,8 @@ class LogSoftmax:
 
 
 @dataclass(frozen=True)
-class LogSumExp:
+class LogSumExp(Kernel):
     """log sum exp(x), one number for each row."""
-
-    keeps_classes: ClassVar[bool] = False
-    elementwise: ClassVar[bool] = False
 
     def forward(self, ops: Ops, x: Array) -> Forward:
         xp = ops.xp

@@ -2,8 +2,8 @@
 
 A module for each: `torch`, `torchvision`, `optax`, `keras`, `sklearn`, `onnx`. None imports the library it is named
 after. Each function is a preset of `arrayloss`: it says which axis holds the classes, what a mean divides by, and what
-is clipped, and leaves the numbers to the loss. `value_and_grad` takes every loss of them. What to look out for when
-porting is in docs/porting.md.
+is clipped, and leaves the numbers to the loss. `value_and_grad` takes every loss of them. docs/porting.md says where
+libraries differ.
 """
 
 from __future__ import annotations

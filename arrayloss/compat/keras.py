@@ -10,8 +10,11 @@ whatever the sample weights.
 
 from __future__ import annotations
 
+import numbers
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, TypeVar
+
+import numpy as np
 
 from arrayloss.compat.shared import (
     ClippedAnswers,
@@ -80,11 +83,10 @@ axis : int
 
 
 @dataclass(frozen=True)
-class _Averaged:
+class _Averaged(Kernel):
     """The mean of an elementwise loss along the class axis."""
 
     loss: Kernel
-    keeps_classes: ClassVar[bool] = False
     elementwise: ClassVar[bool] = True
 
     def forward(self, ops: Ops, x: Any, *inputs: Any) -> Forward:
@@ -200,7 +202,7 @@ def sparse_categorical_crossentropy(
     p: Any = y_pred
     if y_true.ndim == p.ndim and y_true.shape[check_axis(axis, p.ndim)] == 1:
         y_true = backend.xp.squeeze(y_true, axis=axis)
-    if not backend.isdtype(y_true.dtype, "integral"):
+    if backend.kind(y_true.dtype) != "integral":
         y_true = backend.xp.astype(y_true, backend.xp.int32)
     if ignore_class is not None and not hasattr(ignore_class, "__index__"):
         raise TypeError(f"ignore_class must be an int or None, not {ignore_class!r}")
@@ -280,6 +282,8 @@ def categorical_focal_crossentropy(
     y = _rows(y_true, y_pred, epsilon)
     p: Any = y_pred
     backend, at = backend_of(p, "y_pred"), check_axis(axis, p.ndim)
+    if isinstance(alpha, numbers.Real) or (isinstance(alpha, np.ndarray) and alpha.ndim == 0):
+        alpha = float(alpha)
     if not hasattr(alpha, "ndim"):
         alpha = backend.xp.asarray(alpha, dtype=p.dtype, device=backend.device(p))
     backend_of(p, "y_pred", alpha=alpha)
@@ -294,7 +298,7 @@ def _rows(y_true: Any, y_pred: Any, epsilon: float) -> Any:
     """One-hot rows are probabilities, whatever their dtype."""
     backend = _backend(y_true, y_pred, epsilon)
     check_target("y_pred", y_pred, "y_true", y_true)
-    if backend.isdtype(y_true.dtype, "real floating"):
+    if backend.kind(y_true.dtype) == "real floating":
         return y_true
     return backend.astype(y_true, backend.compute_dtype(y_pred.dtype))
 

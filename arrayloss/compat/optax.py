@@ -8,6 +8,7 @@ ValueError. Optax broadcasts, (N, 1) with (N,) to (N, N) included. A term 0 * in
 from __future__ import annotations
 
 import math
+import numbers
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, TypeVar
@@ -74,7 +75,7 @@ def _categorical(
     if not soft:
         check_integers("labels", backend, labels)
     check_target("logits", x, "labels", labels, () if soft else axes)
-    if soft and not backend.isdtype(labels.dtype, "real floating"):
+    if soft and backend.kind(labels.dtype) != "real floating":
         labels = backend.astype(labels, backend.compute_dtype(x.dtype))
     of_classes = where is not None and where.ndim == x.ndim
     if of_classes:
@@ -268,5 +269,7 @@ def smooth_labels(labels: A, alpha: Any, *, axis: Axis = -1, where: Any = None) 
     if where is not None:
         check_mask(xp, where, x.shape)
         classes = xp.astype(xp.sum(xp.astype(where, xp.int32), axis=axis, keepdims=True), x.dtype)
+    if isinstance(alpha, numbers.Real):
+        alpha = float(alpha)
     smooth: A = (1 - alpha) * x + alpha / classes
     return smooth

@@ -12,6 +12,7 @@ from arrayloss.extending import (
     Focal,
     Forward,
     FromTarget,
+    Kernel,
     Link,
     Ops,
     Penalty,
@@ -52,7 +53,7 @@ def check_weights(name: str, x: Any, weights_name: str, weights: Any, axis: int)
 
 def check_integers(name: str, backend: Any, labels: Any) -> None:
     """Labels, and no probabilities."""
-    if not backend.isdtype(labels.dtype, "integral"):
+    if backend.kind(labels.dtype) != "integral":
         raise TypeError(f"{name} must be integers, not {labels.dtype}")
 
 
@@ -126,7 +127,7 @@ class ClippedAnswers(BinaryLink):
 
 
 @dataclass(frozen=True)
-class BlendedFocal:
+class BlendedFocal(Kernel):
     """(1 - p_t)^gamma times the cross-entropy, with p_t = y p + (1 - y) (1 - p); gamma > 0.
 
     `arrayloss.sigmoid_focal_loss` gives each answer a factor of its own, `y (1 - p)^gamma (-log p) + (1 - y) p^gamma
@@ -135,7 +136,6 @@ class BlendedFocal:
 
     link: BinaryLink
     gamma: Any
-    keeps_classes: ClassVar[bool] = False
     elementwise: ClassVar[bool] = True
 
     def forward(self, ops: Ops, x: Array, weight: Array | None, one: Array, zero: Array) -> Forward:
@@ -185,9 +185,7 @@ def blended_focal(
     check_target(name, x, target_name, y)
     penalty, weight = focal_penalty(gamma), None
     if alpha is not None:
-        s = check_fraction("label_smoothing", label_smoothing)
-        if isinstance(alpha, (int, float)):
-            check_fraction("alpha", alpha)
+        s, alpha = check_fraction("label_smoothing", label_smoothing), check_fraction("alpha", alpha)
         one = (1 - s) * backend.astype(y, backend.compute_dtype(x.dtype)) + s / 2
         weight = alpha * one + (1 - alpha) * (1 - one)
     problem = binary(

@@ -150,7 +150,7 @@ def _categorical(
     backend = backend_of(input, "input", target=check_given("target", target), weight=weight)
     if link is given_log_probabilities:
         check_integers("target", backend, target)
-    soft, axis = backend.isdtype(target.dtype, "real floating"), 0 if input.ndim == 1 else 1
+    soft, axis = backend.kind(target.dtype) == "real floating", 0 if input.ndim == 1 else 1
     check_target("input", input, "target", target, () if soft else (axis,))
     check_weights("input", input, "weight", weight, axis)
     if soft and ignore_index >= 0:

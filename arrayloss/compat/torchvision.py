@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, TypeVar
 
 from arrayloss.compat.shared import blended_focal, over_all
-from arrayloss.extending import Problem, loss, sigmoid
+from arrayloss.extending import Problem, check_at_least, loss, sigmoid
 
 A = TypeVar("A")
 
@@ -44,5 +44,8 @@ def sigmoid_focal_loss(
     >>> sigmoid_focal_loss(np.zeros(2), np.asarray([1.0, 0.0])).round(6).tolist()
     [0.043322, 0.129965]
     """
-    names, share = ("inputs", "targets"), None if alpha == -1 else alpha
+    share = check_at_least("alpha", -1, alpha)
+    if isinstance(share, (int, float)) and share == -1:
+        share = None
+    names = ("inputs", "targets")
     return blended_focal(sigmoid, inputs, targets, names, gamma=gamma, alpha=share, reduction=over_all(reduction))

@@ -16,8 +16,7 @@ from torch import Tensor
 import arrayloss
 from arrayloss import Hardest, Mean, Sum
 from arrayloss.compat import torch as F
-from arrayloss.extending import documented, problem
-from arrayloss.losses import Scalar
+from arrayloss.extending import AnswerOptions, ClassOptions, Scalar, documented, problem
 
 __all__ = [
     "BCELoss",
@@ -28,6 +27,15 @@ __all__ = [
     "SoftmaxFocalLoss",
 ]
 
+_MODULE = """
+weight : tensor, optional
+    The weight of each class, of shape (classes,); of a binary loss, that of each element, broadcastable to the input.
+    As a buffer.
+size_average : bool, optional
+    Deprecated in torch. Use `reduction`.
+reduce : bool, optional
+    Deprecated in torch. Use `reduction`.
+"""
 Reduction: TypeAlias = Literal["mean", "sum", "none"] | Mean | Sum | Hardest
 
 
@@ -45,7 +53,7 @@ def _promoted(input: Tensor) -> Tensor:
     return input.float() if input.dtype.itemsize == 2 and torch.is_autocast_enabled(input.device.type) else input
 
 
-@documented("categorical module")
+@documented(ClassOptions, _MODULE)
 class CrossEntropyLoss(torch.nn.CrossEntropyLoss):
     """`torch.nn.CrossEntropyLoss`, accurate also where the loss is close to 0.
 
@@ -85,7 +93,7 @@ class CrossEntropyLoss(torch.nn.CrossEntropyLoss):
         return _options(self, "weight", "ignore_index", "reduction", "label_smoothing")
 
 
-@documented("categorical module")
+@documented(ClassOptions, _MODULE)
 class NLLLoss(torch.nn.NLLLoss):
     """`torch.nn.NLLLoss`.
 
@@ -119,7 +127,7 @@ class NLLLoss(torch.nn.NLLLoss):
         return _options(self, "weight", "ignore_index", "reduction")
 
 
-@documented("binary module")
+@documented(AnswerOptions, _MODULE)
 class BCELoss(torch.nn.BCELoss):
     """`torch.nn.BCELoss`. As in torch, no logarithm is below -100.
 
@@ -150,7 +158,7 @@ class BCELoss(torch.nn.BCELoss):
         return _options(self, "weight", "reduction")
 
 
-@documented("binary module")
+@documented(AnswerOptions, _MODULE)
 class BCEWithLogitsLoss(torch.nn.BCEWithLogitsLoss):
     """`torch.nn.BCEWithLogitsLoss`.
 
@@ -184,7 +192,7 @@ class BCEWithLogitsLoss(torch.nn.BCEWithLogitsLoss):
         return _options(self, "weight", "pos_weight", "reduction")
 
 
-@documented("categorical module")
+@documented(ClassOptions, _MODULE)
 class SoftmaxFocalLoss(torch.nn.Module):
     """The focal loss of a softmax: `arrayloss.softmax_focal_loss`.
 
@@ -245,7 +253,7 @@ class SoftmaxFocalLoss(torch.nn.Module):
         return _options(self, "gamma", "alpha", "weight", "ignore_index", "reduction", "label_smoothing")
 
 
-@documented("binary module")
+@documented(AnswerOptions, _MODULE)
 class SigmoidFocalLoss(torch.nn.Module):
     """The focal loss of a sigmoid: `arrayloss.sigmoid_focal_loss`.
 

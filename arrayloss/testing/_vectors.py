@@ -7,6 +7,7 @@ import math
 from collections.abc import Sequence
 from decimal import Decimal
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,8 @@ def vectors(function: str, *, dtypes: Sequence[str] = (), families: Sequence[str
     ------
     ValueError
         If there are no vectors of that name.
+    ModuleNotFoundError
+        If the vectors are not installed: they are in the package arrayloss-conformance.
 
     Examples
     --------
@@ -53,10 +56,20 @@ def judged_functions() -> tuple[str, ...]:
 
 
 def _directory() -> Path:
-    """Beside this file where the package is installed; in a checkout, where the suite keeps them."""
-    here = Path(__file__).parent
-    installed = here / "vectors"
-    return installed if installed.is_dir() else here.parents[1] / "conformance" / "vectors"
+    """Where the suite keeps them: in a checkout beside this package, or in the package `arrayloss_conformance`."""
+    checkout = Path(__file__).parents[2] / "conformance" / "vectors"
+    return checkout if checkout.is_dir() else _installed("arrayloss_conformance")
+
+
+def _installed(package: str) -> Path:
+    found = find_spec(package)
+    if found is None or found.origin is None:
+        raise ModuleNotFoundError(
+            "the golden vectors are not installed: they are in the package arrayloss-conformance, which "
+            'pip install "arrayloss[conformance]" installs',
+            name=package,
+        )
+    return Path(found.origin).parent / "vectors"
 
 
 @cache

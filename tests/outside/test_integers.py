@@ -8,7 +8,17 @@ import numpy as np
 import pytest
 
 import arrayloss as al
-from outside.common import BINARY, CATEGORICAL, Array, arguments, close, losses_of, out_of_range, over_losses
+from outside.common import (
+    ACTIVATIONS,
+    BINARY,
+    CATEGORICAL,
+    Array,
+    arguments,
+    close,
+    losses_of,
+    out_of_range,
+    over_losses,
+)
 
 P = np.array([0.5, 0.25, 0.75, 0.125])
 
@@ -160,9 +170,15 @@ def test_a_bool_is_no_axis(loss: Any) -> None:
     x, t = arguments(loss)
     if loss in BINARY:
         pytest.skip("no axis")
-    for axis in (True, np.True_, 1.0, np.float64(1)):
+    for axis in (True, np.True_, 1.0, np.float64(1), None):
         with pytest.raises(TypeError, match="axis"):
             loss(x, t, axis=axis)
+
+
+@pytest.mark.parametrize("function", ACTIVATIONS[:3], ids=lambda f: f.__name__)
+def test_none_is_no_axis(function: Any) -> None:
+    with pytest.raises(TypeError, match="axis must be an int, not None"):
+        function(np.zeros((2, 3)), axis=None)
 
 
 def test_a_bool_is_no_k() -> None:

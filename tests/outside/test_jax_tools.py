@@ -40,6 +40,42 @@ def test_zero_tangents_at_special_values(loss: Any) -> None:
         np.testing.assert_array_equal(np.asarray(tangent)[finite], 0)
 
 
+def test_zero_tangents_of_samples_that_do_not_count() -> None:
+    """The weight of a sample that `where` leaves out has a tangent too, and the loss of that sample may be nan."""
+    x = jnp.asarray([[0.0, 1.0, 2.0], [NAN, 0.0, 1.0], [-INF, 0.0, INF]])
+    labels, weight = jnp.asarray([0, 1, 0]), jnp.asarray([1.0, 2.0, 0.0])
+
+    def f(w: Any) -> Any:
+        return al.cross_entropy(x, labels, sample_weight=w, where=jnp.asarray([True, False, True]), reduction="none")
+
+    value, tangent = jax.jvp(f, (weight,), (jnp.zeros(3),))
+    assert np.isfinite(value).all()
+    np.testing.assert_array_equal(tangent, 0)
+
+
+@pytest.mark.parametrize("loss", [al.softmax_focal_loss, al.sigmoid_focal_loss], ids=lambda loss: loss.__name__)
+def test_derivatives_by_targets_of_0_and_1_with_a_traced_option(loss: Any) -> None:
+    """The slope by a target of 0 is the penalty, and not 0, where the formula itself is differentiated too."""
+    x, t = moved(*arguments(loss, shape=(4, 3)))
+    target = (jax.nn.one_hot(t, 3) if t.ndim == 1 else t).astype(x.dtype)
+    run = jax.jit(jax.grad(lambda target, gamma: loss(x, target, gamma=gamma, reduction="sum")))
+    due = jax.grad(lambda target: loss(x, target, gamma=1.5, reduction="sum"))(target)
+    assert np.abs(due[target == 0]).min() > 0
+    close(run(target, 1.5), due, 1e-5)
+
+
+def test_the_slope_of_a_gradient_by_a_weight_of_zero() -> None:
+    x, labels = moved(*arguments(al.cross_entropy, shape=(4, 3)))
+    for target in (labels, jax.nn.one_hot(labels, 3)):
+
+        def gradient(w: Any, target: Any = target) -> Any:
+            return jax.grad(lambda x: al.cross_entropy(x, target, sample_weight=w, reduction="sum"))(x)
+
+        due = gradient(jnp.ones(4))
+        slopes = jax.jit(jax.jacrev(gradient))(jnp.zeros(4))
+        close(jnp.sum(slopes, -1), due, 1e-5)
+
+
 def test_the_issues_own() -> None:
     x, t = moved([-INF, 0.0, 0.0], [0.0, 1.0, 0.0])
     run = jax.jit(lambda x, t: jax.jvp(al.cross_entropy, (x, t), (jnp.zeros(3), jnp.zeros(3))))

@@ -81,6 +81,19 @@ def test_the_word_of_another_library(loss: Any, wrong: str) -> None:
         assert any(one in suggested for one in meant), message
 
 
+@pytest.mark.parametrize(("wrong", "meant"), [("dim", "axis"), ("keepdim", "keepdims"), ("mask", "where")])
+def test_the_word_of_another_library_in_a_function(wrong: str, meant: str) -> None:
+    message = told(lambda: al.logsumexp(X, **{wrong: 1}), TypeError)
+    assert message.endswith(f"'{wrong}'; did you mean {meant}?")
+    if wrong != "keepdim":
+        assert f"did you mean {meant}?" in told(lambda: al.softmax(X, **{wrong: 1}), TypeError)
+
+
+def test_a_word_that_an_objective_passes_on() -> None:
+    made = al.objective(al.cross_entropy, class_weights=np.ones(3))
+    assert "did you mean class_weight?" in told(lambda: made(LABELS, X), TypeError)
+
+
 @over_losses
 def test_a_word_that_is_like_no_other(loss: Any) -> None:
     """No suggestion is better than a silly one."""
@@ -103,6 +116,11 @@ def test_a_list_of_weights_is_told_what_to_do(option: str) -> None:
     message = told(lambda: al.softmax_focal_loss(X, LABELS, **{option: given}), TypeError)
     assert "asarray" in message
     assert option in message
+
+
+def test_a_list_of_pos_weights_is_told_what_to_do() -> None:
+    message = told(lambda: al.binary_cross_entropy_with_logits(X, X > 0.3, pos_weight=[1.0, 2.0, 3.0]), TypeError)
+    assert "asarray" in message
 
 
 def test_a_list_of_tensors_is_told_what_to_do() -> None:

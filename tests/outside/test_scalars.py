@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import itertools
 from fractions import Fraction
 from typing import Any
 
@@ -152,6 +153,42 @@ def test_a_derivative_by_an_option_is_right_or_an_error_in_torch(loss: Any, opti
         assert option in str(error), error  # noqa: PT017
         return
     close(got, slope(loss, x, t, option, number), 1e-4)
+
+
+def test_numbers_of_numpy_beside_another_library() -> None:
+    torch = pytest.importorskip("torch")
+    x, t = arguments(al.sigmoid_focal_loss, shape=(4, 3))
+    for option, number in (("alpha", 0.25), ("pos_weight", 3.0), ("gamma", 2.0)):
+        due = al.sigmoid_focal_loss(x, t, **{option: number})
+        got = al.sigmoid_focal_loss(torch.tensor(x), torch.tensor(t), **{option: np.asarray(number)})
+        close(got, due, 1e-12)
+    over = al.cross_entropy(torch.tensor(x), torch.tensor([0, 1, 2, 0]), reduction=al.Mean(over=np.float32(3)))
+    close(over, al.cross_entropy(x, np.array([0, 1, 2, 0]), reduction=al.Mean(over=Fraction(3))), 1e-12)
+
+
+@pytest.mark.parametrize("traced", [False, True])
+def test_scalars_of_presets(traced: bool) -> None:
+    from arrayloss.compat import keras, optax, torchvision
+
+    jax = pytest.importorskip("jax")
+    x = jax.numpy.asarray(arguments(al.softmax_focal_loss, shape=(4, 3))[0], dtype=np.float32)
+    bits = (x > 0).astype(np.float32)
+    calls: list[Any] = [
+        lambda **o: torchvision.sigmoid_focal_loss(x, bits, **o),
+        lambda **o: optax.sigmoid_focal_loss(x, bits, **o),
+        lambda **o: keras.binary_focal_crossentropy(bits, x, True, from_logits=True, **o),
+        lambda **o: keras.categorical_focal_crossentropy(bits, x, from_logits=True, **o),
+    ]
+    for call, (option, number) in itertools.product(calls, (("alpha", 0.25), ("gamma", 1.5))):
+        due = call(**{option: number})
+        if traced:
+            close(jax.jit(lambda v, call=call, option=option: call(**{option: v}))(number), due, 1e-5)
+        for scalar in () if traced else (np.float32(number), np.asarray(number), Fraction(number)):
+            got = call(**{option: scalar})
+            close(got, due, 1e-6)
+            assert got.dtype == np.float32
+    smooth = optax.smooth_labels(np.ones(3, dtype=np.float32), np.float64(0.25))
+    assert smooth.dtype == np.float32
 
 
 def test_numbers_of_numpy_in_a_reduction() -> None:

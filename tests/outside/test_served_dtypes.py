@@ -45,6 +45,8 @@ def test_eight_bits_of_torch() -> None:
     for dtype in (torch.float8_e4m3fn, torch.float8_e5m2):
         refused(lambda dtype=dtype: al.cross_entropy(x.to(dtype), labels), "float32")
         refused(lambda dtype=dtype: al.cross_entropy(x, labels, dtype=dtype), "float32")
+        refused(lambda dtype=dtype: al.cross_entropy(x, torch.ones(2, 3).to(dtype)), "float32")
+        refused(lambda dtype=dtype: al.softmax_focal_loss(x, labels, alpha=torch.ones(3).to(dtype)), "float32")
 
 
 def test_eight_bits_of_jax() -> None:

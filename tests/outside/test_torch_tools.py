@@ -112,6 +112,44 @@ def test_forward_mode_by_weights() -> None:
         close(torch.func.jacfwd(f)(at), expected, 1e-10)
 
 
+def at_zero(loss: Any) -> list[tuple[Any, Any]]:
+    """Functions to the losses of the samples, of an array with zeros: one-hot or 0 and 1, and weights of each kind."""
+    x, t = tensors(loss, soft=loss is al.kl_divergence)
+    each = functools.partial(loss, x, reduction="none")
+    hot = torch.nn.functional.one_hot(t, 3) if loss in CATEGORICAL else t
+    weight = torch.tensor([0.0, 1.0, 2.0, 0.0], dtype=x.dtype)
+    cases = [(each, hot.to(x.dtype))] if loss is not al.kl_divergence else []
+    options = ["class_weight"] if loss in CATEGORICAL else ["pos_weight"] if loss in BINARY[1:] else []
+    cases += [(lambda w, option=option: each(t, **{option: w}), weight[:3]) for option in options]
+    weight = weight[:, None] if loss in BINARY else weight
+    return [*cases, (lambda w: each(t, sample_weight=w), weight)]
+
+
+@over_losses
+def test_forward_mode_where_a_weight_is_zero(loss: Any) -> None:
+    """The slope by a target or weight of 0 is the loss, and not 0."""
+    for f, at in at_zero(loss):
+        due = torch.autograd.functional.jacobian(f, at)
+        assert due[..., at == 0].abs().sum() > 0
+        close(torch.func.jacfwd(f)(at), due, 1e-12)
+
+
+@over_losses
+def test_the_slope_of_a_gradient_by_a_weight_of_zero(loss: Any) -> None:
+    """What learns to weigh examples starts from weights of 0, and differentiates the gradient by them."""
+    for soft in (False, True):
+        x, t = tensors(loss, soft or loss is al.kl_divergence)
+        leaf, weight = x.requires_grad_(), torch.zeros(4, dtype=x.dtype, requires_grad=True)
+        shape = (4, 1) if loss in BINARY else (4,)
+        total = loss(leaf, t, sample_weight=weight.reshape(shape), reduction="sum")
+        (gradient,) = torch.autograd.grad(total, leaf, create_graph=True)
+        assert not gradient.any()
+        along = torch.linspace(1, 2, x.numel(), dtype=x.dtype).reshape(x.shape)
+        (got,) = torch.autograd.grad((gradient * along).sum(), weight)
+        (each,) = torch.autograd.grad(loss(leaf, t, reduction="sum"), leaf)
+        close(got, (each * along).sum(-1), 1e-12)
+
+
 @pytest.mark.parametrize("function", ACTIVATIONS, ids=lambda f: f.__name__)
 def test_forward_mode_of_functions(function: Any) -> None:
     x = torch.tensor(np.random.default_rng(0).normal(size=(2, 3)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pathlib
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -50,6 +51,28 @@ def test_masked_arrays() -> None:
     refused(lambda: cross_entropy(X, LABELS, sample_weight=np.ma.array([1.0, 2.0, 3.0])), "where=")
     refused(lambda: cross_entropy(X, LABELS, class_weight=np.ma.array([1.0, 2.0, 3.0])), "where=")
     refused(lambda: cross_entropy(np.ma.array(X), LABELS), "where=")  # nothing masked: the same word
+
+
+def test_masked_tensors_of_torch() -> None:
+    torch = pytest.importorskip("torch")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # they are a prototype, and say so
+        from torch.masked import masked_tensor
+
+        def wrapped(a: Array) -> Any:
+            return masked_tensor(torch.tensor(a), torch.ones(a.shape, dtype=torch.bool))
+
+        everywhere(wrapped, "where=", plain=torch.tensor)
+
+
+def test_chunks_that_are_masked_arrays() -> None:
+    da = pytest.importorskip("dask.array")
+    everywhere(lambda a: da.ma.masked_array(da.from_array(a)), "where=", plain=da.from_array)
+
+
+def test_what_a_mean_is_over_is_checked_as_the_others_are() -> None:
+    over = al.Mean(over=np.ma.array(4.0, mask=True))
+    refused(lambda: cross_entropy(X, LABELS, reduction=over), "over is a masked array")
 
 
 def test_matrices() -> None:
