@@ -279,10 +279,10 @@ class _Task:
         """Labels that are safe to index with."""
         backend, classes = self.backend, self.logits.shape[self.axis]
         xp, labels = backend.xp, backend.astype(target, backend.index_dtype(self.logits))
-        outside = ignore_index is None or not 0 <= ignore_index < classes
-        if outside and 0 not in labels.shape and backend.can_inspect(labels):
+        if 0 not in labels.shape and backend.can_inspect(labels):
             lowest, highest = backend.span(labels)
-            if lowest >= 0 and highest < classes:
+            outside = ignore_index is None or not 0 <= ignore_index < classes
+            if outside and lowest >= 0 and highest < classes:
                 return labels
         if ignore_index is not None and _checks.holds(backend, target.dtype, labels.dtype, ignore_index):
             self._leave_out(labels == ignore_index)
