@@ -46,7 +46,7 @@ def loss(stated: Callable[P, Problem[A]]) -> Callable[P, A]:
     del vars(value)["__wrapped__"]
     vars(value)["problem"] = stated
     # The type of the value, not of the problem, for `help`; and types, not the names that they have elsewhere.
-    value.__annotations__ = {**_hints(stated), "return": A}
+    value.__annotations__ = {**_hints(stated), "return": A}  # type: ignore[misc]
     vars(value)["__signature__"] = inspect.signature(stated).replace(return_annotation="A")
     return value
 

@@ -13,7 +13,7 @@ import pytest
 
 import arrayloss as al
 from arrayloss import extending, testing
-from arrayloss.compat import keras, onnx, optax, torch
+from arrayloss.compat import keras, onnx, optax, torch, torchvision
 from arrayloss.compat.sklearn import log_loss
 from conformance.cases import FUNCTIONS
 
@@ -35,6 +35,7 @@ NAMES: dict[str, Any] = {
     "keras": keras,
     "onnx": onnx,
     "optax": optax,
+    "torchvision": torchvision,
     "like_torch": torch,
     "extending": extending,
     "halved": halved,
@@ -106,6 +107,7 @@ MESSAGES = [
     ("cross_entropy(x, labels, zzz=1)", TypeError, "cross_entropy() got an unexpected keyword argument 'zzz'"),
     ("type('Mine', (extending.Reduction,), {})", TypeError, "the reduction Mine lacks parts(self, samples, losses)"),
     ("__import__('arrayloss').nowhere", AttributeError, "module 'arrayloss' has no attribute 'nowhere'"),
+    ("__import__('arrayloss').nn.flax", AttributeError, "module 'arrayloss.nn' has no attribute 'flax'"),
     # Arrays that don't go together.
     (
         "cross_entropy(x, strict.asarray(labels))",
@@ -356,6 +358,17 @@ MESSAGES = [
         "numpy has no autodiff: give gradient=False to compare values alone",
     ),
     # Second derivatives.
+    (
+        "objective(optax.sigmoid_focal_loss)",
+        TypeError,
+        "objective takes a loss of logits, a target and reduction=, such as cross_entropy; sigmoid_focal_loss of "
+        "arrayloss.compat.optax takes logits, labels, alpha, gamma",
+    ),
+    (
+        "objective(torchvision.sigmoid_focal_loss)(bits, x)",
+        TypeError,
+        "BlendedFocal, the formula of this loss, has no second derivatives in closed form",
+    ),
     (
         "objective(cross_entropy, reduction='sum')",
         TypeError,
