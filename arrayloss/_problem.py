@@ -8,6 +8,7 @@ reduced, in the dtype of the logits. A public loss says only which link and whic
 from __future__ import annotations
 
 import math
+import numbers
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -96,8 +97,7 @@ def categorical(
     options = {"class_weight": class_weight, "alpha": alpha, "sample_weight": sample_weight, "where": where}
     backend = _checks.backend(logits, name, target=_checks.given("target", target), **options)
     xp = backend.xp
-    position = _checks.class_axis(axis, logits.ndim)  # type: ignore[attr-defined]
-    task = _task(backend, logits, name, position, sample_weight, where, reduction, dtype)
+    task = _task(backend, logits, _class_axis(logits, name, axis), sample_weight, where, reduction, dtype)
     smoothing = _checks.fraction("label_smoothing", label_smoothing)
     ignore_index = _checks.label("ignore_index", ignore_index)
     _checks.per_class(task.logits.shape, task.axis, class_weight=class_weight, alpha=alpha)
@@ -148,16 +148,19 @@ def binary(
 
     The answer 0 has the same penalty unless `penalty_of_zero` is given.
     """
-    pos_weight, alpha = _checks.scalar(pos_weight), _checks.scalar(alpha)
-    # A list, where there may be one weight for each element, is told to be made an array.
-    of_elements = hasattr(pos_weight, "shape") or isinstance(pos_weight, (list, tuple))
-    arrays = {"pos_weight": pos_weight} if of_elements else {}
-    if hasattr(alpha, "shape"):
-        arrays["alpha"] = alpha
+    factors = {"pos_weight": pos_weight, "alpha": alpha}
+    given = {
+        option: a
+        for option, a in factors.items()
+        if not isinstance(a, (int, float, numbers.Real)) and hasattr(a, "shape")
+    }
+    if isinstance(pos_weight, (list, tuple)):
+        given["pos_weight"] = pos_weight  # is told to be made an array
     backend = _checks.backend(
-        logits, name, target=_checks.given("target", target), sample_weight=sample_weight, where=where, **arrays
+        logits, name, target=_checks.given("target", target), sample_weight=sample_weight, where=where, **given
     )
-    task = _task(backend, logits, name, None, sample_weight, where, reduction, dtype)
+    arrays = {option: a for option, a in given.items() if hasattr(_checks.scalar(a), "shape")}
+    task = _task(backend, logits, None, sample_weight, where, reduction, dtype)
     smoothing = _checks.fraction("label_smoothing", label_smoothing)
     _checks.answer_target(backend, target, task.shape)
     ignore_index = _checks.label("ignore_index", ignore_index)
@@ -207,8 +210,8 @@ def paired(
     xp = backend.xp
     if backend.kind(target.dtype) != "real floating":
         raise TypeError(f"{name} must be an array of real floating-point numbers, not of {target.dtype}")
-    position = _checks.class_axis(axis, logits.ndim)  # type: ignore[attr-defined]
-    task = _task(backend, logits, "logits", position, sample_weight, where, reduction, dtype, target.dtype)
+    position = _class_axis(logits, "logits", axis)
+    task = _task(backend, logits, position, sample_weight, where, reduction, dtype, target.dtype)
     _checks.same_shape(name, target.shape, logits.shape, logits.shape, "there is one for each logit")  # type: ignore[attr-defined]
     weight, divisor = task.weights()
     if weight is not None:
@@ -218,10 +221,17 @@ def paired(
     return task.problem(kernel, weight, (target,), divisor)
 
 
+def _class_axis(logits: Any, name: str, axis: Any) -> int:
+    """The class axis from the front, of one class at least."""
+    position, shape = _checks.class_axis(axis, logits.ndim), tuple(logits.shape)
+    if shape[position] == 0:
+        raise ValueError(f"{name} of shape {shape} have no classes along axis {axis}")
+    return position
+
+
 def _task(
     backend: Backend,
     logits: Any,
-    name: str,
     axis: int | None,
     sample_weight: Any,
     where: Any,
@@ -230,13 +240,10 @@ def _task(
     *dtypes: Any,
 ) -> _Task:
     """The options that all losses have, checked."""
-    shape = tuple(logits.shape)
-    if axis is not None and shape[axis] == 0:
-        raise ValueError(f"{name} of shape {shape} have no classes along axis {axis}")
     if dtype is not None:
         _checks.real_dtype(backend, dtype)
     compute = backend.compute_dtype(logits.dtype, *dtypes, *(() if dtype is None else (dtype,)))
-    samples = _without(shape, axis)
+    samples = _without(logits.shape, axis)
     valid = None
     if where is not None:
         _checks.mask(backend.xp, where, samples)

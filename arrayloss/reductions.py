@@ -99,9 +99,12 @@ class Mean(Reduction):
     def parts(self, samples: Samples, losses: Array | None) -> Parts:
         over: Array | float
         if not isinstance(self.over, str):
-            over = _checks.scalar(self.over) if isinstance(self.over, numbers.Real) else self.over
+            over = self.over
             if not isinstance(over, (int, float)):
-                _checks.shared(samples.backend, "logits", "over", over)
+                if isinstance(over, numbers.Real):
+                    over = _checks.scalar(over)
+                else:
+                    _checks.shared(samples.backend, "logits", "over", over)
         elif self.over == "weight" and samples.weight is not None:
             over = samples.backend.sum(samples.weight)
         elif self.over != "all" and samples.valid is not None:

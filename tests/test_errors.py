@@ -174,15 +174,14 @@ def test_two_libraries(backend: Any, which: str) -> None:
     raises(TypeError, "cross_entropy", x, y, said=names, **args)
 
 
-@pytest.mark.parametrize("which", ["target", "pos_weight"])
+@pytest.mark.parametrize("which", ["target", "pos_weight", "alpha"])
 def test_two_libraries_binary(backend: Any, which: str) -> None:
-    """(A 0-d array is a number, whose library does not matter: `alpha`.)"""
     if backend.library == "numpy":
         other = pytest.importorskip("array_api_strict")
         theirs, names = other.asarray, ("numpy", "array_api_strict")
     else:
         theirs, names = np.asarray, ("numpy", backend.library.replace("-", "_"))
-    given = {"target": BITS, "pos_weight": np.ones(3)}
+    given = {"target": BITS, "pos_weight": np.ones(3), "alpha": np.asarray(0.5)}
     args = {
         k: theirs(v) if k == which else backend.asarray(v) for k, v in {"target": BITS, which: given[which]}.items()
     }

@@ -35,8 +35,8 @@ NAMES: dict[str, Any] = {
     "keras": keras,
     "onnx": onnx,
     "optax": optax,
-    "like_torch": torch,
     "torchvision": torchvision,
+    "like_torch": torch,
     "extending": extending,
     "halved": halved,
     "testing": testing,
@@ -108,6 +108,7 @@ MESSAGES = [
     ("cross_entropy(x, labels, zzz=1)", TypeError, "cross_entropy() got an unexpected keyword argument 'zzz'"),
     ("type('Mine', (extending.Reduction,), {})", TypeError, "the Reduction Mine lacks parts"),
     ("__import__('arrayloss').nowhere", AttributeError, "module 'arrayloss' has no attribute 'nowhere'"),
+    ("__import__('arrayloss').nn.flax", AttributeError, "module 'arrayloss.nn' has no attribute 'flax'"),
     # Arrays that don't go together.
     (
         "cross_entropy(x, strict.asarray(labels))",
@@ -155,7 +156,7 @@ MESSAGES = [
         ValueError,
         "sample_weight has shape (3,), which does not broadcast to (2,), the shape of what it applies to",
     ),
-    ("cross_entropy(x[:, :0], labels)", ValueError, "logits of shape (2, 0) have no classes along axis 1"),
+    ("cross_entropy(x[:, :0], labels)", ValueError, "logits of shape (2, 0) have no classes along axis -1"),
     (
         "sigmoid_focal_loss(x, bits, alpha=np.ones(3))",
         ValueError,
@@ -359,6 +360,17 @@ MESSAGES = [
     ),
     # Second derivatives.
     (
+        "objective(optax.sigmoid_focal_loss)",
+        TypeError,
+        "objective takes a loss of logits, a target and reduction=, such as cross_entropy; sigmoid_focal_loss of "
+        "arrayloss.compat.optax takes logits, labels, alpha, gamma",
+    ),
+    (
+        "objective(torchvision.sigmoid_focal_loss)(bits, x)",
+        TypeError,
+        "BlendedFocal, the formula of this loss, has no second derivatives in closed form",
+    ),
+    (
         "objective(cross_entropy, reduction='sum')",
         TypeError,
         "an objective has no reduction: a booster sums over the samples of each leaf",
@@ -404,7 +416,7 @@ MESSAGES = [
     (
         "kl_divergence(np.zeros((2, 0)), np.zeros((2, 0)))",
         ValueError,
-        "logits of shape (2, 0) have no classes along axis 1",
+        "logits of shape (2, 0) have no classes along axis -1",
     ),
     (
         "optax.softmax_cross_entropy_with_integer_labels(x, x)",

@@ -76,6 +76,8 @@ class Dask(Backend):
         return da.full((), value, dtype=dtype)  # type: ignore[no-untyped-call]
 
     def gather(self, values: Array, labels: Array) -> Array:
+        if labels.ndim == 0:
+            return self.gather(values, labels.reshape((1,)))[0]
         values = values.rechunk(-1).reshape((1,) * (labels.ndim - 1) + (-1,))
         return da.map_blocks(  # type: ignore[no-untyped-call]
             _take, labels, values, chunks=labels.chunks, dtype=values.dtype, meta=values._meta

@@ -41,6 +41,15 @@ def test_sizes_once_computed() -> None:
     close(al.cross_entropy(known, da.from_array(labels, chunks=known.chunks[0])).compute(), expected, 1e-12)
 
 
+def test_one_sample_with_weights_of_the_classes() -> None:
+    x, weight = np.asarray([0.5, -1.0, 2.0]), np.asarray([1.0, 0.5, 2.0])
+    for label, reduction in itertools.product((0, 2), ("none", "mean")):
+        due = al.cross_entropy(x, np.asarray(label), class_weight=weight, reduction=reduction)
+        lazy = (da.from_array(a) for a in (x, np.asarray(label)))
+        got = al.cross_entropy(*lazy, class_weight=da.from_array(weight), reduction=reduction)
+        close(got.compute(), due, 1e-12)
+
+
 SHAPES = [((0, 3), -1), ((2, 0, 3), -1), ((0, 2, 3), -1), ((3, 0), 0), ((0, 3, 2), 1)]
 
 

@@ -155,6 +155,8 @@ def test_submodules_are_there_once_the_package_is() -> None:
     assert said("import arrayloss; print(arrayloss.compat.torch.__name__)") == "arrayloss.compat.torch"
     assert said("import arrayloss; print(arrayloss.testing.__name__)") == "arrayloss.testing"
     assert said("import arrayloss; print(arrayloss.nn.__name__)") == "arrayloss.nn"
+    pytest.importorskip("torch")
+    assert said("import arrayloss; print(arrayloss.nn.torch.BCELoss.__name__)") == "BCELoss"
     names = ["compat", "nn", "testing"]
     assert said(f"import arrayloss; print(set({names}) <= set(dir(arrayloss)))") == "True"
 
