@@ -410,7 +410,7 @@ def backend(request: pytest.FixtureRequest) -> Iterator[Backend]:
 def _programs_are_forgotten() -> Iterator[None]:
     """After some modules, all that was compiled, which would take gigabytes in the end; few modules share programs."""
     yield
-    if next(MODULES_DONE) % 8 == 0:
+    if next(MODULES_DONE) % 4 == 0:
         COMPILATIONS.clear()
         if "jax" in sys.modules:
             sys.modules["jax"].clear_caches()

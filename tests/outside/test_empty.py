@@ -39,7 +39,9 @@ def test_an_empty_batch(backend: Any, family: str) -> None:
             continue
         kind = np.float64 if loss is al.kl_divergence else np.int64
         x, t = backend.asarray(np.zeros(logits)), backend.asarray(np.zeros(target, dtype=kind))
-        for reduction, due in REDUCTIONS if loss in (al.cross_entropy, al.sigmoid_focal_loss) else REDUCTIONS[:2]:
+        # Of those that share the reduction's code, one loss has all, and on slow libraries one shape.
+        every = loss in (al.cross_entropy, al.sigmoid_focal_loss) and (backend.is_quick or logits[0] == 0)
+        for reduction, due in REDUCTIONS if every else REDUCTIONS[:2]:
             value, gradient = value_and_grad(loss)(x, t, reduction=reduction)
             assert tuple(gradient.shape) == logits
             for got in (value, loss(x, t, reduction=reduction)):

@@ -62,7 +62,7 @@ def test_a_teacher_that_is_wider_than_the_student(backend: Any) -> None:
     close(backend.to_numpy(got[0]), value, 1e-4)
     close(backend.to_numpy(plain), value, 1e-4)
     close(backend.to_numpy(got[1]), gradient, 1e-4)
-    if backend.differentiates:
+    if backend.differentiates and backend.name != "jax:cpu":  # for which it is compiled whole
         _, of_student = backend.pullback(al.kl_divergence, x, t)
         assert backend.dtype_name(of_student) == "float32"
         close(backend.to_numpy(of_student), gradient, 1e-4)
