@@ -117,6 +117,9 @@ def draw(seed: int, only: tuple[str, ...] = (), functions: tuple[str, ...] = ())
     for name, how in layouts.items():
         if how == "expanded" and arrays[name].ndim and arrays[name].size:
             axis = int(rng.integers(arrays[name].ndim, ()))
+            shares = name == "target" and case.target_kind == "float" and function in CATEGORICAL
+            if shares and axis == case.axis % arrays[name].ndim:
+                continue  # along the classes those of a one-hot row might all be 0
             arrays[name] = np.repeat(np.take(arrays[name], [0], axis=axis), arrays[name].shape[axis], axis=axis)
     if function in TRANSFORMS and "where" in arrays:
         arrays["where"] = _some_class(arrays["where"], case.axis)
