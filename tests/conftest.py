@@ -27,6 +27,9 @@ from hypothesis import settings
 settings.register_profile("arrayloss", deadline=None, derandomize=True, max_examples=10, database=None)
 settings.load_profile("arrayloss")
 
+# The imitation of CuPy is for processes of its own: to look for doctests in it would import it.
+collect_ignore = ["standin"]
+
 # Eager JAX compiles each operation for each shape, and jax.jit each program: that took more of the tests' time than
 # anything else. So XLA leaves its optimisations out, here and in the processes that tests start, and makes code in a
 # third of the time. Nothing is lost: these tests are about behaviour. Digits are judged by `python -m conformance`,
