@@ -33,8 +33,8 @@ def backend(first: Array, name: str = "logits", /, **others: Array | None) -> Ba
 def _served(backend: Backend, name: str, x: Array) -> None:
     """An array of the kinds that the library computes with."""
     refused = backend.refused(x)
-    if refused:
-        raise backend.refusal(x)(f"{name} is {refused}")
+    if refused is not None:
+        raise type(refused)(f"{name} is {refused}")
 
 
 def shared(ours: Backend, name: str, other: str, array: Array) -> None:
@@ -267,7 +267,7 @@ def answer_target(backend: Backend, target: Array, shape: tuple[int, ...]) -> No
 def holds(backend: Backend, given: Any, dtype: Any, value: int) -> bool:
     """Whether an integer can be in an array of dtype `given`, and be compared with one of `dtype`."""
     for one in (given, dtype):
-        least, most = backend.integers(one)
+        least, most = backend.integer_range(one)
         if not least <= value <= most:
             return False
     return True

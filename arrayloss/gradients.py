@@ -38,33 +38,22 @@ def loss(stated: Callable[P, Problem[A]]) -> Callable[P, A]:
     (0.021661, [[0.069777, -0.069777]])
     """
 
-    options, signature = options_of(stated), expanded(stated)
-    names = frozenset(signature.parameters)
+    problem = with_suggestions(stated)
+    signature = inspect.signature(problem)
 
-    @wraps(stated)
-    def problem(*args: P.args, **kwargs: P.kwargs) -> Problem[A]:
-        for name in kwargs:
-            if name not in names and not open_ended:
-                raise TypeError(_unexpected(stated.__name__, name, list(names)))
-        return stated(*args, **kwargs)
-
-    @wraps(stated)
+    @wraps(problem)
     def value(*args: P.args, **kwargs: P.kwargs) -> A:
         with _problem.context(args, kwargs):
             result: A = _problem.value(problem(*args, **kwargs))
         return result
 
-    open_ended = any(p.kind is p.VAR_KEYWORD for p in signature.parameters.values())
-    for function in (problem, value):
-        # Tracers look for the function that is wrapped, and would call it.
-        del vars(function)["__wrapped__"]
-        vars(function)["__signature__"] = signature
+    # Tracers look for the function that is wrapped, and would call it.
+    del vars(value)["__wrapped__"]
     vars(value)["problem"] = problem
-    # The type of the value, not of the problem, for `help`; and types, not the names that they have elsewhere.
-    hints = _hints(stated)
-    types = {name: hints.get(name, p.annotation) for name, p in signature.parameters.items()}
-    value.__annotations__ = {**types, "return": "A"}
+    # The type of the value, not of the problem, for `help`.
+    value.__annotations__ = {**problem.__annotations__, "return": "A"}
     vars(value)["__signature__"] = signature.replace(return_annotation="A")
+    options = options_of(stated)
     return value if options is None else documented(options)(value)
 
 
@@ -93,19 +82,24 @@ def problem_of(loss: Callable[..., Any], caller: str = "problem") -> Callable[..
 
 
 def with_suggestions(function: F) -> F:
-    """A function that answers an unknown keyword with the one that was meant."""
-    names = list(inspect.signature(function).parameters)
+    """A function that answers an unknown keyword with the one that was meant; its signature has the shared options."""
+    signature = expanded(function)
+    names = list(signature.parameters)
+    open_ended = any(one.kind is one.VAR_KEYWORD for one in signature.parameters.values())
 
     @wraps(function)
     def suggesting(*args: Any, **kwargs: Any) -> Any:
         for name in kwargs:
-            if name not in names:
+            if name not in names and not open_ended:
                 raise TypeError(_unexpected(function.__name__, name, names))
         return function(*args, **kwargs)
 
     del vars(suggesting)["__wrapped__"]
-    suggesting.__annotations__ = _hints(function)
-    vars(suggesting)["__signature__"] = inspect.signature(function)
+    # Types, not the names that they have elsewhere.
+    hints = _hints(function)
+    types = {name: hints.get(name, one.annotation) for name, one in signature.parameters.items()}
+    suggesting.__annotations__ = {**types, "return": hints.get("return", signature.return_annotation)}
+    vars(suggesting)["__signature__"] = signature
     return suggesting  # type: ignore[return-value]
 
 

@@ -12,11 +12,6 @@ from arrayloss._backends.generic import Arrays, Backend, Call
 from arrayloss._kernels.ops import Array
 
 
-def _unknown(x: Array) -> bool:
-    """Whether some sizes are nan, as after a choice by a mask."""
-    return any(n != n for n in x.shape)
-
-
 def _library(x: Array) -> Backend | None:
     # Imported here, as that module imports this one.
     from arrayloss._backends import backend_of
@@ -53,15 +48,13 @@ class Dask(Backend):
     def owns(self, x: Any) -> bool:
         return isinstance(x, da.Array)
 
-    def refused(self, x: Array) -> str | None:
-        if _unknown(x):
-            return "a Dask array of unknown chunk sizes: call its compute_chunk_sizes() first"
+    def refused(self, x: Array) -> Exception | None:
+        # After a choice by a mask, a size is nan.
+        if any(n != n for n in x.shape):
+            return ValueError("a Dask array of unknown chunk sizes: call its compute_chunk_sizes() first")
         chunk = _library(x._meta)
         said = f"a {type(x._meta).__name__}" if chunk is None else chunk.refused(x._meta)
-        return said and f"a Dask array of which each chunk is {said}"
-
-    def refusal(self, x: Array) -> type[Exception]:
-        return ValueError if _unknown(x) else TypeError
+        return None if said is None else TypeError(f"a Dask array of which each chunk is {said}")
 
     def can_inspect(self, *arrays: Array | None) -> bool:
         return False

@@ -43,13 +43,9 @@ class Backend:
         """Whether `x` is an array of this library."""
         return hasattr(x, "__array_namespace__") and Backend(x.__array_namespace__()).name == self.name
 
-    def refused(self, x: Array) -> str | None:
-        """Why this array of the library can't be computed with, and what to pass in its place; or None."""
+    def refused(self, x: Array) -> Exception | None:
+        """The error that says what this array is and what to pass in its place, if it can't be computed with."""
         return None
-
-    def refusal(self, x: Array) -> type[Exception]:
-        """The error that says so."""
-        return TypeError
 
     def device(self, x: Array) -> Any:
         """Where `x` lives, or None where that can't be told (under a tracer)."""
@@ -82,7 +78,7 @@ class Backend:
         """The dtype to compute in: the largest of these, and float32 at least."""
         return self.xp.result_type(self.xp.float32, *dtypes)
 
-    def integers(self, dtype: Any) -> tuple[int, int]:
+    def integer_range(self, dtype: Any) -> tuple[int, int]:
         """The smallest and the largest integer of a dtype."""
         info = self.xp.iinfo(dtype)
         return int(info.min), int(info.max)

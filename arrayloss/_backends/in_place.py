@@ -101,7 +101,6 @@ class InPlaceBackend(Backend):
     """Runs kernels over rows in blocks, and writes gradients to their place."""
 
     block_bytes: int
-    each: Callable[..., None] = staticmethod(one_by_one)
 
     def strides(self, x: Array) -> tuple[int, ...]:
         """How far the elements along each axis are apart in memory."""
@@ -167,6 +166,10 @@ class InPlaceBackend(Backend):
             if gradient is not out:
                 out[...] = gradient
         return forward.value
+
+    def each(self, task: Callable[[int, Block], None], parts: list[Block], x: Array) -> None:
+        """`task` of the number and the slices of every block of `x`."""
+        one_by_one(task, parts)
 
     def block_size(self, x: Array, *, placed: bool) -> int:
         """How many numbers a block has, of rows such as `x`; with `placed`, the gradient's array holds exponentials."""

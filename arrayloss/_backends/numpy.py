@@ -141,10 +141,10 @@ class NumPy(InPlaceBackend):
     def owns(self, x: Any) -> bool:
         return isinstance(x, (np.ndarray, np.generic))
 
-    def refused(self, x: Array) -> str | None:
+    def refused(self, x: Array) -> Exception | None:
         if isinstance(x, np.ma.MaskedArray):
-            return "a masked array: pass its data, and where=~mask for the samples that count"
-        return "a np.matrix: pass np.asarray(...) of it" if isinstance(x, np.matrix) else None
+            return TypeError("a masked array: pass its data, and where=~mask for the samples that count")
+        return TypeError("a np.matrix: pass np.asarray(...) of it") if isinstance(x, np.matrix) else None
 
     def context(self, x: Array) -> AbstractContextManager[Any]:
         return np.errstate(all="ignore")
@@ -165,7 +165,7 @@ class NumPy(InPlaceBackend):
     def index_dtype(self, x: Array) -> Any:
         return np.int64
 
-    def integers(self, dtype: Any) -> tuple[int, int]:
+    def integer_range(self, dtype: Any) -> tuple[int, int]:
         return _range(dtype)
 
     def astype(self, x: Array, dtype: Any) -> Array:

@@ -86,7 +86,7 @@ def _blocks(shape: tuple[int, ...], most: int) -> Iterator[Block]:
         )
 
 
-def one_by_one(task: Callable[[int, Block], None], parts: list[Block], x: Array = None) -> None:
+def one_by_one(task: Callable[[int, Block], None], parts: list[Block]) -> None:
     """`task` of the number and the slices of every block."""
     for i, block in enumerate(parts):
         task(i, block)

@@ -301,16 +301,16 @@ class Torch(InPlaceBackend):
     def owns(self, x: Any) -> bool:
         return isinstance(x, torch.Tensor)
 
-    def refused(self, x: torch.Tensor) -> str | None:
+    def refused(self, x: torch.Tensor) -> Exception | None:
         if x.is_nested:
-            return "a nested tensor: pass a padded one, torch.nested.to_padded_tensor, and where="
+            return TypeError("a nested tensor: pass a padded one, torch.nested.to_padded_tensor, and where=")
         if x.layout is not torch.strided:
-            return f"a tensor of layout {x.layout}: pass its to_dense()"
+            return TypeError(f"a tensor of layout {x.layout}: pass its to_dense()")
         if type(x) is not torch.Tensor and isinstance(x, torch.masked.MaskedTensor):
-            return "a masked tensor: pass its get_data(), and where=get_mask() for the samples that count"
+            return TypeError("a masked tensor: pass its get_data(), and where=get_mask() for the samples that count")
         if x.dtype.itemsize == 1 and x.dtype.is_floating_point:
-            return f"of {x.dtype}, of which torch has few operations: cast it first, for example to float32"
-        return "a quantized tensor: pass its dequantize()" if x.is_quantized else None
+            return TypeError(f"of {x.dtype}, of which torch has few operations: cast it first, for example to float32")
+        return TypeError("a quantized tensor: pass its dequantize()") if x.is_quantized else None
 
     def compute_dtype(self, *dtypes: Any) -> Any:
         # torch.compile doesn't trace result_type of dtypes.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from arrayloss._kernels.ops import Array, Forward, Kernel, Ops
-from arrayloss._kernels.penalties import excess, expm1
+from arrayloss._kernels.penalties import excess, expm1, log1p
 from arrayloss._kernels.softmax import Rows, weighted
 
 
@@ -38,13 +38,7 @@ def log_ratio(ops: Ops, of_x: Rows, of_target: Rows) -> Array:
     t = xp.exp(xp.where(xp.abs(log_t) < 2, log_t, xp.zeros_like(log_t)))
     shift = ops.sum(xp.where(near, p * expm1(xp, xp.where(near, u, zero)), q * t - p))
     some = shift > -1
-    # XLA's float64 log1p is 128 ULP off about -0.41 (jaxlib 0.10.2), and 1 + shift is exact enough from -1/4 down.
-    small = shift > -0.25
-    none = xp.zeros_like(shift)
-    log_shift = xp.where(
-        small, xp.log1p(xp.where(small, shift, none)), xp.log(1 + xp.where(some & ~small, shift, none))
-    )
-    return xp.where(near & some, u - log_shift, apart)
+    return xp.where(near & some, u - log1p(xp, xp.where(some, shift, xp.zeros_like(shift))), apart)
 
 
 @dataclass(frozen=True)

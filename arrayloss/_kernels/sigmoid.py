@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from arrayloss._kernels.ops import Array, Complete, Forward, Kernel, Ops
-from arrayloss._kernels.penalties import Penalty, Probability, times
+from arrayloss._kernels.penalties import Penalty, Probability, log1p, times
 from arrayloss._kernels.softmax import weighted
 
 BinaryVjp = Callable[[Array, Array, Array], Array]
@@ -48,6 +48,7 @@ class Logistic:
         self._positive, self._negative = ops.sides(x)
         self._e = ops.xp.exp(-(self._positive + self._negative))
         self._log1p = ops.xp.log1p(self._e)
+        self._sides: tuple[Array, Array, Array] | None = None
         self._p: tuple[Array, Array] | None = None
 
     def neg_log_p(self) -> Array:
@@ -67,17 +68,22 @@ class Logistic:
         """p (1 - p)."""
         return self._e / ((1 + self._e) * (1 + self._e))
 
-    def weighted(self, by_p: Array, by_q: Array) -> Array:
+    def weighted_difference(self, by_p: Array, by_q: Array) -> Array:
         """by_p p - by_q (1 - p)."""
-        up, down = self._ops.one_by_sign(self._x, self._e)
-        return (by_p * up - by_q * down) / (1 + self._e)
+        up, down, total = self._over_total()
+        return (by_p * up - by_q * down) / total
 
     def _both(self) -> tuple[Array, Array]:
         if self._p is None:
-            up, down = self._ops.one_by_sign(self._x, self._e)
-            total = 1 + self._e
+            up, down, total = self._over_total()
             self._p = up / total, down / total
         return self._p
+
+    def _over_total(self) -> tuple[Array, Array, Array]:
+        """The numerators of p and 1 - p, and their denominator."""
+        if self._sides is None:
+            self._sides = *self._ops.one_by_sign(self._x, self._e), 1 + self._e
+        return self._sides
 
 
 @dataclass(frozen=True)
@@ -88,7 +94,7 @@ class _OfLogits(BinaryLink):
         both = Logistic(ops, x)
 
         def vjp(g: Array, by_one: Array, by_zero: Array) -> Array:
-            return ops.multiply_zero_wins(-g, both.weighted(by_zero, by_one))
+            return ops.multiply_zero_wins(-g, both.weighted_difference(by_zero, by_one))
 
         return (
             Probability(neg_log_p=both.neg_log_p, p=both.p, one_minus_p=both.q),
@@ -102,20 +108,13 @@ class _OfProbabilities(BinaryLink):
     unit_interval: ClassVar[bool] = True
 
     def of_answers(self, ops: Ops, x: Array) -> tuple[Probability, Probability, BinaryVjp]:
-        xp = ops.xp
-
-        def neg_log_q() -> Array:
-            # 1 - x is exact from 1/2 up. XLA's float64 log1p is 128 ULP off about -0.41 (jaxlib 0.10.2).
-            small = x < 0.25
-            return -xp.where(small, xp.log1p(-xp.where(small, x, xp.zeros_like(x))), xp.log(1 - x))
-
         def vjp(g: Array, by_one: Array, by_zero: Array) -> Array:
             # The cotangent goes in first: 1 / x alone overflows for a subnormal x.
             return _over(ops, g * by_one, x) - _over(ops, g * by_zero, 1 - x)
 
         return (
-            Probability(neg_log_p=lambda: -xp.log(x), p=lambda: x, one_minus_p=lambda: 1 - x),
-            Probability(neg_log_p=neg_log_q, p=lambda: 1 - x, one_minus_p=lambda: x),
+            Probability(neg_log_p=lambda: -ops.xp.log(x), p=lambda: x, one_minus_p=lambda: 1 - x),
+            Probability(neg_log_p=lambda: -log1p(ops.xp, -x), p=lambda: 1 - x, one_minus_p=lambda: x),
             vjp,
         )
 

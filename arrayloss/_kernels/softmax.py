@@ -211,9 +211,7 @@ def weighted(ops: Ops, weight: Array | None, value: Array, *vjps: Vjp | None) ->
 
     def vjp_weight(g: Array) -> Array:
         # A sample that weighs nothing has no slope that isn't finite.
-        xp = ops.xp
-        slope = xp.where((weight == 0) & ~xp.isfinite(value), xp.zeros_like(value), value)
-        return ops.multiply_zero_wins(g, slope)
+        return ops.multiply_zero_wins(g, ops.nonzero_only(value, weight))
 
     first, *others = map(through, vjps)
     return Forward(ops.multiply_zero_wins(weight, value), (first, vjp_weight, *others))
