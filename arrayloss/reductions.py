@@ -99,12 +99,10 @@ class Mean(Reduction):
     def parts(self, samples: Samples, losses: Array | None) -> Parts:
         over: Array | float
         if not isinstance(self.over, str):
-            over = self.over
+            # np.float64 is a float too, and is made one of Python: torch can't divide by it.
+            over = _checks.scalar(self.over) if isinstance(self.over, numbers.Real) else self.over
             if not isinstance(over, (int, float)):
-                if isinstance(over, numbers.Real):
-                    over = _checks.scalar(over)
-                else:
-                    _checks.shared(samples.backend, "logits", "over", over)
+                _checks.shared(samples.backend, "logits", "over", over)
         elif self.over == "weight" and samples.weight is not None:
             over = samples.backend.sum(samples.weight)
         elif self.over != "all" and samples.valid is not None:

@@ -157,8 +157,9 @@ def test_a_derivative_by_an_option_is_right_or_an_error_in_torch(loss: Any, opti
 def test_numbers_of_numpy_beside_another_library() -> None:
     torch = pytest.importorskip("torch")
     x, labels = arguments(al.cross_entropy, shape=(4, 3))
-    over = al.cross_entropy(torch.tensor(x), torch.tensor(labels), reduction=al.Mean(over=np.float32(3)))
-    close(over, al.cross_entropy(x, labels, reduction=al.Mean(over=Fraction(3))), 1e-12)
+    due = al.cross_entropy(x, labels, reduction=al.Mean(over=Fraction(3)))
+    for number in (np.float32(3), np.float64(3)):
+        close(al.cross_entropy(torch.tensor(x), torch.tensor(labels), reduction=al.Mean(over=number)), due, 1e-12)
 
 
 @pytest.mark.parametrize("traced", [False, True])
