@@ -20,7 +20,7 @@ from arrayloss._backends.generic import QUIET, Arrays, Call
 from arrayloss._kernels.ops import Array, Kernel
 from arrayloss._kernels.penalties import Penalty
 from arrayloss._kernels.sigmoid import AnswerWeights, BinaryLink, BinaryLoss
-from arrayloss._kernels.softmax import FromTarget, LabelLoss, Link, SecondDerivatives, TargetLoss, TargetWeights
+from arrayloss._kernels.softmax import FromTarget, LabelLoss, Link, SecondDerivatives, TargetLoss, TargetWeights, WithZLoss
 from arrayloss.reductions import NAMED, Parts, Reduction, Samples
 
 A = TypeVar("A")
@@ -81,6 +81,7 @@ def categorical(
     *,
     name: str = "logits",
     label_smoothing: Any = 0.0,
+    z_loss: Any = 0.0,
     alpha: Any = None,
     axis: Any = -1,
     class_weight: Any = None,
@@ -99,6 +100,7 @@ def categorical(
     xp = backend.xp
     task = _task(backend, logits, _class_axis(logits, name, axis), sample_weight, where, reduction, dtype)
     smoothing = _checks.fraction("label_smoothing", label_smoothing)
+    z = _checks.at_least("z_loss", 0, z_loss)
     ignore_index = _checks.label("ignore_index", ignore_index)
     _checks.per_class(task.logits.shape, task.axis, class_weight=class_weight, alpha=alpha)
     if alpha is not None and backend.can_inspect(alpha):
@@ -114,7 +116,7 @@ def categorical(
         target = xp.expand_dims(labels, axis=task.axis)
         if isinstance(smoothing, (int, float)) and not smoothing:
             factor = _product(of_label, None if alpha is None else backend.gather(alpha, labels))
-            return task.problem(LabelLoss(link, penalty), _product(weight, factor), (target,), divisor)
+            return task.problem(*_with_z(z, LabelLoss(link, penalty), weight, factor, (target,), task), divisor)
     else:
         target = task.probabilities(target)
         weight, divisor = task.weights()
@@ -124,7 +126,7 @@ def categorical(
     per_class = _product(class_weight, alpha)
     given = (target, None if per_class is None else _per_class(xp, per_class, task))
     loss, inputs = task.with_weights(TargetLoss(link, penalty), TargetWeights(smoothing, is_label), given)
-    return task.problem(loss, weight, inputs, divisor)
+    return task.problem(*_with_z(z, loss, weight, None, inputs, task), divisor)
 
 
 def binary(
@@ -219,6 +221,15 @@ def paired(
         nothing = (xp.expand_dims(weight, axis=task.axis) == 0) & ~(target < float("inf"))
         target = xp.where(nothing, xp.zeros_like(target), target)
     return task.problem(kernel, weight, (target,), divisor)
+
+
+def _with_z(
+    z: Any, loss: Kernel, weight: Array | None, factor: Array | None, inputs: Arrays, task: _Task
+) -> tuple[Kernel, Array | None, Arrays]:
+    """The loss, the weight of each sample and the other inputs; with the z-loss, which `factor` leaves as it is."""
+    if isinstance(z, (int, float)) and not z:
+        return loss, _product(weight, factor), inputs
+    return WithZLoss(loss, z), weight, (_along(task.backend.xp, factor, task.axis), *inputs)
 
 
 def _class_axis(logits: Any, name: str, axis: Any) -> int:

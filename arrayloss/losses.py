@@ -53,17 +53,26 @@ def nll_loss(log_probs: A, target: Any, /, **options: Unpack[LabelOptions]) -> P
 
 
 @loss
-def cross_entropy(logits: A, target: Any, /, **options: Unpack[ClassOptions]) -> Problem[A]:
+def cross_entropy(
+    logits: A, target: Any, /, *, z_loss: Scalar = 0.0, **options: Unpack[ClassOptions]
+) -> Problem[A]:
     r"""Softmax cross-entropy: :math:`-\log p_t` with :math:`p = \mathrm{softmax}(x)`.
 
-    The loss of a sample is :math:`w \sum_c t'_c\, w_c\, (-\log p_c)`. It is accurate also where the probability of the
-    label is close to 1 and the loss close to 0.
+    The loss of a sample is :math:`w\, (\sum_c t'_c\, w_c\, (-\log p_c) + z\, (\log \sum_c e^{x_c})^2)`. It is accurate
+    also where the probability of the label is close to 1 and the loss close to 0.
+
+    Parameters
+    ----------
+    z_loss : scalar >= 0
+        z: the factor of a second term, which keeps the logarithm of the sum of exponentials close to 0. The class
+        weights do not change this term. PaLM was trained with 1e-4.
 
     References
     ----------
     Szegedy et al., "Rethinking the Inception Architecture for Computer Vision", CVPR 2016 (label smoothing).
     Blanchard, Higham and Higham, "Accurately computing the log-sum-exp and softmax functions", IMA Journal of
     Numerical Analysis 41 (2021).
+    Chowdhery et al., "PaLM: Scaling Language Modeling with Pathways", JMLR 24 (2023) (z-loss).
 
     Examples
     --------
@@ -75,7 +84,7 @@ def cross_entropy(logits: A, target: Any, /, **options: Unpack[ClassOptions]) ->
     >>> f"{float(cross_entropy(np.asarray([[0.0, 50.0]]), np.asarray([1]))):.6g}"
     '1.92875e-22'
     """
-    return categorical(softmax, _CROSS_ENTROPY, logits, target, **options)
+    return categorical(softmax, _CROSS_ENTROPY, logits, target, z_loss=z_loss, **options)
 
 
 @loss

@@ -329,6 +329,37 @@ class FromTarget(Kernel):
 
 
 @dataclass(frozen=True)
+class WithZLoss(Kernel):
+    """A loss plus z (log sum exp(x))^2, of Chowdhery et al., "PaLM" (2022).
+
+    Inputs: the logits, the weight of each sample, the factor of the loss alone (None: 1), and what the loss takes.
+    """
+
+    loss: Any
+    z: Any
+
+    def forward(self, ops: Ops, x: Array, weight: Array | None, factor: Array | None, *target: Array | None) -> Forward:
+        own, (vjp, *others), _ = self.loss.forward(ops, x, factor, *target)
+        lse, (vjp_lse,), _ = LogSumExp().forward(ops, x)
+        slope = ops.scalar(self.z) * lse
+
+        def vjp_x(g: Array) -> Array:
+            assert vjp_lse is not None
+            moved = vjp(g)
+            moved += vjp_lse(ops.multiply_zero_wins(g, 2 * slope))
+            return moved
+
+        return weighted(ops, weight, own + slope * lse, vjp_x, *others)
+
+    def second(self, ops: Ops, x: Array, factor: Array | None, *target: Array | None) -> Array:
+        """2 z (p^2 + log sum exp(x) p (1 - p)), and that of the loss."""
+        own = times(self.loss.second(ops, x, *target), factor)
+        lse, rows = LogSumExp().forward(ops, x).value, Rows(ops, x)
+        p = rows.p()
+        return own + 2 * ops.scalar(self.z) * (p * p + lse * p * rows.one_minus_p())
+
+
+@dataclass(frozen=True)
 class SecondDerivatives(Kernel):
     """The second derivatives of a loss by its own logits, times a weight for each sample; raised to `least` before."""
 
