@@ -14,7 +14,7 @@ from arrayloss._kernels.penalties import CrossEntropy, Focal, Penalty, Poly, Shi
 from arrayloss._kernels.sigmoid import given_probabilities, sigmoid
 from arrayloss._kernels.softmax import given_log_probabilities, softmax
 from arrayloss._options import AnswerOptions, ClassOptions, ElementOptions, LabelOptions, RowOptions, Scalar
-from arrayloss._problem import Problem, binary, categorical, paired
+from arrayloss._problem import Problem, binary, categorical, linear, paired
 from arrayloss.gradients import loss
 
 A = TypeVar("A")
@@ -53,19 +53,17 @@ def nll_loss(log_probs: A, target: Any, /, **options: Unpack[LabelOptions]) -> P
 
 
 @loss
-def cross_entropy(
-    logits: A, target: Any, /, *, z_loss: Scalar = 0.0, **options: Unpack[ClassOptions]
-) -> Problem[A]:
+def cross_entropy(logits: A, target: Any, /, *, z_loss: Scalar = 0.0, **options: Unpack[ClassOptions]) -> Problem[A]:
     r"""Softmax cross-entropy: :math:`-\log p_t` with :math:`p = \mathrm{softmax}(x)`.
 
-    The loss of a sample is :math:`w\, (\sum_c t'_c\, w_c\, (-\log p_c) + z\, (\log \sum_c e^{x_c})^2)`. It is accurate
-    also where the probability of the label is close to 1 and the loss close to 0.
+    The loss of a sample is :math:`w \sum_c (t'_c\, w_c\, (-\log p_c) + t_c\, w_c\, z\, (\log \sum_j e^{x_j})^2)`. It is
+    accurate also where the probability of the label is close to 1 and the loss close to 0.
 
     Parameters
     ----------
     z_loss : scalar >= 0
-        z: the factor of a second term, which keeps the logarithm of the sum of exponentials close to 0. The class
-        weights do not change this term. PaLM was trained with 1e-4.
+        z: the factor of a second term, which keeps the logarithm of the sum of exponentials close to 0. PaLM was
+        trained with 1e-4.
 
     References
     ----------
@@ -85,6 +83,70 @@ def cross_entropy(
     '1.92875e-22'
     """
     return categorical(softmax, _CROSS_ENTROPY, logits, target, z_loss=z_loss, **options)
+
+
+@loss
+def linear_cross_entropy(
+    hidden: A,
+    weight: Any,
+    target: Any,
+    /,
+    *,
+    bias: Any = None,
+    softcap: Scalar | None = None,
+    z_loss: Scalar = 0.0,
+    **options: Unpack[ClassOptions],
+) -> Problem[A]:
+    r"""The `cross_entropy` of a linear layer's output, x = hidden @ weight.T + bias, which is never held whole.
+
+    For a large vocabulary the logits x take most of a model's memory. Here they are there for some rows at a time, and
+    what is left of them is the loss and the gradients, which are made in the same pass. The numbers are those of
+    `cross_entropy` of the logits, whose rounding is that of the library's own product.
+
+    Under torch.compile, transforms of `torch.func`, forward mode or a second derivative, with traced options, and where
+    a derivative by the target or by a weight of classes or samples is asked for, the logits are computed whole.
+
+    Parameters
+    ----------
+    hidden : array of floating-point numbers, at least 1-D
+        The input of the layer: its features lie along `axis`.
+    weight : array of shape (classes, features)
+        The weight of the layer.
+    target : array of integers or floating-point numbers
+        Integers are labels, from 0 on, in the shape of `hidden` without `axis`. Floating-point numbers are the
+        probabilities of all classes, which lie along `axis`.
+    bias : array of shape (classes,), optional
+        The bias of the layer.
+    softcap : scalar > 0, optional
+        s: the logits are :math:`s \tanh(x / s)`.
+    z_loss : scalar >= 0
+        As in `cross_entropy`.
+    axis : int
+        The axis of the features of `hidden`; in its place the logits have the classes.
+
+    Raises
+    ------
+    TypeError
+        If an argument has the wrong type or dtype, or the arrays belong to different libraries.
+    ValueError
+        If a shape does not fit, an option is out of its range, or the arrays are on different devices. Also if a target
+        is out of its range, on a CPU and outside of traced or compiled functions; elsewhere that loss is NaN.
+
+    References
+    ----------
+    Wijmans et al., "Cut Your Losses in Large-Vocabulary Language Models", ICLR 2025.
+    Gemma Team, "Gemma 2: Improving Open Language Models at a Practical Size", arXiv:2408.00118 (softcap).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from arrayloss import linear_cross_entropy, value_and_grad
+    >>> hidden, weight = np.asarray([[1.0, 2.0]]), np.asarray([[1.0, 0.0], [0.0, 1.0], [-1.0, 0.0]])
+    >>> value, gradients = value_and_grad(linear_cross_entropy)(hidden, weight, np.asarray([1]))
+    >>> round(float(value), 6), gradients.hidden.round(6).tolist()
+    (0.349012, [[0.223984, -0.29462]])
+    """
+    return linear(softmax, _CROSS_ENTROPY, hidden, weight, target, bias=bias, softcap=softcap, z_loss=z_loss, **options)
 
 
 @loss

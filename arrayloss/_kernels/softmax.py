@@ -332,31 +332,34 @@ class FromTarget(Kernel):
 class WithZLoss(Kernel):
     """A loss plus z (log sum exp(x))^2, of Chowdhery et al., "PaLM" (2022).
 
-    Inputs: the logits, the weight of each sample, the factor of the loss alone (None: 1), and what the loss takes.
+    Inputs: the logits, the weight of each sample, that of the second term alone (None: 1), and what the loss takes.
     """
 
     loss: Any
     z: Any
 
-    def forward(self, ops: Ops, x: Array, weight: Array | None, factor: Array | None, *target: Array | None) -> Forward:
-        own, (vjp, *others), _ = self.loss.forward(ops, x, factor, *target)
+    def forward(self, ops: Ops, x: Array, weight: Array | None, mass: Array | None, *target: Array | None) -> Forward:
+        own, (vjp, _, *others), _ = self.loss.forward(ops, x, None, *target)
         lse, (vjp_lse,), _ = LogSumExp().forward(ops, x)
         slope = ops.scalar(self.z) * lse
 
         def vjp_x(g: Array) -> Array:
-            assert vjp_lse is not None
             moved = vjp(g)
-            moved += vjp_lse(ops.multiply_zero_wins(g, 2 * slope))
+            moved += vjp_lse(ops.multiply_zero_wins(times(g, mass), 2 * slope))  # type: ignore[misc]
             return moved
 
-        return weighted(ops, weight, own + slope * lse, vjp_x, *others)
+        def vjp_mass(g: Array) -> Array:
+            return ops.multiply_zero_wins(g, slope * lse)
 
-    def second(self, ops: Ops, x: Array, factor: Array | None, *target: Array | None) -> Array:
-        """2 z (p^2 + log sum exp(x) p (1 - p)), and that of the loss."""
-        own = times(self.loss.second(ops, x, *target), factor)
+        term = slope * lse if mass is None else ops.multiply_zero_wins(mass, slope * lse)
+        return weighted(ops, weight, own + term, vjp_x, None if mass is None else vjp_mass, *others)
+
+    def second(self, ops: Ops, x: Array, mass: Array | None, *target: Array | None) -> Array:
+        """That of the loss, and 2 z (p^2 + log sum exp(x) p (1 - p))."""
         lse, rows = LogSumExp().forward(ops, x).value, Rows(ops, x)
         p = rows.p()
-        return own + 2 * ops.scalar(self.z) * (p * p + lse * p * rows.one_minus_p())
+        curved = 2 * ops.scalar(self.z) * (p * p + lse * p * rows.one_minus_p())
+        return self.loss.second(ops, x, *target) + times(curved, mass)
 
 
 @dataclass(frozen=True)
