@@ -234,6 +234,9 @@ def per_class(shape: tuple[int, ...], axis: int | None, **options: Array | None)
 
 def layer(backend: Backend, hidden: tuple[int, ...], axis: int, weight: Array, bias: Array | None) -> None:
     """The weight (classes, features) and the bias (classes,) of a linear layer."""
+    for name, x in (("weight", weight), ("bias", bias)):
+        if x is not None and backend.kind(x.dtype) != "real floating":
+            raise TypeError(f"{name} must be an array of floating-point numbers, not of {x.dtype}")
     features = hidden[axis]
     if weight.ndim != 2 or weight.shape[1] != features or weight.shape[0] == 0:
         raise ValueError(
@@ -244,9 +247,6 @@ def layer(backend: Backend, hidden: tuple[int, ...], axis: int, weight: Array, b
         raise ValueError(
             f"bias has shape {tuple(bias.shape)}, and must have {tuple(weight.shape[:1])}, one for each class"
         )
-    for name, x in (("weight", weight), ("bias", bias)):
-        if x is not None and backend.kind(x.dtype) != "real floating":
-            raise TypeError(f"{name} must be an array of floating-point numbers, not of {x.dtype}")
 
 
 def class_target(

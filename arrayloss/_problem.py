@@ -279,6 +279,7 @@ def linear(
         pairs = zip(gradients, given, strict=True)
         return Gradients(*(None if a is None else backend.astype(d, a.dtype) for d, a in pairs))
 
+    problem: Problem[Any]
     if all(map(is_static, numbers)) and backend.runs_blocks(*others):
         problem = categorical(
             link, penalty, h, target, name="hidden", axis=position, dtype=result, head=head, **options
@@ -534,7 +535,7 @@ def value(problem: Problem[A]) -> A:
     return result
 
 
-def value_with_gradient(problem: Problem[A], cotangent: Array | None = None) -> tuple[A, A]:
+def value_with_gradient(problem: Problem[A], cotangent: Array | None = None) -> tuple[A, Any]:
     """The value and its derivative by the logits, in closed form: one pass, or two where the reduction ranks losses."""
     backend, reduction, call, arrays = problem.backend, problem.reduction, problem.call, problem.arrays
     if reduction is None:

@@ -145,6 +145,8 @@ def _options(loss: Any, target: str) -> Iterator[dict[str, Any]]:
     if loss is al.sigmoid_focal_loss:
         yield {"alpha": 0.25}
         yield {"alpha": np.asarray(0.25)}
+    if loss is al.cross_entropy:
+        yield {"z_loss": 0.25}
     if loss is al.poly_loss:
         yield {"epsilon": -0.5}
     if loss is al.asymmetric_loss:

@@ -56,6 +56,7 @@ def categorical(
     gamma: float = 0.0,
     alpha: Any = None,
     epsilon: float = 0.0,
+    z_loss: float = 0.0,
     log_probs: bool = False,
 ) -> tuple[Any, Any, Any]:
     """Losses (times the sample weight), weights for the mean, and which samples count; no class axis."""
@@ -69,14 +70,15 @@ def categorical(
         y = exact(one_hot(target, classes))
     else:
         y = np.moveaxis(exact(target), axis, -1)
-    logp = x if log_probs else x - np.asarray(_ln(_exp(x).sum(-1)), dtype=object)[..., None]
+    lse = np.asarray(_ln(_exp(x).sum(-1)), dtype=object)
+    logp = x if log_probs else x - lse[..., None]
     s = exact(label_smoothing)[()]
     smooth = (1 - s) * y + s / classes
     cw = exact(np.ones(classes) if class_weight is None else class_weight)
     a = exact(np.ones(classes) if alpha is None else alpha)
     focus = _power(1 - _exp(logp), exact(gamma)[()]) if gamma else 1
     cost = focus * -logp + exact(epsilon)[()] * (1 - _exp(logp))
-    loss = (smooth * cw * a * cost).sum(-1)
+    loss = (smooth * cw * a * cost).sum(-1) + (y * cw).sum(-1) * exact(z_loss)[()] * lse * lse
     w = np.broadcast_to(exact(1.0 if sample_weight is None else sample_weight), counts.shape)
     return loss * w, (y * cw).sum(-1) * w, counts
 

@@ -456,9 +456,10 @@ class Torch(InPlaceBackend):
         return layout.back(forward.value, True), lambda g: layout.back(vjp(layout.of(g)), True)
 
     def product_dtype(self, x: torch.Tensor, weight: torch.Tensor) -> Any:
-        if torch.is_autocast_enabled(x.device.type):
-            return torch.get_autocast_dtype(x.device.type)
-        return x.dtype if x.dtype == weight.dtype else torch.promote_types(x.dtype, weight.dtype)
+        dtype = torch.promote_types(x.dtype, weight.dtype)
+        # Casts of the whole weight, where autocast would cast it for each block.
+        cast = torch.is_autocast_enabled(x.device.type) and dtype != torch.float64
+        return torch.get_autocast_dtype(x.device.type) if cast else dtype
 
     def linear(self, blocks: Any, arrays: Arrays, *, summed: bool) -> torch.Tensor:
         if _taped(*arrays[:3]):
@@ -467,7 +468,8 @@ class Torch(InPlaceBackend):
 
     def add_product(self, total: torch.Tensor, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
         if total.dtype == b.dtype:
-            return total.addmm_(a, b)
+            total.addmm_(a, b)
+            return total
         return super().add_product(total, a, b)  # type: ignore[no-any-return]
 
     def reduced(
