@@ -464,7 +464,7 @@ class Torch(InPlaceBackend):
     def linear(self, blocks: Any, arrays: Arrays, *, summed: bool) -> torch.Tensor:
         if _taped(*arrays[:3]):
             return _Linear.apply(blocks, summed, *arrays)  # type: ignore[no-any-return, no-untyped-call]
-        return super().linear(blocks, arrays, summed=summed)
+        return super().linear(blocks, arrays, summed=summed)  # type: ignore[no-any-return]
 
     def add_product(self, total: torch.Tensor, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
         if total.dtype == b.dtype:
