@@ -1,8 +1,8 @@
-"""PyTorch: plain tensors on rows, in place; three autograd functions, each for any kernel.
+"""PyTorch: plain tensors on rows, in place; four autograd functions, each for any kernel.
 
 Plain tensors are those that no tracer and no transform of `torch.func` sees. Nothing to differentiate: they are
 computed in place. A reduced loss with a gradient: `_WithGradient`, value and gradient in one pass. A function of one
-tensor: `_Function`, which keeps the exponentials. All else in reverse mode, torch.compile's traces too: `_Apply`,
+tensor: `_Function`, which keeps the exponentials. A linear layer and a loss: `_Linear`. All else in reverse mode, torch.compile's traces too: `_Apply`,
 with the kernel's own derivatives. In forward mode the kernel runs as plain differentiable operations.
 """
 
