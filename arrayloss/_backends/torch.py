@@ -2,8 +2,9 @@
 
 Plain tensors are those that no tracer and no transform of `torch.func` sees. Nothing to differentiate: they are
 computed in place. A reduced loss with a gradient: `_WithGradient`, value and gradient in one pass. A function of one
-tensor: `_Function`, which keeps the exponentials. A linear layer and a loss: `_Linear`. All else in reverse mode, torch.compile's traces too: `_Apply`,
-with the kernel's own derivatives. In forward mode the kernel runs as plain differentiable operations.
+tensor: `_Function`, which keeps the exponentials. A linear layer and a loss: `_Linear`. All else in reverse mode,
+torch.compile's traces too: `_Apply`, with the kernel's own derivatives. In forward mode the kernel runs as plain
+differentiable operations.
 """
 
 from __future__ import annotations
