@@ -10,7 +10,7 @@ from arrayloss._backends.generic import Arrays, Backend, Call
 from arrayloss._backends.rows import Block, Rows, blocks, cut, one_by_one
 from arrayloss._kernels.ops import Array, Namespace, Ops, Position
 
-_PRODUCT_BYTES = 8 * 1024 * 1024
+_PRODUCT_BYTES = 2 * 1024 * 1024
 
 
 class Indexed:
