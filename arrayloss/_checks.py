@@ -173,12 +173,6 @@ def label(name: str, value: Any) -> int | None:
     return integer(name, value, ", or None where no label is ignored")
 
 
-def number(name: str, x: Array) -> None:
-    """A 0-d array."""
-    if x.ndim != 0:
-        raise ValueError(f"{name} must be a number or a 0-d array, not an array of shape {tuple(x.shape)}")
-
-
 def same_shape(
     name: str,
     shape: tuple[int, ...],

@@ -90,8 +90,8 @@ class ClassOptions(LabelOptions, total=False):
     """
     label_smoothing : scalar in [0, 1]
         s: the target t becomes t' = (1 - s) t + s / C, with the number of classes C.
-    alpha : array of shape (classes,), in [0, 1], optional
-        A factor of the loss of each class. Unlike a weight, it does not change the divisor of a mean.
+    alpha : array of shape (classes,) or scalar, in [0, 1], optional
+        A factor of the loss of each class, or one for all. Unlike a weight, it does not change the divisor of a mean.
     """
 
     label_smoothing: Annotated[Scalar, 0.0]
@@ -117,8 +117,9 @@ class AnswerOptions(ElementOptions, total=False):
     pos_weight : scalar or array, optional
         A factor of the loss of the answer 1. Its shape must broadcast to that of the logits. Unlike a weight, it does
         not change the divisor of a mean.
-    alpha : scalar in [0, 1], optional
-        A factor of the loss of the answer 1; for the answer 0 it is 1 - alpha. Without it, both are 1.
+    alpha : scalar or array, in [0, 1], optional
+        A factor of the loss of the answer 1; for the answer 0 it is 1 - alpha. Without it, both are 1. Its shape must
+        broadcast to that of the logits: (classes,), say, with one number for each class of several labels.
     """
 
     label_smoothing: Annotated[Scalar, 0.0]

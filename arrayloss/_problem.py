@@ -92,12 +92,16 @@ def categorical(
 ) -> Problem[A]:
     """A loss of classes along an axis: `penalty` of the probability that `link` gives to the right one."""
     alpha = _checks.scalar(alpha)
-    if isinstance(alpha, (int, float)):
-        raise TypeError(f"alpha must be an array of shape (classes,), a share for each class, not {alpha!r}")
-    options = {"class_weight": class_weight, "alpha": alpha, "sample_weight": sample_weight, "where": where}
+    number = isinstance(alpha, (int, float))
+    shares = None if number else alpha
+    options = {"class_weight": class_weight, "alpha": shares, "sample_weight": sample_weight, "where": where}
     backend = _checks.backend(logits, name, target=_checks.given("target", target), **options)
     xp = backend.xp
     task = _task(backend, logits, _class_axis(logits, name, axis), sample_weight, where, reduction, dtype)
+    if number:
+        alpha = backend.number(_checks.fraction("alpha", alpha), task.logits, task.dtype)
+    if alpha is not None and alpha.ndim == 0:
+        alpha = xp.broadcast_to(alpha, (task.logits.shape[task.axis],))
     smoothing = _checks.fraction("label_smoothing", label_smoothing)
     ignore_index = _checks.label("ignore_index", ignore_index)
     _checks.per_class(task.logits.shape, task.axis, class_weight=class_weight, alpha=alpha)
@@ -154,8 +158,8 @@ def binary(
         for option, a in factors.items()
         if not isinstance(a, (int, float, numbers.Real)) and hasattr(a, "shape")
     }
-    if isinstance(pos_weight, (list, tuple)):
-        given["pos_weight"] = pos_weight  # is told to be made an array
+    # A list is told to be made an array.
+    given |= {option: a for option, a in factors.items() if isinstance(a, (list, tuple))}
     backend = _checks.backend(
         logits, name, target=_checks.given("target", target), sample_weight=sample_weight, where=where, **given
     )
@@ -167,8 +171,6 @@ def binary(
     positive = negative = 1.0
     at_one = at_zero = None
     for option, a in arrays.items():
-        if option == "alpha":
-            _checks.number("alpha", a)
         _checks.broadcastable(option, a.shape, task.shape)
         a = backend.astype(a, task.dtype)
         at_one = _product(at_one, a)

@@ -210,7 +210,7 @@ def binary_cross_entropy_with_logits(logits: A, target: Any, /, **options: Unpac
 
 @loss
 def sigmoid_focal_loss(
-    logits: A, target: Any, /, *, gamma: Scalar = 2.0, alpha: Scalar | None = None, **options: Unpack[AnswerOptions]
+    logits: A, target: Any, /, *, gamma: Scalar = 2.0, alpha: Any = None, **options: Unpack[AnswerOptions]
 ) -> Problem[A]:
     r"""Focal loss of a sigmoid: :math:`\alpha_y (1 - p_y)^\gamma (-\log p_y)`.
 

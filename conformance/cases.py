@@ -566,6 +566,24 @@ def _binary_options(function: str, dtype: str, rng: Draws) -> Iterator[Case]:
         yield Case(function, "", "dtype", dtype, arrays, {"dtype": "float32"}, "float")
 
 
+def _further(function: str, dtype: str, rng: Draws) -> Iterator[Case]:
+    """Forms of the options that `options` has not: a number where it has an array, and the other way round."""
+    if function in TRANSFORMS or function in PAIRED:
+        return
+    shape = (3, 4)
+    if function in BINARY:
+        x = rounded(_binary_inputs(function, shape, rng), dtype)
+        arrays = {"logits": x, "target": rounded(rng.uniform(shape), dtype)}
+        if function == "sigmoid_focal_loss":
+            shares = {**arrays, "alpha": rounded(rng.uniform(4), dtype)}
+            yield Case(function, "", "alpha", dtype, shares, {}, "float", None, (*arrays, "alpha"))
+        return
+    x = rounded(rng.normal(shape) * 3, dtype)
+    arrays = {"logits": -np.abs(x) if function == "nll_loss" else x, "target": rng.integers(4, 3)}
+    if function == "softmax_focal_loss":
+        yield Case(function, "", "alpha", dtype, arrays, {"alpha": 0.25}, "index")
+
+
 def _nonfinite(function: str, dtype: str, rng: Draws) -> Iterator[Case]:
     """NaN, infinities, ignored and weightless samples, nothing left to average."""
     inf, nan = np.inf, np.nan
@@ -713,6 +731,7 @@ FAMILIES: dict[str, Family] = {
     "weights": _weights,
     "probabilities": _probabilities,
     "options": _options,
+    "further": _further,
     "nonfinite": _nonfinite,
     "reductions": _reductions,
     "million": _million,

@@ -453,7 +453,7 @@ def _categorical(case: Case) -> dict[str, Exact]:
     smoothing = float(str(case.options.get("label_smoothing", 0.0)))
     form = _form(case)
     class_weight = _vector(case.arrays.get("class_weight"), classes)
-    alpha = _vector(case.arrays.get("alpha"), classes)
+    alpha = _vector(case.arrays.get("alpha", case.options.get("alpha")), classes)
     sample_weight = _per_sample(case.arrays.get("sample_weight"), lead)
     counted = _flags(case.arrays.get("where"), lead)
     if labels is not None:
@@ -533,7 +533,7 @@ def _categorical_others(
     shape = np.moveaxis(case.arrays["logits"], axis, -1).shape
     lead, classes, count = shape[:-1], shape[-1], len(samples)
     class_weight = _vector(case.arrays.get("class_weight"), classes)
-    alpha = _vector(case.arrays.get("alpha"), classes)
+    alpha = _vector(case.arrays.get("alpha", case.options.get("alpha")), classes)
     sample_weight = _per_sample(case.arrays.get("sample_weight"), lead)
     keep = 1 - arb(float(str(case.options.get("label_smoothing", 0.0))))
     found: dict[str, Exact] = {}
@@ -606,10 +606,9 @@ def _binary(case: Case) -> dict[str, Exact]:
         form = _Form(float(str(case.options.get("gamma_positive", 1.0))))
         form_zero = _Form(float(str(case.options.get("gamma_negative", 4.0))))
         margin = float(str(case.options.get("margin", 0.05)))
-    alpha = case.options.get("alpha")
-    if "alpha" in case.arrays:
-        alpha = float(case.arrays["alpha"])
-    alphas = (arb(1), arb(1)) if alpha is None else (arb(float(str(alpha))), 1 - arb(float(str(alpha))))
+    alpha = case.arrays.get("alpha", case.options.get("alpha"))
+    alpha_one = _per_sample(alpha, x.shape)
+    alpha_zero = alpha_one if alpha is None else [1 - a for a in alpha_one]
     sample_weight = _per_sample(case.arrays.get("sample_weight"), x.shape)
     pos_weight = _per_sample(case.arrays.get("pos_weight"), x.shape)
     counted = _flags(case.arrays.get("where"), x.shape)
@@ -629,8 +628,8 @@ def _binary(case: Case) -> dict[str, Exact]:
             moved = _part(float(element), form, form_zero, margin, floor_exponent, of_probabilities)
             part = _Part(*moved, share)
             for cost, factor in (
-                (part.cost_one, share * pos_weight[i] * alphas[0]),
-                (part.cost_zero, (1 - share) * alphas[1]),
+                (part.cost_one, share * pos_weight[i] * alpha_one[i]),
+                (part.cost_zero, (1 - share) * alpha_zero[i]),
             ):
                 if not factor.is_zero():
                     loss += factor * cost
@@ -647,7 +646,7 @@ def _binary(case: Case) -> dict[str, Exact]:
     places = {
         name: np.broadcast_to(np.arange(a.size).reshape(a.shape), x.shape).ravel()
         for name, a in case.arrays.items()
-        if name in ("pos_weight", "sample_weight")
+        if name in ("pos_weight", "sample_weight", "alpha")
     }
     for i, part in enumerate(parts):
         if part is None:
@@ -658,20 +657,23 @@ def _binary(case: Case) -> dict[str, Exact]:
             sheet = sheets[name]
             if name == "logits":
                 terms = [
-                    (-part.fall_one, of_loss * one * pos_weight[i] * alphas[0]),
-                    (part.rise_zero, of_loss * zero * alphas[1]),
+                    (-part.fall_one, of_loss * one * pos_weight[i] * alpha_one[i]),
+                    (part.rise_zero, of_loss * zero * alpha_zero[i]),
                 ]
                 at = i
             elif name == "target":
                 factor = of_loss * (1 - arb(smoothing))
-                terms = [(part.cost_one, factor * pos_weight[i] * alphas[0]), (-part.cost_zero, factor * alphas[1])]
+                terms = [
+                    (part.cost_one, factor * pos_weight[i] * alpha_one[i]),
+                    (-part.cost_zero, factor * alpha_zero[i]),
+                ]
                 at = i
             elif name == "pos_weight":
-                terms = [(part.cost_one, of_loss * one * alphas[0])]
+                terms = [(part.cost_one, of_loss * one * alpha_one[i])]
                 at = int(places[name][i])
             elif name == "alpha":
                 terms = [(part.cost_one, of_loss * one * pos_weight[i]), (-part.cost_zero, of_loss * zero)]
-                at = 0
+                at = int(places[name][i])
             else:
                 terms = [(samples[i].loss, of_loss / sample_weight[i]), (arb(1), of_weight)]
                 at = int(places[name][i])
@@ -876,11 +878,11 @@ def _paired(case: Case) -> dict[str, Exact]:
     return found
 
 
-def _vector(values: Floats | None, classes: int) -> Balls:
-    return [arb(1)] * classes if values is None else [arb(float(v)) for v in values]
+def _vector(values: Floats | float | None, classes: int) -> Balls:
+    return _per_sample(values, (classes,))
 
 
-def _per_sample(values: Floats | None, shape: tuple[int, ...]) -> Balls:
+def _per_sample(values: Floats | float | None, shape: tuple[int, ...]) -> Balls:
     if values is None:
         return [arb(1)] * math.prod(shape)
     return [arb(float(v)) for v in np.broadcast_to(values, shape).ravel()]

@@ -85,7 +85,7 @@ def test_weights_of_index_labels(loss: Any) -> None:
 def test_binary_inputs_all_differentiate(loss: Any, reduction: str) -> None:
     x = doubles(3, 2, low=0.1, high=0.9) if loss is binary_cross_entropy else doubles(3, 2)
     t, w = doubles(3, 2, low=0.1, high=0.9, seed=1), doubles(3, 1, low=0.5, seed=2)
-    pos, alpha = doubles(2, low=0.5, seed=3), torch.tensor(0.3, dtype=torch.float64, requires_grad=True)
+    pos, alpha = doubles(2, low=0.5, seed=3), doubles(2, low=0.2, high=0.8, seed=4)
     if loss is binary_cross_entropy:
         check(lambda x, t, w: loss(x, t, sample_weight=w, reduction=reduction), x, t, w)
     elif loss is sigmoid_focal_loss:

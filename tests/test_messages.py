@@ -61,9 +61,9 @@ MESSAGES = [
     ("cross_entropy(x, [0, 2])", TypeError, f"target {ARRAY} a list; make an array of it, for example by asarray"),
     ("cross_entropy(x, None)", TypeError, "target must be an array, not None"),
     (
-        "softmax_focal_loss(x, labels, alpha=0.25)",
+        "sigmoid_focal_loss(x, bits, alpha=[0.5, 0.25, 1.0])",
         TypeError,
-        "alpha must be an array of shape (classes,), a share for each class, not 0.25",
+        f"alpha {ARRAY} a list; make an array of it, for example by asarray",
     ),
     (
         "softmax(labels)",
@@ -158,9 +158,9 @@ MESSAGES = [
     ),
     ("cross_entropy(x[:, :0], labels)", ValueError, "logits of shape (2, 0) have no classes along axis -1"),
     (
-        "sigmoid_focal_loss(x, bits, alpha=np.ones(3))",
+        "sigmoid_focal_loss(x, bits, alpha=np.ones(2))",
         ValueError,
-        "alpha must be a number or a 0-d array, not an array of shape (3,)",
+        "alpha has shape (2,), which does not broadcast to (2, 3), the shape of what it applies to",
     ),
     # Labels.
     (

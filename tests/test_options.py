@@ -107,6 +107,8 @@ FOCAL: list[dict[str, Any]] = [
     {"gamma": 0.5},
     {"gamma": 1},
     {"gamma": 5.0, "alpha": ALPHA},
+    {"alpha": 0.25},
+    {"alpha": np.array(0.75), "class_weight": CLASS_WEIGHT},
     {
         "alpha": ALPHA,
         "class_weight": CLASS_WEIGHT,
@@ -255,6 +257,7 @@ B_FOCAL: list[dict[str, Any]] = [
     {"gamma": 5.0},
     {"alpha": 0.25},
     {"alpha": np.array(0.75)},
+    {"alpha": np.array([0.25, 1.0, 0.5])},
     {"alpha": 0},
     {"alpha": 1.0},
     {"alpha": 0.25, "gamma": 1.5, "pos_weight": 3.0, "label_smoothing": 0.2, "sample_weight": ELEMENTS},

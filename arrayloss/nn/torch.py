@@ -204,13 +204,12 @@ class SoftmaxFocalLoss(torch.nn.Module):
     tensor(0.1733)
     """
 
-    alpha: Tensor | None
     weight: Tensor | None
 
     def __init__(
         self,
         gamma: Scalar = 2.0,
-        alpha: Tensor | None = None,
+        alpha: Tensor | float | None = None,
         *,
         weight: Tensor | None = None,
         ignore_index: int = -100,
@@ -230,7 +229,10 @@ class SoftmaxFocalLoss(torch.nn.Module):
             reduction=reduction,
         )
         self.gamma = gamma
-        self.register_buffer("alpha", alpha)
+        if isinstance(alpha, Tensor):
+            self.register_buffer("alpha", alpha)
+        else:
+            self.alpha = alpha
         self.register_buffer("weight", weight)
         self.ignore_index = ignore_index
         self.reduction = reduction
