@@ -115,11 +115,11 @@ class AnswerOptions(ElementOptions, total=False):
     label_smoothing : scalar in [0, 1]
         s: a target y becomes (1 - s) y + s / 2.
     pos_weight : scalar or array, optional
-        A factor of the loss of the answer 1. Its shape must broadcast to that of the logits. Unlike a weight, it does
+        A factor of the loss of the answer 1. Its shape must broadcast to that of `$array`. Unlike a weight, it does
         not change the divisor of a mean.
     alpha : scalar or array, in [0, 1], optional
         A factor of the loss of the answer 1; for the answer 0 it is 1 - alpha. Without it, both are 1. Its shape must
-        broadcast to that of the logits: (classes,), say, with one number for each class of several labels.
+        broadcast to that of `$array`: (classes,), say, with one number for each class of several labels.
     """
 
     label_smoothing: Annotated[Scalar, 0.0]

@@ -13,7 +13,7 @@ from arrayloss._kernels.divergence import Divergence
 from arrayloss._kernels.penalties import CrossEntropy, Focal, Penalty, Poly, Shifted
 from arrayloss._kernels.sigmoid import given_probabilities, sigmoid
 from arrayloss._kernels.softmax import given_log_probabilities, softmax
-from arrayloss._options import AnswerOptions, ClassOptions, ElementOptions, LabelOptions, RowOptions, Scalar
+from arrayloss._options import AnswerOptions, ClassOptions, LabelOptions, RowOptions, Scalar
 from arrayloss._problem import Problem, binary, categorical, paired
 from arrayloss.gradients import loss
 
@@ -164,7 +164,7 @@ def kl_divergence(logits: A, target_logits: Any, /, **options: Unpack[RowOptions
 
 
 @loss
-def binary_cross_entropy(probs: A, target: Any, /, **options: Unpack[ElementOptions]) -> Problem[A]:
+def binary_cross_entropy(probs: A, target: Any, /, **options: Unpack[AnswerOptions]) -> Problem[A]:
     r"""Binary cross-entropy of probabilities: :math:`-y \log p - (1 - y) \log(1 - p)`.
 
     Where p is the sigmoid of logits, `binary_cross_entropy_with_logits` of these is more accurate: p close to 1 is

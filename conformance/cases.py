@@ -574,9 +574,13 @@ def _further(function: str, dtype: str, rng: Draws) -> Iterator[Case]:
     if function in BINARY:
         x = rounded(_binary_inputs(function, shape, rng), dtype)
         arrays = {"logits": x, "target": rounded(rng.uniform(shape), dtype)}
+        if function == "binary_cross_entropy":
+            weighed = {**arrays, "pos_weight": rounded(rng.uniform(4) + 0.5, dtype)}
+            options = {"label_smoothing": 0.25}
+            yield Case(function, "", "weights", dtype, weighed, options, "float", None, tuple(weighed))
         if function == "sigmoid_focal_loss":
             shares = {**arrays, "alpha": rounded(rng.uniform(4), dtype)}
-            yield Case(function, "", "alpha", dtype, shares, {}, "float", None, (*arrays, "alpha"))
+            yield Case(function, "", "alpha", dtype, shares, {}, "float", None, tuple(shares))
         return
     x = rounded(rng.normal(shape) * 3, dtype)
     arrays = {"logits": -np.abs(x) if function == "nll_loss" else x, "target": rng.integers(4, 3)}

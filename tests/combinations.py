@@ -129,11 +129,11 @@ def _options(loss: Any, target: str) -> Iterator[dict[str, Any]]:
         return
     if target not in ("float", "bool"):
         yield {"ignore_index": 1}
-    if loss not in (al.nll_loss, al.binary_cross_entropy):
+    if loss is not al.nll_loss:
         yield {"label_smoothing": 0.1}
     if loss in CATEGORICAL:
         yield {"class_weight": np.asarray([1.0, 0.5, 2.0])}
-    if loss in (al.binary_cross_entropy_with_logits, al.sigmoid_focal_loss, al.asymmetric_loss):
+    if loss in BINARY:
         yield {"pos_weight": 2.5}
         yield {"pos_weight": np.asarray(2.5)}
         yield {"pos_weight": np.asarray([1.0, 0.5, 2.0])}

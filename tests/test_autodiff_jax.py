@@ -184,9 +184,7 @@ def test_check_grads_of_all_categorical_inputs(double: None, loss: Any) -> None:
 @pytest.mark.parametrize("loss", BINARY, ids=names)
 def test_check_grads_of_all_binary_inputs(double: None, loss: Any) -> None:
     def f(x: Any, t: Any, w: Any, pos: Any, alpha: Any) -> Any:
-        options: dict[str, Any] = {"sample_weight": w}
-        if loss is not binary_cross_entropy:
-            options |= {"pos_weight": pos, "label_smoothing": 0.1}
+        options: dict[str, Any] = {"sample_weight": w, "pos_weight": pos, "label_smoothing": 0.1}
         if loss is sigmoid_focal_loss:
             options["alpha"] = alpha
         return loss(x, t, **options)

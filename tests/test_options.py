@@ -244,7 +244,7 @@ B_COMMON: list[dict[str, Any]] = [
     {"where": ELEMENTS > 1},
     {"ignore_index": 0},
 ]
-B_LOGITS: list[dict[str, Any]] = [
+B_ANSWERS: list[dict[str, Any]] = [
     {"pos_weight": np.array([0.5, 2.0, 3.0])},
     {"pos_weight": np.array(2.0)},
     {"pos_weight": 2.5},
@@ -270,7 +270,7 @@ B_ASYMMETRIC: list[dict[str, Any]] = [
     {"gamma_positive": 2.5, "gamma_negative": 0.5, "margin": 0.25, "pos_weight": 3.0, "sample_weight": ELEMENTS},
 ]
 B_CASES = [(loss, options) for loss in BINARY for options in B_COMMON]
-B_CASES += [(loss, options) for loss in BINARY[:3] for options in B_LOGITS]
+B_CASES += [(loss, options) for loss in BINARY for options in B_ANSWERS]
 B_CASES += [(sigmoid_focal_loss, options) for options in B_FOCAL]
 B_CASES += [(asymmetric_loss, options) for options in B_ASYMMETRIC]
 
