@@ -166,11 +166,12 @@ def integer(name: str, value: Any, hint: str = "") -> int:
     return int(value.__index__())
 
 
-def label(name: str, value: Any) -> int | None:
-    """A label, or None."""
+def ignored(value: Any) -> tuple[int, ...]:
+    """The labels of samples that don't count: of None, none."""
     if value is None or type(value) is int:
-        return value
-    return integer(name, value, ", or None where no label is ignored")
+        return () if value is None else (value,)
+    hint = ", a tuple of these, or None where no label is ignored"
+    return tuple(integer("ignore_index", one, hint) for one in (value if isinstance(value, tuple) else (value,)))
 
 
 def same_shape(

@@ -78,12 +78,12 @@ class LabelOptions(RowOptions, total=False):
     class_weight : array of shape (classes,), optional
         The weight :math:`w_c` of each class; without it, 1. A sample with label c has the weight w :math:`w_c`; a mean
         is divided by the sum of these.
-    ignore_index : int or None
-        The label of samples that do not count. Only for labels.
+    ignore_index : int, tuple of int, or None
+        The label of samples that do not count, or several. Only for labels.
     """
 
     class_weight: Any
-    ignore_index: Annotated[int | None, -100]
+    ignore_index: Annotated[int | tuple[int, ...] | None, -100]
 
 
 class ClassOptions(LabelOptions, total=False):
@@ -103,11 +103,11 @@ class ElementOptions(LossOptions, total=False):
         The score of each element.
     target : array of bool, integers or floating-point numbers
         The target of each element, in [0, 1], in the shape of `$array`.
-    ignore_index : int, optional
-        The target of elements that do not count.
+    ignore_index : int or tuple of int, optional
+        The target of elements that do not count, or several.
     """
 
-    ignore_index: int | None
+    ignore_index: int | tuple[int, ...] | None
 
 
 class AnswerOptions(ElementOptions, total=False):

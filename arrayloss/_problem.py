@@ -86,7 +86,7 @@ def categorical(
     class_weight: Any = None,
     sample_weight: Any = None,
     where: Any = None,
-    ignore_index: int | None = -100,
+    ignore_index: int | tuple[int, ...] | None = -100,
     reduction: Any = "mean",
     dtype: Any = None,
 ) -> Problem[A]:
@@ -103,7 +103,7 @@ def categorical(
     if alpha is not None and alpha.ndim == 0:
         alpha = xp.broadcast_to(alpha, (task.logits.shape[task.axis],))
     smoothing = _checks.fraction("label_smoothing", label_smoothing)
-    ignore_index = _checks.label("ignore_index", ignore_index)
+    ignored = _checks.ignored(ignore_index)
     _checks.per_class(task.logits.shape, task.axis, class_weight=class_weight, alpha=alpha)
     if alpha is not None and backend.can_inspect(alpha):
         _checks.within("alpha", backend, alpha)
@@ -111,7 +111,7 @@ def categorical(
     is_label = _checks.class_target(backend, target, task.logits.shape, task.shape, axis, ignore_index)
 
     if is_label:
-        labels = task.labels(target, ignore_index)
+        labels = task.labels(target, ignored)
         weight, divisor = task.weights()
         of_label = None if class_weight is None else backend.gather(class_weight, labels)
         divisor = _product(divisor, of_label)
@@ -144,7 +144,7 @@ def binary(
     alpha: Any = None,
     sample_weight: Any = None,
     where: Any = None,
-    ignore_index: int | None = None,
+    ignore_index: int | tuple[int, ...] | None = None,
     reduction: Any = "mean",
     dtype: Any = None,
 ) -> Problem[A]:
@@ -167,7 +167,7 @@ def binary(
     task = _task(backend, logits, None, sample_weight, where, reduction, dtype)
     smoothing = _checks.fraction("label_smoothing", label_smoothing)
     _checks.answer_target(backend, target, task.shape)
-    ignore_index = _checks.label("ignore_index", ignore_index)
+    ignored = _checks.ignored(ignore_index)
     positive = negative = 1.0
     at_one = at_zero = None
     for option, a in arrays.items():
@@ -185,7 +185,7 @@ def binary(
         positive, negative = positive * share, 1 - share
     at_one, at_zero = (a if a is None else backend.xp.broadcast_to(a, task.shape) for a in (at_one, at_zero))
 
-    target = task.answers(target, ignore_index)
+    target = task.answers(target, ignored)
     if link.unit_interval:
         task.in_unit_interval(name)
     weight, divisor = task.weights()
@@ -284,17 +284,18 @@ class _Task:
     valid: Array | None
     wrong: Array | None = None
 
-    def labels(self, target: Array, ignore_index: int | None) -> Array:
+    def labels(self, target: Array, ignored: tuple[int, ...]) -> Array:
         """Labels that are safe to index with."""
         backend, classes = self.backend, self.logits.shape[self.axis]
         xp, labels = backend.xp, backend.astype(target, backend.index_dtype(self.logits))
         if 0 not in labels.shape and backend.can_inspect(labels):
             lowest, highest = backend.span(labels)
-            outside = ignore_index is None or not 0 <= ignore_index < classes
+            outside = not any(0 <= one < classes for one in ignored)
             if outside and lowest >= 0 and highest < classes:
                 return labels
-        if ignore_index is not None and _checks.holds(backend, target.dtype, labels.dtype, ignore_index):
-            self._leave_out(labels == ignore_index)
+        for one in ignored:
+            if _checks.holds(backend, target.dtype, labels.dtype, one):
+                self._leave_out(labels == one)
         inside = (labels >= 0) & (labels < classes)
         self._refuse(~inside, target, f"the logits have {classes} classes, so labels must be in [0, {classes})")
         return xp.where(inside, labels, xp.zeros_like(labels))
@@ -309,17 +310,19 @@ class _Task:
         self._refuse(~xp.all(inside, axis=self.axis), worst, "probabilities must not be negative or nan")
         return backend.astype(xp.where(inside, target, xp.zeros_like(target)), self.dtype)
 
-    def answers(self, target: Array, ignore_index: int | None) -> Array:
+    def answers(self, target: Array, ignored: tuple[int, ...]) -> Array:
         """A binary target whose elements are in [0, 1], or 0 where they don't count."""
         backend, xp = self.backend, self.backend.xp
         kind = backend.kind(target.dtype)
-        if kind == "bool":
-            if ignore_index in (0, 1):
-                self._leave_out(target if ignore_index else ~target)
-            return target
         soft = kind == "real floating"
-        if ignore_index is not None and (soft or _checks.holds(backend, target.dtype, target.dtype, ignore_index)):
-            self._leave_out(target == ignore_index)
+        for one in ignored:
+            if kind == "bool":
+                if one in (0, 1):
+                    self._leave_out(target if one else ~target)
+            elif soft or _checks.holds(backend, target.dtype, target.dtype, one):
+                self._leave_out(target == one)
+        if kind == "bool":
+            return target
         given, target = target, backend.comparable(target)
         if self.valid is None and 0 not in target.shape and backend.can_inspect(target):
             lowest, highest = backend.span(target)

@@ -574,6 +574,8 @@ def _further(function: str, dtype: str, rng: Draws) -> Iterator[Case]:
     if function in BINARY:
         x = rounded(_binary_inputs(function, shape, rng), dtype)
         arrays = {"logits": x, "target": rounded(rng.uniform(shape), dtype)}
+        ignored = {**arrays, "target": np.resize([0.0, 1.0, -1.0, 2.0], shape)}
+        yield Case(function, "", "ignore_index", dtype, ignored, {"ignore_index": (-1, 2)}, "index")
         if function == "binary_cross_entropy":
             weighed = {**arrays, "pos_weight": rounded(rng.uniform(4) + 0.5, dtype)}
             options = {"label_smoothing": 0.25}
@@ -584,6 +586,8 @@ def _further(function: str, dtype: str, rng: Draws) -> Iterator[Case]:
         return
     x = rounded(rng.normal(shape) * 3, dtype)
     arrays = {"logits": -np.abs(x) if function == "nll_loss" else x, "target": rng.integers(4, 3)}
+    ignored = {**arrays, "target": np.asarray([2.0, -1.0, 3.0])}
+    yield Case(function, "", "ignore_index", dtype, ignored, {"ignore_index": (-1, 3)}, "index")
     if function == "softmax_focal_loss":
         yield Case(function, "", "alpha", dtype, arrays, {"alpha": 0.25}, "index")
 

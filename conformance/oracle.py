@@ -457,7 +457,7 @@ def _categorical(case: Case) -> dict[str, Exact]:
     sample_weight = _per_sample(case.arrays.get("sample_weight"), lead)
     counted = _flags(case.arrays.get("where"), lead)
     if labels is not None:
-        counted = counted & (labels != int(str(case.options.get("ignore_index", -100))))
+        counted = counted & ~np.isin(labels, case.options.get("ignore_index", -100))
     floor_exponent = FORMATS[case.result_dtype].subnormal_exponent
 
     samples: list[_Sample] = []
@@ -613,7 +613,7 @@ def _binary(case: Case) -> dict[str, Exact]:
     pos_weight = _per_sample(case.arrays.get("pos_weight"), x.shape)
     counted = _flags(case.arrays.get("where"), x.shape)
     if case.options.get("ignore_index") is not None:
-        counted = counted & (y != int(str(case.options["ignore_index"])))
+        counted = counted & ~np.isin(y, case.options["ignore_index"])
     floor_exponent = FORMATS[case.result_dtype].subnormal_exponent
     of_probabilities = case.function == "binary_cross_entropy"
 

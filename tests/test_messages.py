@@ -214,7 +214,7 @@ MESSAGES = [
     (
         "cross_entropy(x, labels, ignore_index='none')",
         TypeError,
-        "ignore_index must be an int, or None where no label is ignored, not 'none'",
+        "ignore_index must be an int, a tuple of these, or None where no label is ignored, not 'none'",
     ),
     (
         "cross_entropy(x, labels, dtype='float32')",

@@ -172,6 +172,24 @@ def test_ignore_index(backend: Any) -> None:
         check_categorical(backend, cross_entropy, LOGITS, labels, ignore_index=value, class_weight=CLASS_WEIGHT)
 
 
+def test_several_values_to_ignore(backend: Any) -> None:
+    """Each of them, whatever the dtype of the target: one that it can't hold is in none of its elements."""
+    labels, bits = np.array([0, 255, 1, 3, 2, 255]), np.where(ELEMENTS > 1.5, 2, BITS)
+    several: dict[str, Any] = {"ignore_index": (255, 1, 3, -7), "reduction": "sum"}
+    for dtype in ("uint8", "int32"):
+        taken = reference.value(reference.categorical, LOGITS[[0, 4]], LABELS[[0, 4]], reduce=reference.total)
+        got = cross_entropy(backend.asarray(LOGITS), backend.asarray(labels.astype(dtype)), **several)
+        np.testing.assert_allclose(backend.to_numpy(got), taken, rtol=4 * backend.rtol())
+        taken = reference.value(reference.binary, FLAT, BITS, where=bits == 0, reduce=reference.mean)
+        got = binary_cross_entropy_with_logits(
+            backend.asarray(FLAT), backend.asarray(bits.astype(dtype)), ignore_index=(2, 1, -1)
+        )
+        np.testing.assert_allclose(backend.to_numpy(got), taken, rtol=4 * backend.rtol())
+    got = binary_cross_entropy_with_logits(backend.asarray(FLAT), backend.asarray(BITS > 0), ignore_index=(2, 1))
+    taken = reference.value(reference.binary, FLAT, BITS, where=BITS == 0, reduce=reference.mean)
+    np.testing.assert_allclose(backend.to_numpy(got), taken, rtol=4 * backend.rtol())
+
+
 @pytest.mark.only(lambda backend, dtype: backend.has_int64 or dtype != "int64")
 @pytest.mark.parametrize("dtype", ["int8", "int16", "int32", "int64", "uint8"])
 def test_label_dtypes(backend: Any, dtype: str) -> None:

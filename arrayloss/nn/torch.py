@@ -212,7 +212,7 @@ class SoftmaxFocalLoss(torch.nn.Module):
         alpha: Tensor | float | None = None,
         *,
         weight: Tensor | None = None,
-        ignore_index: int = -100,
+        ignore_index: int | tuple[int, ...] = -100,
         reduction: Reduction = "mean",
         label_smoothing: Scalar = 0.0,
     ) -> None:
