@@ -30,6 +30,15 @@ def backend(first: Array, name: str = "logits", /, **others: Array | None) -> Ba
     return ours
 
 
+def integers(name: str, x: Array) -> Backend:
+    """The backend of an array of integers."""
+    ours = _backend(name, x)
+    if ours.kind(x.dtype) != "integral":
+        raise TypeError(f"{name} must be an array of integers, not of {_name(x.dtype)}")
+    _served(ours, name, x)
+    return ours
+
+
 def _served(backend: Backend, name: str, x: Array) -> None:
     """An array of the kinds that the library computes with."""
     refused = backend.refused(x)

@@ -162,6 +162,8 @@ MESSAGES = [
         ValueError,
         "alpha has shape (2,), which does not broadcast to (2, 3), the shape of what it applies to",
     ),
+    ("balanced_class_weight(x, 3)", TypeError, "labels must be an array of integers, not of float64"),
+    ("balanced_class_weight(labels, 0)", ValueError, "classes must be an int of at least 1, not 0"),
     # Labels.
     (
         "cross_entropy(x, labels + 1)",
