@@ -111,6 +111,17 @@ def class_axis(axis: Any, ndim: int) -> int:
     return int(axis % ndim)
 
 
+def axes(axis: Any, shape: tuple[int, ...]) -> tuple[int, ...] | None:
+    """Axes of losses of `shape`, from the front, in order; None where these are all of them."""
+    if axis is None:
+        return None
+    given = [integer("axis", one) for one in (axis if isinstance(axis, tuple) else (axis,))]
+    found = sorted({one % len(shape) for one in given if -len(shape) <= one < len(shape)})
+    if not found or len(found) != len(given):
+        raise ValueError(f"axis {axis} of a reduction is out of range or named twice: the losses have shape {shape}")
+    return None if len(found) == len(shape) else tuple(found)
+
+
 def scalar(value: Any) -> Any:
     """A real scalar as a Python number, whatever it is given as; anything else, a traced scalar too, as it is."""
     if isinstance(value, (bool, int)) or value is None or type(value) is float:

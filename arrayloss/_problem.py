@@ -367,7 +367,7 @@ class _Task:
         return loss, weights.of(self.backend.ops(call), self.backend.prepared(call, self.logits), *prepared)
 
     def problem(self, kernel: Any, weight: Array | None, inputs: Arrays, divisor: Array | None) -> Problem[Any]:
-        samples = Samples(self.backend, math.prod(self.shape), self.valid, divisor)
+        samples = Samples(self.backend, math.prod(self.shape), self.valid, divisor, self.shape)
         weight = _along(self.backend.xp, weight, self.axis)
         arrays = (self.logits, weight, *inputs)
         return Problem(self.backend, kernel, arrays, self.axis, self.dtype, samples, self.reduction, self.result)
@@ -441,6 +441,9 @@ def value(problem: Problem[A]) -> A:
         result = _reduced(problem, value, parts)
         return result
     reduced = reduction.parts(problem.samples, None)
+    if reduced.axis is not None:
+        result = _reduced(problem, backend.value(problem.call, problem.arrays), reduced)
+        return result
     result = backend.reduced(
         problem.call,
         problem.arrays,
@@ -453,24 +456,25 @@ def value(problem: Problem[A]) -> A:
 def value_with_gradient(problem: Problem[A], cotangent: Array | None = None) -> tuple[A, A]:
     """The value and its derivative by the logits, in closed form: one pass, or two where the reduction ranks losses."""
     backend, reduction, call, arrays = problem.backend, problem.reduction, problem.call, problem.arrays
-    if reduction is None:
-        if cotangent is None:
-            raise TypeError(
-                'reduction="none" gives a loss for each sample, and a gradient only with cotangent=, an array that '
-                "weighs them (of ones, for the gradient of their sum)"
-            )
-        _checks.backend(cotangent, "cotangent", logits=problem.logits)
-        _checks.same_shape(
-            "cotangent", cotangent.shape, problem.shape, problem.logits.shape, "there is one loss for each sample"
-        )
-        parts, g = None, _along(backend.xp, backend.astype(cotangent, call.dtype), call.axis)
-    else:
-        if cotangent is not None:
-            raise TypeError('cotangent= goes with reduction="none"; a reduced loss is one number')
+    parts = None
+    if reduction is not None:
         losses = _losses(problem, backend.value(call, arrays)) if reduction.ranks else None
         parts = reduction.parts(problem.samples, losses)
-        g = _cotangent(problem, parts)
-    summed = parts is not None and parts.share is None
+    if parts is None or parts.axis is not None:
+        axis = () if parts is None else parts.axis or ()
+        shape = tuple(n for i, n in enumerate(problem.shape) if i not in axis)
+        if cotangent is None:
+            raise TypeError(
+                f"the result has the shape {shape}, and a gradient only with cotangent=, an array of that shape which "
+                "weighs it (of ones, for the gradient of the sum)"
+            )
+        _checks.backend(cotangent, "cotangent", logits=problem.logits)
+        _checks.same_shape("cotangent", cotangent.shape, shape, problem.logits.shape, "it weighs the result")
+        cotangent = backend.astype(cotangent, call.dtype)
+    elif cotangent is not None:
+        raise TypeError('cotangent= goes with reduction="none" or Mean(axis=...); this result is one number')
+    g = _along(backend.xp, cotangent, call.axis) if parts is None else _cotangent(problem, parts, cotangent)
+    summed = parts is not None and parts.share is None and parts.axis is None
     value, gradient = backend.value_and_gradient(call, arrays, g, summed=summed)
     if problem.restore is not None:
         gradient = problem.restore(gradient)
@@ -518,14 +522,16 @@ def _losses(problem: Problem[Any], value: Array) -> Array:
 
 
 def _reduced(problem: Problem[Any], value: Array, parts: Parts | None) -> Array:
-    """Reduce the kernel's value; where all samples have the same share, it may be partial sums, one for each block."""
+    """Reduce the kernel's value; where all samples are summed alike, it may be partial sums, one for each block."""
     backend, xp = problem.backend, problem.backend.xp
     if parts is None:
         return backend.astype(_losses(problem, value), problem.result)
+    if parts.share is not None or parts.axis is not None:
+        value = _losses(problem, value)
     if parts.share is not None:
-        losses = _losses(problem, value)
-        value = xp.where(parts.share == 0, xp.zeros_like(losses), losses * parts.share)
-    return backend.astype(_divided(xp, backend.sum(value), parts.denominator, parts.empty), problem.result)
+        value = xp.where(parts.share == 0, xp.zeros_like(value), value * parts.share)
+    total = backend.sum(value, parts.axis)
+    return backend.astype(_divided(xp, total, parts.denominator, parts.empty), problem.result)
 
 
 def _plain_number(x: Any) -> bool:
@@ -544,8 +550,11 @@ def _divided(xp: Any, total: Array, denominator: Any, empty: float) -> Array:
     return xp.where(none, xp.full_like(quotient, empty), quotient)
 
 
-def _cotangent(problem: Problem[Any], parts: Parts) -> Array:
-    """The derivative of the reduced value by each sample's loss, or one number for all of them."""
+def _cotangent(problem: Problem[Any], parts: Parts, outer: Array | None = None) -> Array:
+    """The derivative of the reduced value by each sample's loss, or one number for all of them.
+
+    Of several values, that of their sum, weighed by `outer`.
+    """
     backend, xp, dtype = problem.backend, problem.backend.xp, problem.dtype
     denominator: Any = parts.denominator
     if _plain_number(denominator):
@@ -555,4 +564,9 @@ def _cotangent(problem: Problem[Any], parts: Parts) -> Array:
         # Divided before it is rounded to the dtype of the losses.
         over = denominator if xp.isdtype(denominator.dtype, "real floating") else xp.astype(denominator, dtype)
         factor = xp.astype(_divided(xp, xp.ones_like(over), over, 0.0), dtype)
+    if parts.axis is not None:
+        factor = outer * factor
+        for axis in parts.axis:
+            factor = xp.expand_dims(factor, axis=axis)
+        factor = _along(xp, xp.broadcast_to(factor, problem.shape), problem.axis)
     return factor if parts.share is None else _along(xp, xp.astype(parts.share, dtype), problem.axis) * factor

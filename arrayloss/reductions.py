@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import numbers
 from abc import abstractmethod
 from dataclasses import dataclass
@@ -13,20 +14,26 @@ from arrayloss._kernels.ops import Array, Complete
 
 
 class Samples(NamedTuple):
-    """What a reduction knows of the samples: how many, which count (None: all), what they weigh (None: 1)."""
+    """What a reduction knows of the samples: number, which count (None: all), what they weigh (None: 1), shape."""
 
     backend: Backend
     number: int
     valid: Array | None
     weight: Array | None
+    shape: tuple[int, ...]
 
 
 class Parts(NamedTuple):
-    """A reduction's value is sum(share * loss) / denominator, or `empty` where the denominator is 0."""
+    """A reduction's value is sum(share * loss) / denominator, or `empty` where the denominator is 0.
+
+    The sum is over all samples, or over some axes of them (from the front, in order): then there is one result for each
+    place along the others.
+    """
 
     share: Array | None
     denominator: Array | float
     empty: float = float("nan")
+    axis: tuple[int, ...] | None = None
 
 
 class Reduction(Complete):
@@ -44,7 +51,17 @@ class Reduction(Complete):
 
 @dataclass(frozen=True)
 class Sum(Reduction):
-    """The sum of the losses of all samples; 0 of none.
+    """The sum of the losses of all samples, or along some axes; 0 of none.
+
+    Parameters
+    ----------
+    axis : int or tuple of int, optional
+        The axes to sum along, in the shape of the losses. Without it, the result is one number.
+
+    Raises
+    ------
+    ValueError
+        In the call of a loss, if the losses have no such axis.
 
     Examples
     --------
@@ -55,8 +72,10 @@ class Sum(Reduction):
     2.772588722239781
     """
 
+    axis: int | tuple[int, ...] | None = None
+
     def parts(self, samples: Samples, losses: Array | None) -> Parts:
-        return Parts(None, 1.0)
+        return Parts(None, 1.0, axis=_checks.axes(self.axis, samples.shape))
 
 
 @dataclass(frozen=True)
@@ -70,11 +89,15 @@ class Mean(Reduction):
         number of all samples; or that number.
     empty : {"nan", "zero"}
         The mean of nothing (the divisor is 0).
+    axis : int or tuple of int, optional
+        The axes to take means along, in the shape of the losses: with 1, one mean for each sequence of a batch. The
+        divisor is that of these samples, and the gradient of several means takes `cotangent=`. Without it, the result
+        is one number.
 
     Raises
     ------
     ValueError
-        If `over` or `empty` is none of these.
+        If `over` or `empty` is none of these; in the call of a loss, if the losses have no such axis.
 
     Examples
     --------
@@ -83,10 +106,14 @@ class Mean(Reduction):
     >>> x, t = np.zeros((2, 4)), np.asarray([1, -100])
     >>> float(cross_entropy(x, t)), float(cross_entropy(x, t, reduction=Mean(over="all")))
     (1.3862943611198906, 0.6931471805599453)
+    >>> x, t = np.zeros((2, 3, 4)), np.asarray([[1, 2, -100], [-100, -100, -100]])
+    >>> cross_entropy(x, t, reduction=Mean(axis=1, empty="zero")).tolist()
+    [1.3862943611198906, 0.0]
     """
 
     over: Literal["weight", "valid", "all"] | SupportsFloat = "weight"
     empty: Literal["nan", "zero"] = "nan"
+    axis: int | tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
         named = isinstance(self.over, str) and self.over in ("weight", "valid", "all")
@@ -98,18 +125,19 @@ class Mean(Reduction):
 
     def parts(self, samples: Samples, losses: Array | None) -> Parts:
         over: Array | float
+        axis = _checks.axes(self.axis, samples.shape)
         if not isinstance(self.over, str):
             # np.float64 is a float too, and is made one of Python: torch can't divide by it.
             over = _checks.scalar(self.over) if isinstance(self.over, numbers.Real) else self.over
             if not isinstance(over, (int, float)):
                 _checks.shared(samples.backend, "logits", "over", over)
         elif self.over == "weight" and samples.weight is not None:
-            over = samples.backend.sum(samples.weight)
+            over = samples.backend.sum(samples.weight, axis)
         elif self.over != "all" and samples.valid is not None:
-            over = samples.backend.count(samples.valid)
+            over = samples.backend.count(samples.valid, axis)
         else:
-            over = samples.number
-        return Parts(None, over, 0.0 if self.empty == "zero" else float("nan"))
+            over = samples.number if axis is None else math.prod(samples.shape[i] for i in axis)
+        return Parts(None, over, 0.0 if self.empty == "zero" else float("nan"), axis)
 
 
 @dataclass(frozen=True)

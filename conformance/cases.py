@@ -586,6 +586,18 @@ def _further(function: str, dtype: str, rng: Draws) -> Iterator[Case]:
         return
     x = rounded(rng.normal(shape) * 3, dtype)
     arrays = {"logits": -np.abs(x) if function == "nll_loss" else x, "target": rng.integers(4, 3)}
+    if function == "cross_entropy":
+        lead = (3, 2)
+        full = {
+            "logits": rounded(rng.normal((*lead, 4)) * 3, dtype),
+            "target": rng.integers(4, lead),
+            "sample_weight": rounded(rng.uniform(lead) + 0.25, dtype),
+            "where": np.asarray([[1.0, 1.0], [0.0, 0.0], [0.0, 1.0]]),
+        }
+        wrt = ("logits", "sample_weight")
+        for kind, arguments, size in (("Mean", {"axis": 1, "empty": "zero"}, 3), ("Sum", {"axis": (-2,)}, 2)):
+            reduce, g = Reduce(kind, arguments), rounded(rng.uniform(size) + 0.5, dtype)
+            yield Case(function, "", str(reduce), dtype, full, {"reduction": reduce}, "index", g, wrt)
     ignored = {**arrays, "target": np.asarray([2.0, -1.0, 3.0])}
     yield Case(function, "", "ignore_index", dtype, ignored, {"ignore_index": (-1, 3)}, "index")
     if function == "softmax_focal_loss":

@@ -375,39 +375,37 @@ def _reduce(case: Case, samples: list[_Sample], sample_weight: Balls, shape: tup
     weighted = [
         weight * sample.loss if sample.active else arb(0) for weight, sample in zip(sample_weight, samples, strict=True)
     ]
-    g = [arb(float(v)) for v in np.ravel(case.cotangent)] if case.cotangent is not None else None
-    if reduce.kind == "none":
-        value = _Sheet(shape, case)
-        for i, ball in enumerate(weighted):
-            _add_loss(value, i, ball, sample_weight[i], samples[i])
-        of_loss = [(g[i] if g is not None else arb(1)) * w for i, w in enumerate(sample_weight)]
-        return _Reduced(value.written(), of_loss, [arb(0)] * count)
-
-    outer = g[0] if g is not None else arb(1)
-    value = _Sheet((), case)
+    # Which of the results each sample goes to.
+    axis = () if reduce.kind == "none" else reduce.arguments.get("axis", tuple(range(len(shape))))
+    axes = tuple(a % len(shape) for a in (axis if isinstance(axis, tuple) else (axis,)))
+    left = tuple(n for i, n in enumerate(shape) if i not in axes)
+    places = np.expand_dims(np.arange(math.prod(left)).reshape(left), axes)
+    at = np.broadcast_to(places, shape).ravel().tolist()
+    outer = _per_sample(case.cotangent, left)
     if reduce.kind == "Hardest":
-        return _hardest(case, reduce, samples, weighted, sample_weight, outer)
-    if reduce.kind == "Sum":
-        for weight, ball, sample in zip(sample_weight, weighted, samples, strict=True):
-            _add_loss(value, 0, ball, weight, sample)
-        return _Reduced(value.written(), [outer * w for w in sample_weight], [arb(0)] * count)
-    over = reduce.arguments.get("over", "weight")
+        return _hardest(case, reduce, samples, weighted, sample_weight, outer[0])
+    over = reduce.arguments.get("over", "weight") if reduce.kind == "Mean" else 1
+    divisors = [arb(0) if isinstance(over, str) else arb(float(over)) for _ in outer]
+    for place, sample in zip(at, samples, strict=True):
+        if over == "all" or (over in ("weight", "valid") and sample.valid):
+            divisors[place] += sample.weight if over == "weight" else 1
+    value = _Sheet(left, case)
+    of_loss, of_weight = [arb(0)] * count, [arb(0)] * count
+    sums = [arb(0) for _ in outer]
+    for i, (place, weight, ball, sample) in enumerate(zip(at, sample_weight, weighted, samples, strict=True)):
+        divisor = divisors[place]
+        if not divisor.is_zero():
+            _add_loss(value, place, ball / divisor, weight / divisor, sample)
+            of_loss[i] = outer[place] * weight / divisor
+            sums[place] += ball
+    for place, divisor in enumerate(divisors):
+        if divisor.is_zero() and reduce.arguments.get("empty") != "zero":
+            value.add(place, arb.nan())
     if over == "weight":
-        divisor = _sum([sample.weight for sample in samples if sample.valid])
-    elif over == "valid":
-        divisor = arb(sum(sample.valid for sample in samples))
-    elif over == "all":
-        divisor = arb(count)
-    else:
-        divisor = arb(float(str(over)))
-    if divisor.is_zero():
-        value.add(0, arb(0) if reduce.arguments.get("empty") == "zero" else arb.nan())
-        return _Reduced(value.written(), [arb(0)] * count, [arb(0)] * count)
-    mean = _sum(weighted) / divisor
-    for weight, ball, sample in zip(sample_weight, weighted, samples, strict=True):
-        _add_loss(value, 0, ball / divisor, weight / divisor, sample)
-    pull = -outer * mean / divisor if over == "weight" else arb(0)
-    return _Reduced(value.written(), [outer * w / divisor for w in sample_weight], [pull] * count)
+        for i, place in enumerate(at):
+            if not divisors[place].is_zero():
+                of_weight[i] = -outer[place] * sums[place] / (divisors[place] * divisors[place])
+    return _Reduced(value.written(), of_loss, of_weight)
 
 
 def _add_loss(sheet: _Sheet, at: int, term: arb, weight: arb, sample: _Sample) -> None:

@@ -452,8 +452,8 @@ def test_compiled_options(counter: Any) -> None:
             where=where,
             label_smoothing=0.1,
             axis=1,
-            reduction=Mean(over="valid"),
-        )
+            reduction=Mean(over="valid", axis=1),
+        ).sum()
 
     x, w = doubles(4, 3, 2), doubles(4, 2, low=0.5)
     t, c = doubles(4, 3, 2, seed=5).detach().softmax(1).requires_grad_(), doubles(3, low=0.5)

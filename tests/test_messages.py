@@ -249,13 +249,18 @@ MESSAGES = [
     (
         "grad(cross_entropy)(x, labels, reduction='none')",
         TypeError,
-        'reduction="none" gives a loss for each sample, and a gradient only with cotangent=, an array that weighs them '
-        "(of ones, for the gradient of their sum)",
+        "the result has the shape (2,), and a gradient only with cotangent=, an array of that shape which weighs it "
+        "(of ones, for the gradient of the sum)",
     ),
     (
         "grad(cross_entropy)(x, labels, cotangent=np.ones(2))",
         TypeError,
-        'cotangent= goes with reduction="none"; a reduced loss is one number',
+        'cotangent= goes with reduction="none" or Mean(axis=...); this result is one number',
+    ),
+    (
+        "cross_entropy(x, labels, reduction=Mean(axis=(0, -1)))",
+        ValueError,
+        "axis (0, -1) of a reduction is out of range or named twice: the losses have shape (2,)",
     ),
     # As in other libraries.
     (

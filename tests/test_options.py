@@ -366,6 +366,33 @@ def test_sum(backend: Any) -> None:
     )
 
 
+@pytest.mark.parametrize("over", ["weight", "valid", "all", 2.0])
+def test_means_along_an_axis(backend: Any, over: Any) -> None:
+    """What the mean of the losses of each row is, padding left out; nan or 0 of a row of padding."""
+    logits, labels = LOGITS.reshape(3, 2, 4), np.array([[0, 3], [1, -100], [-100, -100]])
+    x, t, w = (backend.asarray(a) for a in (logits, labels, WEIGHT.reshape(3, 2)))
+    each = backend.to_numpy(cross_entropy(x, t, sample_weight=w, reduction="none"))
+    counts = (labels >= 0) * {"weight": WEIGHT.reshape(3, 2)}.get(over, 1.0)
+    divisor = {"all": 2.0}.get(over, over) if over in ("all", 2.0) else counts.sum(1)
+    due = np.where(np.equal(divisor, 0), 0, each.sum(1) / np.maximum(divisor, 1e-9))
+    for axis in (1, (-1,)):
+        reduction = Mean(over=over, axis=axis, empty="zero")
+        got = cross_entropy(x, t, sample_weight=w, reduction=reduction)
+        np.testing.assert_allclose(backend.to_numpy(got), due, rtol=2 * backend.rtol())
+    nan = backend.to_numpy(cross_entropy(x, t, sample_weight=w, reduction=Mean(over=over, axis=1)))
+    assert list(np.isnan(nan)) == [False, False, over in ("weight", "valid")]
+    # The gradient is that of "none", each loss weighed as its mean weighs it.
+    g = np.array([2.0, 0.5, 1.0])
+    pull = np.where(np.equal(divisor, 0), 0, g / np.maximum(divisor, 1e-9))[:, None] * np.ones((3, 2))
+    one = value_and_grad(cross_entropy)(x, t, sample_weight=w, reduction=reduction, cotangent=backend.asarray(g))[1]
+    two = value_and_grad(cross_entropy)(x, t, sample_weight=w, reduction="none", cotangent=backend.asarray(pull))[1]
+    np.testing.assert_allclose(backend.to_numpy(one), backend.to_numpy(two), rtol=8 * backend.rtol())
+    both = cross_entropy(x, t, sample_weight=w, reduction=Mean(over=over, axis=(0, 1)))
+    np.testing.assert_array_equal(
+        backend.to_numpy(both), backend.to_numpy(cross_entropy(x, t, sample_weight=w, reduction=Mean(over=over)))
+    )
+
+
 @pytest.mark.parametrize(
     ("reduction", "k"),
     [(Hardest(k=1), 1), (Hardest(k=3), 3), (Hardest(k=6), 6), (Hardest(fraction=0.5), 3)],

@@ -125,17 +125,17 @@ class Backend:
         """0 .. n - 1, with the dtype and on the device of `like`."""
         return self.xp.arange(n, dtype=like.dtype, device=self.device(like))
 
-    def sum(self, x: Array) -> Array:
-        """The sum of all of `x`, in float64 where the device has it: right to the last bit of a float32."""
+    def sum(self, x: Array, axis: tuple[int, ...] | None = None) -> Array:
+        """The sum of all of `x` or along some axes, in float64 where the device has it: all digits of a float32."""
         info = self.xp.__array_namespace_info__()
         double = info.dtypes(device=self.device(x), kind="real floating").get("float64")
-        return self.xp.sum(x, dtype=double or x.dtype)
+        return self.xp.sum(x, axis=axis, dtype=double or x.dtype)
 
-    def count(self, condition: Array) -> Array:
-        """How many elements are true."""
+    def count(self, condition: Array, axis: tuple[int, ...] | None = None) -> Array:
+        """How many elements are true, of all or along some axes."""
         dtype = self.index_dtype(condition)
         # Not count_nonzero, which array-api-strict makes an int64 even where its device has none.
-        return self.xp.sum(self.xp.astype(condition, dtype), dtype=dtype)
+        return self.xp.sum(self.xp.astype(condition, dtype), axis=axis, dtype=dtype)
 
     def gather(self, values: Array, labels: Array) -> Array:
         """values[labels], of (classes,) and integers of any shape."""
