@@ -598,6 +598,9 @@ def _further(function: str, dtype: str, rng: Draws) -> Iterator[Case]:
         for kind, arguments, size in (("Mean", {"axis": 1, "empty": "zero"}, 3), ("Sum", {"axis": (-2,)}, 2)):
             reduce, g = Reduce(kind, arguments), rounded(rng.uniform(size) + 0.5, dtype)
             yield Case(function, "", str(reduce), dtype, full, {"reduction": reduce}, "index", g, wrt)
+        for limits in ({"threshold": 1.0}, {"threshold": 100.0, "k": 2}, {"threshold": 0.125, "fraction": 0.25}):
+            reduce = Reduce("Hardest", limits)
+            yield Case(function, "", str(reduce), dtype, full, {"reduction": reduce}, "index", None, wrt)
     ignored = {**arrays, "target": np.asarray([2.0, -1.0, 3.0])}
     yield Case(function, "", "ignore_index", dtype, ignored, {"ignore_index": (-1, 3)}, "index")
     if function == "softmax_focal_loss":

@@ -421,10 +421,11 @@ def _hardest(
 ) -> _Reduced:
     """The mean of the k largest weighted losses among the valid samples."""
     valid = [i for i, sample in enumerate(samples) if sample.valid]
-    k = reduce.arguments.get("k")
-    if k is None:
+    k = reduce.arguments.get("k", 0)
+    if "fraction" in reduce.arguments:
         k = max(1, int(float(str(reduce.arguments["fraction"])) * len(valid)))
-    k = min(int(str(k)), len(valid))
+    larger = sum(float(weighted[i]) > reduce.arguments.get("threshold", math.inf) for i in valid)
+    k = min(max(k, larger), len(valid))
     chosen = sorted(valid, key=lambda i: -float(weighted[i]))[:k]
     value = _Sheet((), case)
     for i in chosen:

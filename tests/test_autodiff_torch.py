@@ -477,7 +477,7 @@ def test_compiled_hardest(counter: Any) -> None:
     x, y = soft_or_labels(cross_entropy, 6)
 
     def f(x: Any, y: Any) -> Any:
-        return cross_entropy(x, y, reduction=Hardest(fraction=0.5))
+        return cross_entropy(x, y, reduction=Hardest(fraction=0.5, threshold=1.0))
 
     out = torch.compile(f, fullgraph=True, backend=counter)(x, y)
     torch.testing.assert_close(out, f(x, y))

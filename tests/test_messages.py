@@ -236,7 +236,12 @@ MESSAGES = [
         'over must be "weight", "valid", "all", a number or a 0-d array, not \'batch\'',
     ),
     ("Mean(empty=0)", ValueError, 'empty must be "nan" or "zero", not 0'),
-    ("Hardest()", ValueError, "Hardest takes fraction= or k=, one of the two"),
+    (
+        "Hardest()",
+        ValueError,
+        "Hardest takes fraction= or k=, one of the two, or threshold=, alone or with one of these",
+    ),
+    ("Hardest(threshold=-1)", ValueError, "threshold must be a finite number of at least 0, not -1"),
     ("Hardest(fraction=1.5)", ValueError, "fraction must be above 0 and at most 1, not 1.5"),
     ("Hardest(k=0)", ValueError, "k must be an int of at least 1, not 0"),
     # Gradients.

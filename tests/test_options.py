@@ -410,6 +410,28 @@ def test_hardest(backend: Any, reduction: Any, k: int) -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("p", "least"), [(0.3, {}), (0.05, {"k": 2}), (0.05, {"fraction": 0.5}), (0.6, {"k": 1})], ids=str
+)
+def test_hardest_above_a_threshold(backend: Any, p: float, least: dict[str, Any]) -> None:
+    """The samples whose label has a probability below p; but as many as there must be."""
+    odds = np.exp(LOGITS)
+    below = int(np.sum(odds[np.arange(6), LABELS] / odds.sum(1) < p))
+    k = max(below, least.get("k", 0), int(6 * least.get("fraction", 0)))
+    reduction = Hardest(threshold=-math.log(p), **least)
+    check_categorical(backend, cross_entropy, LOGITS, LABELS, reduce=reference.hardest(k), reduction=reduction)
+
+
+def test_hardest_with_nothing_above_the_threshold(backend: Any) -> None:
+    """The mean of nothing; a nan is not nothing."""
+    x, y = (backend.asarray(a) for a in (LOGITS, LABELS))
+    value, gradient = value_and_grad(cross_entropy)(x, y, reduction=Hardest(threshold=100.0))
+    assert math.isnan(backend.to_numpy(value))
+    assert not np.any(backend.to_numpy(gradient))
+    x = backend.asarray(np.where(np.arange(6)[:, None] == 2, np.nan, LOGITS))
+    assert math.isnan(backend.to_numpy(cross_entropy(x, y, reduction=Hardest(threshold=100.0, k=1))))
+
+
 @pytest.mark.parametrize("fraction", [0.29, 0.57, 0.7, 0.001])
 def test_hardest_counts_as_python_does(backend: Any, fraction: float) -> None:
     """int(0.29 * 100) is 28: 0.29 is less than it seems, and its product is not rounded to float32 first."""
