@@ -240,6 +240,14 @@ def within(name: str, backend: Backend, x: Array) -> None:
         raise ValueError(f"{name} must be between 0 and 1, not {worst:g}")
 
 
+def not_negative(name: str, backend: Backend, x: Array) -> None:
+    """Every element a finite number of at least 0; `x` may be inspected."""
+    xp = backend.xp
+    wrong = ~(x >= 0) | (x == float("inf"))
+    if bool(xp.any(wrong)):
+        raise ValueError(f"{name} must hold finite numbers of at least 0, not {float(_first(xp, wrong, x)[1]):g}")
+
+
 def per_class(shape: tuple[int, ...], axis: int | None, **options: Array | None) -> None:
     """Arrays with one number for each class."""
     for name, values in options.items():

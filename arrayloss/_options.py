@@ -19,7 +19,7 @@ from arrayloss.reductions import Reduction
 
 F = TypeVar("F", bound=Callable[..., Any])
 Table = dict[str, str]
-# A real number: of Python, of NumPy, a 0-d array, or a traced value.
+# A real number: of Python, of NumPy, a 0-d array, or a traced value. (To a type checker, an array of any shape is one.)
 Scalar: TypeAlias = float | SupportsFloat
 SECTIONS = ("Parameters", "Returns", "Raises", "Notes", "References", "Examples")
 
@@ -39,9 +39,9 @@ class LossOptions(TypedDict, total=False):
     dtype : dtype, optional
         The floating-point dtype of the result; without it, that of `$array`. For example float32, for the mean of the
         losses of bfloat16 logits.
-    gamma : scalar >= 0
+    gamma : scalar or array, >= 0
         The focusing parameter: the larger it is, the less a well-classified $sample counts. With 0, the loss is the
-        cross-entropy.
+        cross-entropy. An array has one for each class or $sample: $exponents.
     Returns
         array
             With `reduction="none"`, the loss of each $sample, in the shape of $shape.
@@ -210,11 +210,13 @@ def _family(options: Any) -> tuple[Any, ...]:
 def _described(options: Any) -> Table:
     """The entries of a class of options, and of those that it is made of."""
     family = _family(options)
-    sample, shape = (
-        ("element", "`$array`") if ElementOptions in family else ("sample", "`$array` without the class axis")
-    )
+    if ElementOptions in family:
+        words = {"sample": "element", "shape": "`$array`", "exponents": "its shape must broadcast to that of `$array`"}
+    else:
+        words = {"sample": "sample", "shape": "`$array` without the class axis"}
+        words["exponents"] = "of shape (classes,), or of another that broadcasts to that of `$array`"
     text = "\n".join(dedent(one.__doc__ or "").strip() for one in family)
-    return _entries(text, sample=sample, shape=shape, checked="" if options is RowOptions else _CHECKED)
+    return _entries(text, checked="" if options is RowOptions else _CHECKED, **words)
 
 
 def _entries(text: str, **words: str) -> Table:

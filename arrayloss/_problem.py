@@ -82,6 +82,7 @@ def categorical(
     name: str = "logits",
     label_smoothing: Any = 0.0,
     alpha: Any = None,
+    gamma: Any = None,
     axis: Any = -1,
     class_weight: Any = None,
     sample_weight: Any = None,
@@ -90,11 +91,15 @@ def categorical(
     reduction: Any = "mean",
     dtype: Any = None,
 ) -> Problem[A]:
-    """A loss of classes along an axis: `penalty` of the probability that `link` gives to the right one."""
+    """A loss of classes along an axis: `penalty` of the probability that `link` gives to the right one.
+
+    `gamma` is an array for the penalty (`Penalty.of`): for each class, or of a shape that broadcasts to the logits.
+    """
     alpha = _checks.scalar(alpha)
     number = isinstance(alpha, (int, float))
     shares = None if number else alpha
-    options = {"class_weight": class_weight, "alpha": shares, "sample_weight": sample_weight, "where": where}
+    options = {"class_weight": class_weight, "alpha": shares, "gamma": gamma}
+    options |= {"sample_weight": sample_weight, "where": where}
     backend = _checks.backend(logits, name, target=_checks.given("target", target), **options)
     xp = backend.xp
     task = _task(backend, logits, _class_axis(logits, name, axis), sample_weight, where, reduction, dtype)
@@ -108,6 +113,10 @@ def categorical(
     if alpha is not None and backend.can_inspect(alpha):
         _checks.within("alpha", backend, alpha)
     class_weight, alpha = (None if a is None else backend.astype(a, task.dtype) for a in (class_weight, alpha))
+    if gamma is not None and gamma.ndim == 1:
+        _checks.per_class(task.logits.shape, task.axis, gamma=gamma)
+        gamma = _per_class(xp, gamma, task)
+    parameter = task.parameter("gamma", gamma)
     is_label = _checks.class_target(backend, target, task.logits.shape, task.shape, axis, ignore_index)
 
     if is_label:
@@ -116,7 +125,7 @@ def categorical(
         of_label = None if class_weight is None else backend.gather(class_weight, labels)
         divisor = _product(divisor, of_label)
         target = xp.expand_dims(labels, axis=task.axis)
-        if isinstance(smoothing, (int, float)) and not smoothing:
+        if isinstance(smoothing, (int, float)) and not smoothing and gamma is None:
             factor = _product(of_label, None if alpha is None else backend.gather(alpha, labels))
             return task.problem(LabelLoss(link, penalty), _product(weight, factor), (target,), divisor)
     else:
@@ -127,7 +136,8 @@ def categorical(
         divisor = mass if divisor is None else xp.where(divisor == 0, xp.zeros_like(mass), divisor * mass)
     per_class = _product(class_weight, alpha)
     given = (target, None if per_class is None else _per_class(xp, per_class, task))
-    loss, inputs = task.with_weights(TargetLoss(link, penalty), TargetWeights(smoothing, is_label), given)
+    weights = TargetWeights(smoothing, is_label)
+    loss, inputs = task.with_weights(TargetLoss(link, penalty), weights, given, parameter)
     return task.problem(loss, weight, inputs, divisor)
 
 
@@ -142,6 +152,7 @@ def binary(
     label_smoothing: Any = 0.0,
     pos_weight: Any = None,
     alpha: Any = None,
+    gamma: Any = None,
     sample_weight: Any = None,
     where: Any = None,
     ignore_index: int | tuple[int, ...] | None = None,
@@ -150,7 +161,7 @@ def binary(
 ) -> Problem[A]:
     """A loss of each element: `penalty` of the probability that `link` gives to the right one of the answers 1 and 0.
 
-    The answer 0 has the same penalty unless `penalty_of_zero` is given.
+    The answer 0 has the same penalty unless `penalty_of_zero` is given. `gamma` is an array for both (`Penalty.of`).
     """
     factors = {"pos_weight": pos_weight, "alpha": alpha}
     given = {
@@ -160,14 +171,16 @@ def binary(
     }
     # A list is told to be made an array.
     given |= {option: a for option, a in factors.items() if isinstance(a, (list, tuple))}
+    target = _checks.given("target", target)
     backend = _checks.backend(
-        logits, name, target=_checks.given("target", target), sample_weight=sample_weight, where=where, **given
+        logits, name, target=target, sample_weight=sample_weight, where=where, gamma=gamma, **given
     )
     arrays = {option: a for option, a in given.items() if hasattr(_checks.scalar(a), "shape")}
     task = _task(backend, logits, None, sample_weight, where, reduction, dtype)
     smoothing = _checks.fraction("label_smoothing", label_smoothing)
     _checks.answer_target(backend, target, task.shape)
     ignored = _checks.ignored(ignore_index)
+    parameter = task.parameter("gamma", gamma)
     positive = negative = 1.0
     at_one = at_zero = None
     for option, a in arrays.items():
@@ -191,7 +204,7 @@ def binary(
     weight, divisor = task.weights()
     loss = BinaryLoss(link, penalty, penalty if penalty_of_zero is None else penalty_of_zero)
     weights = AnswerWeights(smoothing, positive, negative)
-    loss, inputs = task.with_weights(loss, weights, (target, at_one, at_zero))
+    loss, inputs = task.with_weights(loss, weights, (target, at_one, at_zero), parameter)
     return task.problem(loss, weight, inputs, divisor)
 
 
@@ -358,13 +371,22 @@ class _Task:
         known = xp.ones_like(self.wrong, dtype=self.dtype) if weight is None else weight
         return xp.where(self.wrong & (known != 0), xp.full_like(known, float("nan")), known), weight
 
-    def with_weights(self, loss: Any, weights: Any, target: Arrays) -> tuple[Any, Arrays]:
+    def parameter(self, name: str, x: Array | None) -> Arrays:
+        """An array for the penalty, in the shape of the logits; nothing of None."""
+        if x is None:
+            return ()
+        _checks.broadcastable(name, x.shape, self.logits.shape)
+        if self.backend.can_inspect(x):
+            _checks.not_negative(name, self.backend, x)
+        return (self.backend.xp.broadcast_to(self.backend.astype(x, self.dtype), self.logits.shape),)
+
+    def with_weights(self, loss: Any, weights: Any, target: Arrays, own: Arrays) -> tuple[Any, Arrays]:
         """A loss and its inputs: the target as given, or the weights made of it, on the tape where there is one."""
-        if not self.backend.on_tape(*target):
-            return FromTarget(loss, weights), target
+        if not self.backend.on_tape(*target, *own):
+            return FromTarget(loss, weights, len(own)), (*target, *own)
         call = Call(loss, self.axis, self.dtype)
         prepared = (self.backend.prepared(call, a) for a in target)
-        return loss, weights.of(self.backend.ops(call), self.backend.prepared(call, self.logits), *prepared)
+        return loss, (*weights.of(self.backend.ops(call), self.backend.prepared(call, self.logits), *prepared), *own)
 
     def problem(self, kernel: Any, weight: Array | None, inputs: Arrays, divisor: Array | None) -> Problem[Any]:
         samples = Samples(self.backend, math.prod(self.shape), self.valid, divisor, self.shape)

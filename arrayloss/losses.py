@@ -21,6 +21,13 @@ A = TypeVar("A")
 _CROSS_ENTROPY = CrossEntropy()
 
 
+def _focal_by_array(gamma: Scalar) -> tuple[Penalty, Any]:
+    """The penalty, and gamma where it is an array, or a list that is to be made one."""
+    if isinstance(gamma, (list, tuple)) or getattr(gamma, "shape", None):
+        return Focal(None), gamma
+    return _focal(gamma), None
+
+
 def _focal(gamma: Scalar, name: str = "gamma") -> Penalty:
     exponent = _checks.focusing(gamma, name)
     return Focal(exponent) if _checks.traced(exponent) or exponent else _CROSS_ENTROPY
@@ -99,7 +106,8 @@ def softmax_focal_loss(
     >>> round(float(softmax_focal_loss(logits, np.asarray([0, 1]))), 6)
     0.005824
     """
-    return categorical(softmax, _focal(gamma), logits, target, alpha=alpha, **options)
+    penalty, by_class = _focal_by_array(gamma)
+    return categorical(softmax, penalty, logits, target, gamma=by_class, alpha=alpha, **options)
 
 
 @loss
@@ -210,7 +218,7 @@ def binary_cross_entropy_with_logits(logits: A, target: Any, /, **options: Unpac
 
 @loss
 def sigmoid_focal_loss(
-    logits: A, target: Any, /, *, gamma: Scalar = 2.0, alpha: Any = None, **options: Unpack[AnswerOptions]
+    logits: A, target: Any, /, *, gamma: Scalar = 2.0, alpha: Scalar | None = None, **options: Unpack[AnswerOptions]
 ) -> Problem[A]:
     r"""Focal loss of a sigmoid: :math:`\alpha_y (1 - p_y)^\gamma (-\log p_y)`.
 
@@ -229,7 +237,8 @@ def sigmoid_focal_loss(
     >>> round(float(sigmoid_focal_loss(x, np.asarray([1, 0]), alpha=0.25)), 6)
     0.00851
     """
-    return binary(sigmoid, _focal(gamma), logits, target, alpha=alpha, **options)
+    penalty, by_element = _focal_by_array(gamma)
+    return binary(sigmoid, penalty, logits, target, gamma=by_element, alpha=alpha, **options)
 
 
 @loss

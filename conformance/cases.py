@@ -583,6 +583,8 @@ def _further(function: str, dtype: str, rng: Draws) -> Iterator[Case]:
         if function == "sigmoid_focal_loss":
             shares = {**arrays, "alpha": rounded(rng.uniform(4), dtype)}
             yield Case(function, "", "alpha", dtype, shares, {}, "float", None, tuple(shares))
+            focused = {**arrays, "gamma": np.asarray([0.0, 0.5, 2.0, 3.0])}
+            yield Case(function, "", "gamma", dtype, focused, {}, "float", None, tuple(focused))
         return
     x = rounded(rng.normal(shape) * 3, dtype)
     arrays = {"logits": -np.abs(x) if function == "nll_loss" else x, "target": rng.integers(4, 3)}
@@ -605,6 +607,10 @@ def _further(function: str, dtype: str, rng: Draws) -> Iterator[Case]:
     yield Case(function, "", "ignore_index", dtype, ignored, {"ignore_index": (-1, 3)}, "index")
     if function == "softmax_focal_loss":
         yield Case(function, "", "alpha", dtype, arrays, {"alpha": 0.25}, "index")
+        of_classes = {**arrays, "gamma": np.asarray([0.0, 0.5, 2.0, 3.0])}
+        yield Case(function, "", "gamma of classes", dtype, of_classes, {}, "index", None, ("logits", "gamma"))
+        shares = {"logits": x, "target": rounded(rng.shares(shape), dtype), "gamma": np.asarray([[0.0], [1.5], [2.0]])}
+        yield Case(function, "", "gamma of samples", dtype, shares, {}, "float", None, tuple(shares))
 
 
 def _nonfinite(function: str, dtype: str, rng: Draws) -> Iterator[Case]:

@@ -129,6 +129,26 @@ def _form(case: Case) -> _Form:
     return _Form(epsilon=float(str(case.options.get("epsilon", 2.0))) if case.function == "poly_loss" else 0.0)
 
 
+def _forms(case: Case, shape: tuple[int, ...], axis: int | None = None) -> tuple[list[_Form], list[int]]:
+    """The form of each logit, with the class axis last, and the place of its exponent in gamma."""
+    gamma = case.arrays.get("gamma")
+    if gamma is None:
+        return [_form(case)] * math.prod(shape), [0] * math.prod(shape)
+    places = np.arange(gamma.size).reshape(gamma.shape)
+    if axis is not None and gamma.ndim > 1:
+        places = np.moveaxis(np.broadcast_to(places, case.arrays["logits"].shape), axis, -1)
+    at = np.broadcast_to(places, shape).ravel().tolist()
+    return [_Form(gamma=float(gamma.ravel()[i])) for i in at], at
+
+
+def _by_gamma(row: tuple[Balls, Balls, Balls], c: int, form: _Form) -> arb:
+    """`r**gamma * log(r) * l`; 0 at either end."""
+    p, r, minus_log = row
+    if p[c].is_zero() or r[c].is_zero():
+        return arb(0)
+    return _power(r[c], form.gamma) * r[c].log() * minus_log[c]
+
+
 def _cost(row: tuple[Balls, Balls, Balls], c: int, form: _Form) -> arb:
     """`r**gamma * l + epsilon * r`: what class c would cost."""
     _, r, minus_log = row
@@ -450,7 +470,7 @@ def _categorical(case: Case) -> dict[str, Exact]:
     labels = None if soft else target.reshape(count).astype(np.int64)
     shares = np.moveaxis(target, axis, -1).reshape(count, classes) if soft else None
     smoothing = float(str(case.options.get("label_smoothing", 0.0)))
-    form = _form(case)
+    forms, _ = _forms(case, rows.shape, axis)
     class_weight = _vector(case.arrays.get("class_weight"), classes)
     alpha = _vector(case.arrays.get("alpha", case.options.get("alpha")), classes)
     sample_weight = _per_sample(case.arrays.get("sample_weight"), lead)
@@ -481,7 +501,7 @@ def _categorical(case: Case) -> dict[str, Exact]:
             row = _softmax(values, floor_exponent) if case.function != "nll_loss" else _log_probs(values)
             for c, share in moved.items():
                 if not (class_weight[c] * alpha[c]).is_zero():
-                    loss += share * class_weight[c] * alpha[c] * _cost(row, c, form)
+                    loss += share * class_weight[c] * alpha[c] * _cost(row, c, forms[i * classes + c])
         samples.append(_Sample(loss, weight, bool(counted[i]), active))
         given.append(q)
         smooth.append(moved)
@@ -501,7 +521,7 @@ def _categorical(case: Case) -> dict[str, Exact]:
                 for c, t in steep.items():
                     sheet.add(i * classes + c, -reduced.of_loss[i] * t)
                 continue
-            steep = {c: t * _slope(row, c, form) for c, t in steep.items() if not t.is_zero()}
+            steep = {c: t * _slope(row, c, forms[i * classes + c]) for c, t in steep.items() if not t.is_zero()}
             total = _sum(list(steep.values()))
             p, r, _ = row
             for j in range(classes):
@@ -514,7 +534,7 @@ def _categorical(case: Case) -> dict[str, Exact]:
                 else:
                     sheet.add(at, reduced.of_loss[i] * difference)
         found["d logits"] = _like(sheet.written(), lead, classes, axis)
-    found.update(_categorical_others(case, reduced, samples, given, smooth, table, form))
+    found.update(_categorical_others(case, reduced, samples, given, smooth, table))
     return found
 
 
@@ -525,7 +545,6 @@ def _categorical_others(
     given: list[dict[int, arb]],
     smooth: list[dict[int, arb]],
     table: list[tuple[Balls, Balls, Balls] | None],
-    form: _Form,
 ) -> dict[str, Exact]:
     """Gradients with respect to everything but the logits, as far as the case asks for them."""
     axis = case.axis
@@ -535,8 +554,10 @@ def _categorical_others(
     alpha = _vector(case.arrays.get("alpha", case.options.get("alpha")), classes)
     sample_weight = _per_sample(case.arrays.get("sample_weight"), lead)
     keep = 1 - arb(float(str(case.options.get("label_smoothing", 0.0))))
+    forms, places = _forms(case, shape, axis)
     found: dict[str, Exact] = {}
     sheets = {
+        "gamma": _Sheet(case.arrays["gamma"].shape if "gamma" in case.arrays else (), case),
         "target": _Sheet((count, classes), case),
         "class_weight": _Sheet((classes,), case),
         "alpha": _Sheet((classes,), case),
@@ -555,7 +576,12 @@ def _categorical_others(
                 sheet.add(i, of_weight * samples[i].weight / sample_weight[i])
                 continue
             for c in range(classes):
-                if name == "target":
+                form = forms[i * classes + c]
+                if name == "gamma":
+                    if c in smooth[i]:
+                        factor = of_loss * smooth[i][c] * class_weight[c] * alpha[c]
+                        sheet.add(places[i * classes + c], factor * _by_gamma(row, c, form))
+                elif name == "target":
                     sheet.add(i * classes + c, of_loss * keep * class_weight[c] * alpha[c] * _cost(row, c, form))
                     sheet.add(i * classes + c, of_weight * sample_weight[i] * class_weight[c])
                 elif name == "class_weight":
@@ -600,10 +626,11 @@ def _binary(case: Case) -> dict[str, Exact]:
     x = case.arrays["logits"]
     y = case.arrays["target"].ravel()
     smoothing = float(str(case.options.get("label_smoothing", 0.0)))
-    form, form_zero, margin = _form(case), _form(case), 0.0
+    forms, gamma_places = _forms(case, x.shape)
+    forms_zero, margin = forms, 0.0
     if case.function == "asymmetric_loss":
-        form = _Form(float(str(case.options.get("gamma_positive", 1.0))))
-        form_zero = _Form(float(str(case.options.get("gamma_negative", 4.0))))
+        forms = [_Form(float(str(case.options.get("gamma_positive", 1.0))))] * x.size
+        forms_zero = [_Form(float(str(case.options.get("gamma_negative", 4.0))))] * x.size
         margin = float(str(case.options.get("margin", 0.05)))
     alpha = case.arrays.get("alpha", case.options.get("alpha"))
     alpha_one = _per_sample(alpha, x.shape)
@@ -624,7 +651,7 @@ def _binary(case: Case) -> dict[str, Exact]:
         loss = arb(0)
         if active:
             share = (1 - arb(smoothing)) * arb(float(y[i])) + arb(smoothing) / 2
-            moved = _part(float(element), form, form_zero, margin, floor_exponent, of_probabilities)
+            moved = _part(float(element), forms[i], forms_zero[i], margin, floor_exponent, of_probabilities)
             part = _Part(*moved, share)
             for cost, factor in (
                 (part.cost_one, share * pos_weight[i] * alpha_one[i]),
@@ -639,7 +666,7 @@ def _binary(case: Case) -> dict[str, Exact]:
     found = {"value": reduced.value}
     sheets = {
         name: _Sheet(case.arrays[name].shape if name in case.arrays else (), case)
-        for name in ("logits", "target", "sample_weight", "pos_weight", "alpha")
+        for name in ("logits", "target", "sample_weight", "pos_weight", "alpha", "gamma")
     }
     wanted = [name for name in sheets if name in case.wrt]
     places = {
@@ -667,6 +694,13 @@ def _binary(case: Case) -> dict[str, Exact]:
                     (-part.cost_zero, factor * alpha_zero[i]),
                 ]
                 at = i
+            elif name == "gamma":
+                row = _softmax((float(x.ravel()[i]), 0.0), floor_exponent)
+                terms = [
+                    (_by_gamma(row, 0, forms[i]), of_loss * one * pos_weight[i] * alpha_one[i]),
+                    (_by_gamma(row, 1, forms[i]), of_loss * zero * alpha_zero[i]),
+                ]
+                at = gamma_places[i]
             elif name == "pos_weight":
                 terms = [(part.cost_one, of_loss * one * alpha_one[i])]
                 at = int(places[name][i])

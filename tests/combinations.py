@@ -111,7 +111,7 @@ def _of_loss(loss: Any, target: str) -> Iterator[Combination]:
     if loss in BINARY:
         yield Combination(loss, (x[0], t[0]), {}, target)
         return
-    per_class = {k: v for k, v in together.items() if k in ("class_weight", "alpha", "label_smoothing")}
+    per_class = {k: v for k, v in together.items() if k in ("class_weight", "alpha", "gamma", "label_smoothing")}
     wide = (np.stack([x, x[::-1]], 2), np.stack([t, t[::-1]], -1))
     for options in ({"axis": 1}, {**per_class, "axis": 1}, {**per_class, "axis": 1, "reduction": al.Hardest(k=2)}):
         yield Combination(loss, wide, options, target)
@@ -140,11 +140,14 @@ def _options(loss: Any, target: str) -> Iterator[dict[str, Any]]:
     if loss in (al.softmax_focal_loss, al.sigmoid_focal_loss):
         yield {"gamma": 0.0}
         yield {"gamma": 0.5}
+        yield {"gamma": np.asarray([0.0, 1.5, 2.0])}
     if loss is al.softmax_focal_loss:
+        yield {"alpha": 0.25}
         yield {"alpha": np.asarray([0.2, 0.3, 0.5])}
     if loss is al.sigmoid_focal_loss:
         yield {"alpha": 0.25}
         yield {"alpha": np.asarray(0.25)}
+        yield {"alpha": np.asarray([0.2, 0.3, 0.5])}
     if loss is al.poly_loss:
         yield {"epsilon": -0.5}
     if loss is al.asymmetric_loss:

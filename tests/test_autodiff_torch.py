@@ -63,13 +63,13 @@ def test_categorical_inputs_all_differentiate(loss: Any) -> None:
     """Logits, probabilities, both weights and alpha at once: the mean divides by three of them."""
     focal = loss is softmax_focal_loss
 
-    def f(x: Any, t: Any, w: Any, c: Any, *alpha: Any) -> Any:
-        extra = {"alpha": alpha[0]} if focal else {}
+    def f(x: Any, t: Any, w: Any, c: Any, *of_classes: Any) -> Any:
+        extra = dict(zip(("alpha", "gamma"), of_classes, strict=True)) if focal else {}
         smoothing = {} if loss is nll_loss else {"label_smoothing": 0.1}
         return loss(x, t, sample_weight=w, class_weight=c, **smoothing, **extra)
 
     inputs = [doubles(3, 4, low=-2, high=-0.1), probabilities(3, 4), doubles(3, low=0.5), doubles(4, low=0.5)]
-    check(f, *inputs, *([doubles(4, low=0.2, high=0.9, seed=3)] if focal else []))
+    check(f, *inputs, *([doubles(4, low=0.2, high=0.9, seed=3), doubles(4, low=0.5, high=2.5)] if focal else []))
 
 
 @pytest.mark.parametrize("loss", CATEGORICAL, ids=names)
@@ -88,10 +88,11 @@ def test_binary_inputs_all_differentiate(loss: Any, reduction: str) -> None:
     pos, alpha = doubles(2, low=0.5, seed=3), doubles(2, low=0.2, high=0.8, seed=4)
     if loss is sigmoid_focal_loss:
 
-        def focal(x: Any, t: Any, w: Any, pos: Any, alpha: Any) -> Any:
-            return loss(x, t, sample_weight=w, pos_weight=pos, alpha=alpha, label_smoothing=0.1, reduction=reduction)
+        def focal(x: Any, t: Any, w: Any, pos: Any, alpha: Any, gamma: Any) -> Any:
+            options = {"sample_weight": w, "pos_weight": pos, "alpha": alpha, "gamma": gamma}
+            return loss(x, t, **options, label_smoothing=0.1, reduction=reduction)
 
-        check(focal, x, t, w, pos, alpha)
+        check(focal, x, t, w, pos, alpha, doubles(3, 1, low=0.5, high=2.5, seed=5))
     else:
         check(lambda *a: loss(*a[:2], sample_weight=a[2], pos_weight=a[3], reduction=reduction), x, t, w, pos)
 

@@ -204,6 +204,11 @@ MESSAGES = [
     ),
     ("cross_entropy(x, labels, label_smoothing=None)", TypeError, "label_smoothing must be a real number, not None"),
     (
+        "softmax_focal_loss(x, labels, gamma=np.asarray([1.0, np.inf, 0.0]))",
+        ValueError,
+        "gamma must hold finite numbers of at least 0, not inf",
+    ),
+    (
         "softmax_focal_loss(x, labels, gamma=-0.5)",
         ValueError,
         "gamma must be a finite number of at least 0, not -0.5",

@@ -107,6 +107,9 @@ FOCAL: list[dict[str, Any]] = [
     {"gamma": 0.5},
     {"gamma": 1},
     {"gamma": 5.0, "alpha": ALPHA},
+    {"gamma": np.array([0.0, 2.5, 1.0, 0.5])},
+    {"gamma": WEIGHT[:, None]},
+    {"gamma": ALPHA * 4, "alpha": ALPHA, "label_smoothing": 0.2, "sample_weight": WEIGHT, "where": WHERE},
     {"alpha": 0.25},
     {"alpha": np.array(0.75), "class_weight": CLASS_WEIGHT},
     {
@@ -274,6 +277,8 @@ B_FOCAL: list[dict[str, Any]] = [
     {"gamma": 0.5},
     {"gamma": 5.0},
     {"alpha": 0.25},
+    {"gamma": np.array([0.0, 2.5, 1.0])},
+    {"gamma": ELEMENTS, "pos_weight": 3.0, "label_smoothing": 0.2, "sample_weight": ELEMENTS},
     {"alpha": np.array(0.75)},
     {"alpha": np.array([0.25, 1.0, 0.5])},
     {"alpha": 0},
