@@ -2,7 +2,7 @@
 
 import importlib
 
-from arrayloss.functions import log_sigmoid, log_softmax, logsumexp, sigmoid, softmax
+from arrayloss.functions import balanced_class_weight, log_sigmoid, log_softmax, logsumexp, sigmoid, softmax
 from arrayloss.gradients import grad, objective, value_and_grad
 from arrayloss.losses import (
     asymmetric_loss,
@@ -39,6 +39,7 @@ __all__ = [
     "Sum",
     "__version__",
     "asymmetric_loss",
+    "balanced_class_weight",
     "binary_cross_entropy",
     "binary_cross_entropy_with_logits",
     "cross_entropy",

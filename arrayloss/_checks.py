@@ -30,6 +30,15 @@ def backend(first: Array, name: str = "logits", /, **others: Array | None) -> Ba
     return ours
 
 
+def integers(name: str, x: Array) -> Backend:
+    """The backend of an array of integers."""
+    ours = _backend(name, x)
+    if ours.kind(x.dtype) != "integral":
+        raise TypeError(f"{name} must be an array of integers, not of {_name(x.dtype)}")
+    _served(ours, name, x)
+    return ours
+
+
 def _served(backend: Backend, name: str, x: Array) -> None:
     """An array of the kinds that the library computes with."""
     refused = backend.refused(x)
@@ -102,6 +111,17 @@ def class_axis(axis: Any, ndim: int) -> int:
     return int(axis % ndim)
 
 
+def axes(axis: Any, shape: tuple[int, ...]) -> tuple[int, ...] | None:
+    """Axes of losses of `shape`, from the front, in order; None where these are all of them."""
+    if axis is None:
+        return None
+    given = [integer("axis", one) for one in (axis if isinstance(axis, tuple) else (axis,))]
+    found = sorted({one % len(shape) for one in given if -len(shape) <= one < len(shape)})
+    if not found or len(found) != len(given):
+        raise ValueError(f"axis {axis} of a reduction is out of range or named twice: the losses have shape {shape}")
+    return None if len(found) == len(shape) else tuple(found)
+
+
 def scalar(value: Any) -> Any:
     """A real scalar as a Python number, whatever it is given as; anything else, a traced scalar too, as it is."""
     if isinstance(value, (bool, int)) or value is None or type(value) is float:
@@ -166,17 +186,12 @@ def integer(name: str, value: Any, hint: str = "") -> int:
     return int(value.__index__())
 
 
-def label(name: str, value: Any) -> int | None:
-    """A label, or None."""
+def ignored(value: Any) -> tuple[int, ...]:
+    """The labels of samples that don't count: of None, none."""
     if value is None or type(value) is int:
-        return value
-    return integer(name, value, ", or None where no label is ignored")
-
-
-def number(name: str, x: Array) -> None:
-    """A 0-d array."""
-    if x.ndim != 0:
-        raise ValueError(f"{name} must be a number or a 0-d array, not an array of shape {tuple(x.shape)}")
+        return () if value is None else (value,)
+    hint = ", a tuple of these, or None where no label is ignored"
+    return tuple(integer("ignore_index", one, hint) for one in (value if isinstance(value, tuple) else (value,)))
 
 
 def same_shape(
@@ -223,6 +238,14 @@ def within(name: str, backend: Backend, x: Array) -> None:
     if bool(xp.any(wrong)):
         worst = float(_first(xp, wrong, x)[1])
         raise ValueError(f"{name} must be between 0 and 1, not {worst:g}")
+
+
+def not_negative(name: str, backend: Backend, x: Array) -> None:
+    """Every element a finite number of at least 0; `x` may be inspected."""
+    xp = backend.xp
+    wrong = ~(x >= 0) | (x == float("inf"))
+    if bool(xp.any(wrong)):
+        raise ValueError(f"{name} must hold finite numbers of at least 0, not {float(_first(xp, wrong, x)[1]):g}")
 
 
 def per_class(shape: tuple[int, ...], axis: int | None, **options: Array | None) -> None:

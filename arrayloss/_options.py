@@ -19,7 +19,7 @@ from arrayloss.reductions import Reduction
 
 F = TypeVar("F", bound=Callable[..., Any])
 Table = dict[str, str]
-# A real number: of Python, of NumPy, a 0-d array, or a traced value.
+# A real number: of Python, of NumPy, a 0-d array, or a traced value. (To a type checker, an array of any shape is one.)
 Scalar: TypeAlias = float | SupportsFloat
 SECTIONS = ("Parameters", "Returns", "Raises", "Notes", "References", "Examples")
 
@@ -39,9 +39,9 @@ class LossOptions(TypedDict, total=False):
     dtype : dtype, optional
         The floating-point dtype of the result; without it, that of `$array`. For example float32, for the mean of the
         losses of bfloat16 logits.
-    gamma : scalar >= 0
+    gamma : scalar or array, >= 0
         The focusing parameter: the larger it is, the less a well-classified $sample counts. With 0, the loss is the
-        cross-entropy.
+        cross-entropy. An array has one for each class or $sample: $exponents.
     Returns
         array
             With `reduction="none"`, the loss of each $sample, in the shape of $shape.
@@ -78,20 +78,20 @@ class LabelOptions(RowOptions, total=False):
     class_weight : array of shape (classes,), optional
         The weight :math:`w_c` of each class; without it, 1. A sample with label c has the weight w :math:`w_c`; a mean
         is divided by the sum of these.
-    ignore_index : int or None
-        The label of samples that do not count. Only for labels.
+    ignore_index : int, tuple of int, or None
+        The label of samples that do not count, or several. Only for labels.
     """
 
     class_weight: Any
-    ignore_index: Annotated[int | None, -100]
+    ignore_index: Annotated[int | tuple[int, ...] | None, -100]
 
 
 class ClassOptions(LabelOptions, total=False):
     """
     label_smoothing : scalar in [0, 1]
         s: the target t becomes t' = (1 - s) t + s / C, with the number of classes C.
-    alpha : array of shape (classes,), in [0, 1], optional
-        A factor of the loss of each class. Unlike a weight, it does not change the divisor of a mean.
+    alpha : array of shape (classes,) or scalar, in [0, 1], optional
+        A factor of the loss of each class, or one for all. Unlike a weight, it does not change the divisor of a mean.
     """
 
     label_smoothing: Annotated[Scalar, 0.0]
@@ -103,11 +103,11 @@ class ElementOptions(LossOptions, total=False):
         The score of each element.
     target : array of bool, integers or floating-point numbers
         The target of each element, in [0, 1], in the shape of `$array`.
-    ignore_index : int, optional
-        The target of elements that do not count.
+    ignore_index : int or tuple of int, optional
+        The target of elements that do not count, or several.
     """
 
-    ignore_index: int | None
+    ignore_index: int | tuple[int, ...] | None
 
 
 class AnswerOptions(ElementOptions, total=False):
@@ -115,10 +115,11 @@ class AnswerOptions(ElementOptions, total=False):
     label_smoothing : scalar in [0, 1]
         s: a target y becomes (1 - s) y + s / 2.
     pos_weight : scalar or array, optional
-        A factor of the loss of the answer 1. Its shape must broadcast to that of the logits. Unlike a weight, it does
+        A factor of the loss of the answer 1. Its shape must broadcast to that of `$array`. Unlike a weight, it does
         not change the divisor of a mean.
-    alpha : scalar in [0, 1], optional
-        A factor of the loss of the answer 1; for the answer 0 it is 1 - alpha. Without it, both are 1.
+    alpha : scalar or array, in [0, 1], optional
+        A factor of the loss of the answer 1; for the answer 0 it is 1 - alpha. Without it, both are 1. Its shape must
+        broadcast to that of `$array`: (classes,), say, with one number for each class of several labels.
     """
 
     label_smoothing: Annotated[Scalar, 0.0]
@@ -209,11 +210,13 @@ def _family(options: Any) -> tuple[Any, ...]:
 def _described(options: Any) -> Table:
     """The entries of a class of options, and of those that it is made of."""
     family = _family(options)
-    sample, shape = (
-        ("element", "`$array`") if ElementOptions in family else ("sample", "`$array` without the class axis")
-    )
+    if ElementOptions in family:
+        words = {"sample": "element", "shape": "`$array`", "exponents": "its shape must broadcast to that of `$array`"}
+    else:
+        words = {"sample": "sample", "shape": "`$array` without the class axis"}
+        words["exponents"] = "of shape (classes,), or of another that broadcasts to that of `$array`"
     text = "\n".join(dedent(one.__doc__ or "").strip() for one in family)
-    return _entries(text, sample=sample, shape=shape, checked="" if options is RowOptions else _CHECKED)
+    return _entries(text, checked="" if options is RowOptions else _CHECKED, **words)
 
 
 def _entries(text: str, **words: str) -> Table:

@@ -101,42 +101,53 @@ def categorical(
     label_smoothing: Any = 0.0,
     z_loss: Any = 0.0,
     alpha: Any = None,
+    gamma: Any = None,
     axis: Any = -1,
     class_weight: Any = None,
     sample_weight: Any = None,
     where: Any = None,
-    ignore_index: int | None = -100,
+    ignore_index: int | tuple[int, ...] | None = -100,
     reduction: Any = "mean",
     dtype: Any = None,
     head: Head | None = None,
 ) -> Problem[A]:
     """A loss of classes along an axis: `penalty` of the probability that `link` gives to the right one.
 
+    `gamma` is an array for the penalty (`Penalty.of`): for each class, or of a shape that broadcasts to the logits.
     With a `head`, its hidden state takes the place of the logits.
     """
     alpha = _checks.scalar(alpha)
-    if isinstance(alpha, (int, float)):
-        raise TypeError(f"alpha must be an array of shape (classes,), a share for each class, not {alpha!r}")
-    options = {"class_weight": class_weight, "alpha": alpha, "sample_weight": sample_weight, "where": where}
+    number = isinstance(alpha, (int, float))
+    shares = None if number else alpha
+    options = {"class_weight": class_weight, "alpha": shares, "gamma": gamma}
+    options |= {"sample_weight": sample_weight, "where": where}
     backend = _checks.backend(logits, name, target=_checks.given("target", target), **options)
     xp = backend.xp
     task = _task(backend, logits, _class_axis(logits, name, axis), sample_weight, where, reduction, dtype, head=head)
+    if number:
+        alpha = backend.number(_checks.fraction("alpha", alpha), task.logits, task.dtype)
+    if alpha is not None and alpha.ndim == 0:
+        alpha = xp.broadcast_to(alpha, (task.full[task.axis or 0],))
     smoothing = _checks.fraction("label_smoothing", label_smoothing)
     z = _checks.at_least("z_loss", 0, z_loss)
-    ignore_index = _checks.label("ignore_index", ignore_index)
+    ignored = _checks.ignored(ignore_index)
     _checks.per_class(task.full, task.axis, class_weight=class_weight, alpha=alpha)
     if alpha is not None and backend.can_inspect(alpha):
         _checks.within("alpha", backend, alpha)
     class_weight, alpha = (None if a is None else backend.astype(a, task.dtype) for a in (class_weight, alpha))
+    if gamma is not None and gamma.ndim == 1:
+        _checks.per_class(task.full, task.axis, gamma=gamma)
+        gamma = _per_class(xp, gamma, task)
+    parameter = task.parameter("gamma", gamma)
     is_label = _checks.class_target(backend, target, task.full, task.shape, axis, ignore_index)
 
     if is_label:
-        labels = task.labels(target, ignore_index)
+        labels = task.labels(target, ignored)
         weight, divisor = task.weights()
         of_label = None if class_weight is None else backend.gather(class_weight, labels)
         divisor, mass = _product(divisor, of_label), of_label
         target = xp.expand_dims(labels, axis=task.axis)
-        if isinstance(smoothing, (int, float)) and not smoothing:
+        if isinstance(smoothing, (int, float)) and not smoothing and gamma is None:
             factor = _product(of_label, None if alpha is None else backend.gather(alpha, labels))
             loss, inputs = _with_z(z, LabelLoss(link, penalty), None, (target,), task)
             return task.problem(loss, _product(weight, factor), inputs, divisor)
@@ -148,7 +159,8 @@ def categorical(
         divisor = mass if divisor is None else xp.where(divisor == 0, xp.zeros_like(mass), divisor * mass)
     per_class = _product(class_weight, alpha)
     given = (target, None if per_class is None else _per_class(xp, per_class, task))
-    loss, inputs = task.with_weights(TargetLoss(link, penalty), TargetWeights(smoothing, is_label), given)
+    weights = TargetWeights(smoothing, is_label)
+    loss, inputs = task.with_weights(TargetLoss(link, penalty), weights, given, parameter)
     loss, inputs = _with_z(z, loss, mass, inputs, task)
     return task.problem(loss, weight, inputs, divisor)
 
@@ -164,15 +176,16 @@ def binary(
     label_smoothing: Any = 0.0,
     pos_weight: Any = None,
     alpha: Any = None,
+    gamma: Any = None,
     sample_weight: Any = None,
     where: Any = None,
-    ignore_index: int | None = None,
+    ignore_index: int | tuple[int, ...] | None = None,
     reduction: Any = "mean",
     dtype: Any = None,
 ) -> Problem[A]:
     """A loss of each element: `penalty` of the probability that `link` gives to the right one of the answers 1 and 0.
 
-    The answer 0 has the same penalty unless `penalty_of_zero` is given.
+    The answer 0 has the same penalty unless `penalty_of_zero` is given. `gamma` is an array for both (`Penalty.of`).
     """
     factors = {"pos_weight": pos_weight, "alpha": alpha}
     given = {
@@ -180,21 +193,21 @@ def binary(
         for option, a in factors.items()
         if not isinstance(a, (int, float, numbers.Real)) and hasattr(a, "shape")
     }
-    if isinstance(pos_weight, (list, tuple)):
-        given["pos_weight"] = pos_weight  # is told to be made an array
+    # A list is told to be made an array.
+    given |= {option: a for option, a in factors.items() if isinstance(a, (list, tuple))}
+    target = _checks.given("target", target)
     backend = _checks.backend(
-        logits, name, target=_checks.given("target", target), sample_weight=sample_weight, where=where, **given
+        logits, name, target=target, sample_weight=sample_weight, where=where, gamma=gamma, **given
     )
     arrays = {option: a for option, a in given.items() if hasattr(_checks.scalar(a), "shape")}
     task = _task(backend, logits, None, sample_weight, where, reduction, dtype)
     smoothing = _checks.fraction("label_smoothing", label_smoothing)
     _checks.answer_target(backend, target, task.shape)
-    ignore_index = _checks.label("ignore_index", ignore_index)
+    ignored = _checks.ignored(ignore_index)
+    parameter = task.parameter("gamma", gamma)
     positive = negative = 1.0
     at_one = at_zero = None
     for option, a in arrays.items():
-        if option == "alpha":
-            _checks.number("alpha", a)
         _checks.broadcastable(option, a.shape, task.shape)
         a = backend.astype(a, task.dtype)
         at_one = _product(at_one, a)
@@ -209,13 +222,13 @@ def binary(
         positive, negative = positive * share, 1 - share
     at_one, at_zero = (a if a is None else backend.xp.broadcast_to(a, task.shape) for a in (at_one, at_zero))
 
-    target = task.answers(target, ignore_index)
+    target = task.answers(target, ignored)
     if link.unit_interval:
         task.in_unit_interval(name)
     weight, divisor = task.weights()
     loss = BinaryLoss(link, penalty, penalty if penalty_of_zero is None else penalty_of_zero)
     weights = AnswerWeights(smoothing, positive, negative)
-    loss, inputs = task.with_weights(loss, weights, (target, at_one, at_zero))
+    loss, inputs = task.with_weights(loss, weights, (target, at_one, at_zero), parameter)
     return task.problem(loss, weight, inputs, divisor)
 
 
@@ -369,17 +382,18 @@ class _Task:
         shape: tuple[int, ...] = tuple(self.logits.shape)
         return shape if self.head is None else (*shape[: self.axis], self.head.classes, *shape[self.axis :][1:])
 
-    def labels(self, target: Array, ignore_index: int | None) -> Array:
+    def labels(self, target: Array, ignored: tuple[int, ...]) -> Array:
         """Labels that are safe to index with."""
         backend, classes = self.backend, self.full[self.axis or 0]
         xp, labels = backend.xp, backend.astype(target, backend.index_dtype(self.logits))
         if 0 not in labels.shape and backend.can_inspect(labels):
             lowest, highest = backend.span(labels)
-            outside = ignore_index is None or not 0 <= ignore_index < classes
+            outside = not any(0 <= one < classes for one in ignored)
             if outside and lowest >= 0 and highest < classes:
                 return labels
-        if ignore_index is not None and _checks.holds(backend, target.dtype, labels.dtype, ignore_index):
-            self._leave_out(labels == ignore_index)
+        for one in ignored:
+            if _checks.holds(backend, target.dtype, labels.dtype, one):
+                self._leave_out(labels == one)
         inside = (labels >= 0) & (labels < classes)
         self._refuse(~inside, target, f"the logits have {classes} classes, so labels must be in [0, {classes})")
         return xp.where(inside, labels, xp.zeros_like(labels))
@@ -394,17 +408,19 @@ class _Task:
         self._refuse(~xp.all(inside, axis=self.axis), worst, "probabilities must not be negative or nan")
         return backend.astype(xp.where(inside, target, xp.zeros_like(target)), self.dtype)
 
-    def answers(self, target: Array, ignore_index: int | None) -> Array:
+    def answers(self, target: Array, ignored: tuple[int, ...]) -> Array:
         """A binary target whose elements are in [0, 1], or 0 where they don't count."""
         backend, xp = self.backend, self.backend.xp
         kind = backend.kind(target.dtype)
-        if kind == "bool":
-            if ignore_index in (0, 1):
-                self._leave_out(target if ignore_index else ~target)
-            return target
         soft = kind == "real floating"
-        if ignore_index is not None and (soft or _checks.holds(backend, target.dtype, target.dtype, ignore_index)):
-            self._leave_out(target == ignore_index)
+        for one in ignored:
+            if kind == "bool":
+                if one in (0, 1):
+                    self._leave_out(target if one else ~target)
+            elif soft or _checks.holds(backend, target.dtype, target.dtype, one):
+                self._leave_out(target == one)
+        if kind == "bool":
+            return target
         given, target = target, backend.comparable(target)
         if self.valid is None and 0 not in target.shape and backend.can_inspect(target):
             lowest, highest = backend.span(target)
@@ -440,16 +456,25 @@ class _Task:
         known = xp.ones_like(self.wrong, dtype=self.dtype) if weight is None else weight
         return xp.where(self.wrong & (known != 0), xp.full_like(known, float("nan")), known), weight
 
-    def with_weights(self, loss: Any, weights: Any, target: Arrays) -> tuple[Any, Arrays]:
+    def parameter(self, name: str, x: Array | None) -> Arrays:
+        """An array for the penalty, in the shape of the logits; nothing of None."""
+        if x is None:
+            return ()
+        _checks.broadcastable(name, x.shape, self.logits.shape)
+        if self.backend.can_inspect(x):
+            _checks.not_negative(name, self.backend, x)
+        return (self.backend.xp.broadcast_to(self.backend.astype(x, self.dtype), self.logits.shape),)
+
+    def with_weights(self, loss: Any, weights: Any, target: Arrays, own: Arrays) -> tuple[Any, Arrays]:
         """A loss and its inputs: the target as given, or the weights made of it, on the tape where there is one."""
-        if self.head is not None or not self.backend.on_tape(*target):
-            return FromTarget(loss, weights), target
+        if self.head is not None or not self.backend.on_tape(*target, *own):
+            return FromTarget(loss, weights, len(own)), (*target, *own)
         call = Call(loss, self.axis, self.dtype)
         prepared = (self.backend.prepared(call, a) for a in target)
-        return loss, weights.of(self.backend.ops(call), self.backend.prepared(call, self.logits), *prepared)
+        return loss, (*weights.of(self.backend.ops(call), self.backend.prepared(call, self.logits), *prepared), *own)
 
     def problem(self, kernel: Any, weight: Array | None, inputs: Arrays, divisor: Array | None) -> Problem[Any]:
-        samples = Samples(self.backend, math.prod(self.shape), self.valid, divisor)
+        samples = Samples(self.backend, math.prod(self.shape), self.valid, divisor, self.shape)
         weight = _along(self.backend.xp, weight, self.axis)
         arrays = (self.logits, weight, *inputs)
         head = self.head
@@ -526,6 +551,9 @@ def value(problem: Problem[A]) -> A:
         result = _reduced(problem, value, parts)
         return result
     reduced = reduction.parts(problem.samples, None)
+    if reduced.axis is not None:
+        result = _reduced(problem, problem.runs.value(problem.call, problem.arrays), reduced)
+        return result
     result = problem.runs.reduced(
         problem.call,
         problem.arrays,
@@ -538,24 +566,25 @@ def value(problem: Problem[A]) -> A:
 def value_with_gradient(problem: Problem[A], cotangent: Array | None = None) -> tuple[A, Any]:
     """The value and its derivative by the logits, in closed form: one pass, or two where the reduction ranks losses."""
     backend, reduction, call, arrays = problem.backend, problem.reduction, problem.call, problem.arrays
-    if reduction is None:
-        if cotangent is None:
-            raise TypeError(
-                'reduction="none" gives a loss for each sample, and a gradient only with cotangent=, an array that '
-                "weighs them (of ones, for the gradient of their sum)"
-            )
-        _checks.backend(cotangent, "cotangent", logits=problem.logits)
-        _checks.same_shape(
-            "cotangent", cotangent.shape, problem.shape, problem.logits.shape, "there is one loss for each sample"
-        )
-        parts, g = None, _along(backend.xp, backend.astype(cotangent, call.dtype), call.axis)
-    else:
-        if cotangent is not None:
-            raise TypeError('cotangent= goes with reduction="none"; a reduced loss is one number')
+    parts = None
+    if reduction is not None:
         losses = _losses(problem, problem.runs.value(call, arrays)) if reduction.ranks else None
         parts = reduction.parts(problem.samples, losses)
-        g = _cotangent(problem, parts)
-    summed = parts is not None and parts.share is None
+    if parts is None or parts.axis is not None:
+        axis = () if parts is None else parts.axis or ()
+        shape = tuple(n for i, n in enumerate(problem.shape) if i not in axis)
+        if cotangent is None:
+            raise TypeError(
+                f"the result has the shape {shape}, and a gradient only with cotangent=, an array of that shape which "
+                "weighs it (of ones, for the gradient of the sum)"
+            )
+        _checks.backend(cotangent, "cotangent", logits=problem.logits)
+        _checks.same_shape("cotangent", cotangent.shape, shape, problem.logits.shape, "it weighs the result")
+        cotangent = backend.astype(cotangent, call.dtype)
+    elif cotangent is not None:
+        raise TypeError('cotangent= goes with reduction="none" or Mean(axis=...); this result is one number')
+    g = _along(backend.xp, cotangent, call.axis) if parts is None else _cotangent(problem, parts, cotangent)
+    summed = parts is not None and parts.share is None and parts.axis is None
     value, gradient = problem.runs.value_and_gradient(call, arrays, g, summed=summed)
     if problem.restore is not None:
         gradient = problem.restore(gradient)
@@ -603,14 +632,16 @@ def _losses(problem: Problem[Any], value: Array) -> Array:
 
 
 def _reduced(problem: Problem[Any], value: Array, parts: Parts | None) -> Array:
-    """Reduce the kernel's value; where all samples have the same share, it may be partial sums, one for each block."""
+    """Reduce the kernel's value; where all samples are summed alike, it may be partial sums, one for each block."""
     backend, xp = problem.backend, problem.backend.xp
     if parts is None:
         return backend.astype(_losses(problem, value), problem.result)
+    if parts.share is not None or parts.axis is not None:
+        value = _losses(problem, value)
     if parts.share is not None:
-        losses = _losses(problem, value)
-        value = xp.where(parts.share == 0, xp.zeros_like(losses), losses * parts.share)
-    return backend.astype(_divided(xp, backend.sum(value), parts.denominator, parts.empty), problem.result)
+        value = xp.where(parts.share == 0, xp.zeros_like(value), value * parts.share)
+    total = backend.sum(value, parts.axis)
+    return backend.astype(_divided(xp, total, parts.denominator, parts.empty), problem.result)
 
 
 def _plain_number(x: Any) -> bool:
@@ -629,8 +660,11 @@ def _divided(xp: Any, total: Array, denominator: Any, empty: float) -> Array:
     return xp.where(none, xp.full_like(quotient, empty), quotient)
 
 
-def _cotangent(problem: Problem[Any], parts: Parts) -> Array:
-    """The derivative of the reduced value by each sample's loss, or one number for all of them."""
+def _cotangent(problem: Problem[Any], parts: Parts, outer: Array | None = None) -> Array:
+    """The derivative of the reduced value by each sample's loss, or one number for all of them.
+
+    Of several values, that of their sum, weighed by `outer`.
+    """
     backend, xp, dtype = problem.backend, problem.backend.xp, problem.dtype
     denominator: Any = parts.denominator
     if _plain_number(denominator):
@@ -640,4 +674,9 @@ def _cotangent(problem: Problem[Any], parts: Parts) -> Array:
         # Divided before it is rounded to the dtype of the losses.
         over = denominator if xp.isdtype(denominator.dtype, "real floating") else xp.astype(denominator, dtype)
         factor = xp.astype(_divided(xp, xp.ones_like(over), over, 0.0), dtype)
+    if parts.axis is not None:
+        factor = outer * factor
+        for axis in parts.axis:
+            factor = xp.expand_dims(factor, axis=axis)
+        factor = _along(xp, xp.broadcast_to(factor, problem.shape), problem.axis)
     return factor if parts.share is None else _along(xp, xp.astype(parts.share, dtype), problem.axis) * factor

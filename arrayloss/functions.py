@@ -1,9 +1,10 @@
-"""The functions that turn logits into probabilities and their logarithms."""
+"""The functions that turn logits into probabilities and their logarithms, and labels into weights of the classes."""
 
 from __future__ import annotations
 
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
+from arrayloss import _checks
 from arrayloss._kernels.sigmoid import LogSigmoid, Sigmoid
 from arrayloss._kernels.softmax import LogSoftmax, LogSumExp, Softmax
 from arrayloss._options import documented
@@ -135,3 +136,61 @@ def log_sigmoid(x: A, /) -> A:
     [-300.0, -3.720075976020836e-44]
     """
     return function(LogSigmoid(), x, None)
+
+
+@with_suggestions
+def balanced_class_weight(labels: A, /, classes: int, *, dtype: Any = None) -> A:
+    r"""A weight for each class by inverse frequency: :math:`n / (C\, n_c)`, as `class_weight` takes it.
+
+    Of the n labels, :math:`n_c` are c, and C is the number of classes: all classes that occur have the same total
+    weight. It is scikit-learn's `compute_class_weight("balanced")`, but for a class that does not occur, which is an
+    error there and here counts as one label would, so that no weight is infinite.
+
+    Parameters
+    ----------
+    labels : array of integers, any shape
+        The labels. Those outside 0 to classes - 1, such as an `ignore_index`, do not count.
+    classes : int
+        The number of classes.
+    dtype : dtype, optional
+        The floating-point dtype of the weights; without it, the library's default.
+
+    Returns
+    -------
+    array
+        The weights, of shape (classes,). The library and device are those of `labels`.
+
+    Raises
+    ------
+    TypeError
+        If `labels` is not an array of integers, `classes` not an int or `dtype` not a floating-point dtype.
+    ValueError
+        If `classes` is below 1.
+
+    References
+    ----------
+    King and Zeng, "Logistic Regression in Rare Events Data", Political Analysis 9 (2001).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from arrayloss import balanced_class_weight
+    >>> balanced_class_weight(np.asarray([0, 0, 0, 1, 2, 2, -100]), 3).tolist()
+    [0.6666666666666666, 2.0, 1.0]
+    """
+    backend = _checks.integers("labels", labels)
+    count = _checks.integer("classes", classes)
+    if count < 1:
+        raise ValueError(f"classes must be an int of at least 1, not {classes!r}")
+    if dtype is not None:
+        _checks.real_dtype(backend, dtype)
+    xp, x = backend.xp, cast(Any, labels)
+    with backend.context(x):
+        result = backend.float_dtype(x) if dtype is None else dtype
+        ordered = xp.sort(xp.reshape(backend.astype(x, backend.index_dtype(x)), (-1,)))
+        # How many labels are below 0, 1, ..., C: no comparison of each label with each class.
+        below = xp.searchsorted(ordered, backend.arange(count + 1, ordered))
+        wide = backend.compute_dtype(result)
+        all_of_them, each = (backend.astype(n, wide) for n in (below[-1] - below[0], below[1:] - below[:-1]))
+        weights = all_of_them / (count * xp.maximum(each, xp.ones_like(each)))
+        return backend.astype(weights, result)  # type: ignore[no-any-return]

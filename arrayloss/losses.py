@@ -13,12 +13,19 @@ from arrayloss._kernels.divergence import Divergence
 from arrayloss._kernels.penalties import CrossEntropy, Focal, Penalty, Poly, Shifted
 from arrayloss._kernels.sigmoid import given_probabilities, sigmoid
 from arrayloss._kernels.softmax import given_log_probabilities, softmax
-from arrayloss._options import AnswerOptions, ClassOptions, ElementOptions, LabelOptions, RowOptions, Scalar
+from arrayloss._options import AnswerOptions, ClassOptions, LabelOptions, RowOptions, Scalar
 from arrayloss._problem import Problem, binary, categorical, linear, paired
 from arrayloss.gradients import loss
 
 A = TypeVar("A")
 _CROSS_ENTROPY = CrossEntropy()
+
+
+def _focal_by_array(gamma: Scalar) -> tuple[Penalty, Any]:
+    """The penalty, and gamma where it is an array, or a list that is to be made one."""
+    if isinstance(gamma, (list, tuple)) or getattr(gamma, "shape", None):
+        return Focal(None), gamma
+    return _focal(gamma), None
 
 
 def _focal(gamma: Scalar, name: str = "gamma") -> Penalty:
@@ -170,7 +177,8 @@ def softmax_focal_loss(
     >>> round(float(softmax_focal_loss(logits, np.asarray([0, 1]))), 6)
     0.005824
     """
-    return categorical(softmax, _focal(gamma), logits, target, alpha=alpha, **options)
+    penalty, by_class = _focal_by_array(gamma)
+    return categorical(softmax, penalty, logits, target, gamma=by_class, alpha=alpha, **options)
 
 
 @loss
@@ -235,7 +243,7 @@ def kl_divergence(logits: A, target_logits: Any, /, **options: Unpack[RowOptions
 
 
 @loss
-def binary_cross_entropy(probs: A, target: Any, /, **options: Unpack[ElementOptions]) -> Problem[A]:
+def binary_cross_entropy(probs: A, target: Any, /, **options: Unpack[AnswerOptions]) -> Problem[A]:
     r"""Binary cross-entropy of probabilities: :math:`-y \log p - (1 - y) \log(1 - p)`.
 
     Where p is the sigmoid of logits, `binary_cross_entropy_with_logits` of these is more accurate: p close to 1 is
@@ -300,7 +308,8 @@ def sigmoid_focal_loss(
     >>> round(float(sigmoid_focal_loss(x, np.asarray([1, 0]), alpha=0.25)), 6)
     0.00851
     """
-    return binary(sigmoid, _focal(gamma), logits, target, alpha=alpha, **options)
+    penalty, by_element = _focal_by_array(gamma)
+    return binary(sigmoid, penalty, logits, target, gamma=by_element, alpha=alpha, **options)
 
 
 @loss

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import numbers
 from abc import abstractmethod
 from dataclasses import dataclass
@@ -13,20 +14,26 @@ from arrayloss._kernels.ops import Array, Complete
 
 
 class Samples(NamedTuple):
-    """What a reduction knows of the samples: how many, which count (None: all), what they weigh (None: 1)."""
+    """What a reduction knows of the samples: number, which count (None: all), what they weigh (None: 1), shape."""
 
     backend: Backend
     number: int
     valid: Array | None
     weight: Array | None
+    shape: tuple[int, ...]
 
 
 class Parts(NamedTuple):
-    """A reduction's value is sum(share * loss) / denominator, or `empty` where the denominator is 0."""
+    """A reduction's value is sum(share * loss) / denominator, or `empty` where the denominator is 0.
+
+    The sum is over all samples, or over some axes of them (from the front, in order): then there is one result for each
+    place along the others.
+    """
 
     share: Array | None
     denominator: Array | float
     empty: float = float("nan")
+    axis: tuple[int, ...] | None = None
 
 
 class Reduction(Complete):
@@ -44,7 +51,17 @@ class Reduction(Complete):
 
 @dataclass(frozen=True)
 class Sum(Reduction):
-    """The sum of the losses of all samples; 0 of none.
+    """The sum of the losses of all samples, or along some axes; 0 of none.
+
+    Parameters
+    ----------
+    axis : int or tuple of int, optional
+        The axes to sum along, in the shape of the losses. Without it, the result is one number.
+
+    Raises
+    ------
+    ValueError
+        In the call of a loss, if the losses have no such axis.
 
     Examples
     --------
@@ -55,8 +72,10 @@ class Sum(Reduction):
     2.772588722239781
     """
 
+    axis: int | tuple[int, ...] | None = None
+
     def parts(self, samples: Samples, losses: Array | None) -> Parts:
-        return Parts(None, 1.0)
+        return Parts(None, 1.0, axis=_checks.axes(self.axis, samples.shape))
 
 
 @dataclass(frozen=True)
@@ -70,11 +89,15 @@ class Mean(Reduction):
         number of all samples; or that number.
     empty : {"nan", "zero"}
         The mean of nothing (the divisor is 0).
+    axis : int or tuple of int, optional
+        The axes to take means along, in the shape of the losses: with 1, one mean for each sequence of a batch. The
+        divisor is that of these samples, and the gradient of several means takes `cotangent=`. Without it, the result
+        is one number.
 
     Raises
     ------
     ValueError
-        If `over` or `empty` is none of these.
+        If `over` or `empty` is none of these; in the call of a loss, if the losses have no such axis.
 
     Examples
     --------
@@ -83,10 +106,14 @@ class Mean(Reduction):
     >>> x, t = np.zeros((2, 4)), np.asarray([1, -100])
     >>> float(cross_entropy(x, t)), float(cross_entropy(x, t, reduction=Mean(over="all")))
     (1.3862943611198906, 0.6931471805599453)
+    >>> x, t = np.zeros((2, 3, 4)), np.asarray([[1, 2, -100], [-100, -100, -100]])
+    >>> cross_entropy(x, t, reduction=Mean(axis=1, empty="zero")).tolist()
+    [1.3862943611198906, 0.0]
     """
 
     over: Literal["weight", "valid", "all"] | SupportsFloat = "weight"
     empty: Literal["nan", "zero"] = "nan"
+    axis: int | tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
         named = isinstance(self.over, str) and self.over in ("weight", "valid", "all")
@@ -98,18 +125,19 @@ class Mean(Reduction):
 
     def parts(self, samples: Samples, losses: Array | None) -> Parts:
         over: Array | float
+        axis = _checks.axes(self.axis, samples.shape)
         if not isinstance(self.over, str):
             # np.float64 is a float too, and is made one of Python: torch can't divide by it.
             over = _checks.scalar(self.over) if isinstance(self.over, numbers.Real) else self.over
             if not isinstance(over, (int, float)):
                 _checks.shared(samples.backend, "logits", "over", over)
         elif self.over == "weight" and samples.weight is not None:
-            over = samples.backend.sum(samples.weight)
+            over = samples.backend.sum(samples.weight, axis)
         elif self.over != "all" and samples.valid is not None:
-            over = samples.backend.count(samples.valid)
+            over = samples.backend.count(samples.valid, axis)
         else:
-            over = samples.number
-        return Parts(None, over, 0.0 if self.empty == "zero" else float("nan"))
+            over = samples.number if axis is None else math.prod(samples.shape[i] for i in axis)
+        return Parts(None, over, 0.0 if self.empty == "zero" else float("nan"), axis)
 
 
 @dataclass(frozen=True)
@@ -118,7 +146,13 @@ class Hardest(Reduction):
 
     All samples are ranked together, whatever the shape of the losses. Those that are ignored or masked don't take
     part. Losses that tie for the last places share these equally, in the value and in the gradient, so that neither
-    depends on the order of the samples.
+    depends on the order of the samples. The mean of nothing is nan, and its gradient 0.
+
+    Other libraries compare the label's probability with a threshold p; of a cross-entropy without weights, a
+    probability below p is a loss above -log p. MMSegmentation's ``OHEMPixelSampler(thresh=p, min_kept=n)`` keeps the
+    pixels of ``Hardest(threshold=-log(p), k=n * images)`` (its mean is over all pixels), BiSeNet's ``OhemCELoss(p)``
+    is ``Hardest(threshold=-log(p), fraction=1 / 16)``, and Detectron2's ``DeepLabCE``, without a threshold,
+    ``Hardest(fraction=top_k_percent_pixels)``.
 
     Parameters
     ----------
@@ -126,16 +160,21 @@ class Hardest(Reduction):
         The part of the samples that counts: `int(fraction * samples)` of them, at least one.
     k : int >= 1, optional
         The number of samples that counts (all, where there are fewer).
+    threshold : scalar >= 0, optional
+        All samples whose loss, with its weight, is larger than this count, and with `fraction` or `k` at least so many.
 
     Raises
     ------
     ValueError
-        Unless exactly one of the two is given, in its range.
+        If none of the three is given, or both `fraction` and `k`, or one is out of its range.
 
     References
     ----------
     Shrivastava, Gupta and Girshick, "Training Region-based Object Detectors with Online Hard Example Mining",
     CVPR 2016.
+    The code of the others: github.com/open-mmlab/mmsegmentation, mmseg/structures/sampler/ohem_pixel_sampler.py;
+    github.com/CoinCheung/BiSeNet, bisenetv2/ohem_ce_loss.py; github.com/facebookresearch/detectron2,
+    projects/DeepLab/deeplab/loss.py.
 
     Examples
     --------
@@ -144,15 +183,21 @@ class Hardest(Reduction):
     >>> x, y = np.asarray([-3.0, 0.0, 0.0, 5.0]), np.asarray([0, 1, 0, 1])
     >>> float(binary_cross_entropy_with_logits(x, y, reduction=Hardest(fraction=0.5)))
     0.6931471805599453
+    >>> float(binary_cross_entropy_with_logits(x, y, reduction=Hardest(threshold=1.0, k=1)))
+    0.6931471805599453
     """
 
     ranks: ClassVar[bool] = True
     fraction: float | None = None
     k: int | None = None
+    threshold: SupportsFloat | None = None
 
     def __post_init__(self) -> None:
-        if (self.fraction is None) == (self.k is None):
-            raise ValueError("Hardest takes fraction= or k=, one of the two")
+        given = (self.fraction is not None) + (self.k is not None)
+        if given == 2 or (not given and self.threshold is None):
+            raise ValueError("Hardest takes fraction= or k=, one of the two, or threshold=, alone or with one of these")
+        if self.threshold is not None:
+            _checks.at_least("threshold", 0, self.threshold)
         if self.fraction is not None and not 0 < _checks.real("fraction", self.fraction) <= 1:
             raise ValueError(f"fraction must be above 0 and at most 1, not {self.fraction!r}")
         if self.k is not None and _checks.integer("k", self.k) < 1:
@@ -170,7 +215,8 @@ class Hardest(Reduction):
             valid = xp.ones_like(losses, dtype=xp.bool)
         if valid is None:
             n = samples.number
-            most = self.k if self.k is not None else max(1, int(n * float(self.fraction or 0)))
+            least = 0 if self.fraction is None else max(1, int(n * float(self.fraction)))
+            most = self.k if self.k is not None else least
             k = backend.number(float(min(n, most)), flat, flat.dtype)
         else:
             # Below every loss, +inf and nan (which sorts last) included.
@@ -180,7 +226,11 @@ class Hardest(Reduction):
                 k = xp.minimum(number, xp.full_like(number, float(self.k)))
             else:
                 k = xp.floor(number * float(self.fraction or 0))
-                k = xp.where(number > 0, xp.maximum(k, xp.ones_like(k)), k)
+                k = xp.where(number > 0, xp.maximum(k, xp.ones_like(k)), k) if self.fraction is not None else k
+        if self.threshold is not None:
+            # A nan is not below it: it counts, and the result is nan.
+            larger = backend.count(~(flat <= _checks.scalar(self.threshold)))
+            k = xp.maximum(k, xp.astype(larger, flat.dtype))
         ordered = xp.sort(flat, descending=True)
         places = backend.arange(samples.number, ordered)
         # The last loss that has a place, without an index that depends on the data.

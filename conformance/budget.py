@@ -182,6 +182,8 @@ def _gamma(case: Case) -> float:
         return float(case.options.get("epsilon", 2.0) < 0)
     if case.function == "asymmetric_loss":
         return max(float(case.options.get("gamma_positive", 1.0)), float(case.options.get("gamma_negative", 4.0)))
+    if "gamma" in case.arrays:
+        return float(np.max(case.arrays["gamma"]))
     return float(case.options.get("gamma", 2.0)) if "focal" in case.function else 0.0
 
 

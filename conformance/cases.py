@@ -571,6 +571,53 @@ def _binary_options(function: str, dtype: str, rng: Draws) -> Iterator[Case]:
         yield Case(function, "", "dtype", dtype, arrays, {"dtype": "float32"}, "float")
 
 
+def _further(function: str, dtype: str, rng: Draws) -> Iterator[Case]:
+    """Forms of the options that `options` has not: a number where it has an array, and the other way round."""
+    if function in TRANSFORMS or function in PAIRED:
+        return
+    shape = (3, 4)
+    if function in BINARY:
+        x = rounded(_binary_inputs(function, shape, rng), dtype)
+        arrays = {"logits": x, "target": rounded(rng.uniform(shape), dtype)}
+        ignored = {**arrays, "target": np.resize([0.0, 1.0, -1.0, 2.0], shape)}
+        yield Case(function, "", "ignore_index", dtype, ignored, {"ignore_index": (-1, 2)}, "index")
+        if function == "binary_cross_entropy":
+            weighed = {**arrays, "pos_weight": rounded(rng.uniform(4) + 0.5, dtype)}
+            options = {"label_smoothing": 0.25}
+            yield Case(function, "", "weights", dtype, weighed, options, "float", None, tuple(weighed))
+        if function == "sigmoid_focal_loss":
+            shares = {**arrays, "alpha": rounded(rng.uniform(4), dtype)}
+            yield Case(function, "", "alpha", dtype, shares, {}, "float", None, tuple(shares))
+            focused = {**arrays, "gamma": np.asarray([0.0, 0.5, 2.0, 3.0])}
+            yield Case(function, "", "gamma", dtype, focused, {}, "float", None, tuple(focused))
+        return
+    x = rounded(rng.normal(shape) * 3, dtype)
+    arrays = {"logits": -np.abs(x) if function == "nll_loss" else x, "target": rng.integers(4, 3)}
+    if function == "cross_entropy":
+        lead = (3, 2)
+        full = {
+            "logits": rounded(rng.normal((*lead, 4)) * 3, dtype),
+            "target": rng.integers(4, lead),
+            "sample_weight": rounded(rng.uniform(lead) + 0.25, dtype),
+            "where": np.asarray([[1.0, 1.0], [0.0, 0.0], [0.0, 1.0]]),
+        }
+        wrt = ("logits", "sample_weight")
+        for kind, arguments, size in (("Mean", {"axis": 1, "empty": "zero"}, 3), ("Sum", {"axis": (-2,)}, 2)):
+            reduce, g = Reduce(kind, arguments), rounded(rng.uniform(size) + 0.5, dtype)
+            yield Case(function, "", str(reduce), dtype, full, {"reduction": reduce}, "index", g, wrt)
+        for limits in ({"threshold": 1.0}, {"threshold": 100.0, "k": 2}, {"threshold": 0.125, "fraction": 0.25}):
+            reduce = Reduce("Hardest", limits)
+            yield Case(function, "", str(reduce), dtype, full, {"reduction": reduce}, "index", None, wrt)
+    ignored = {**arrays, "target": np.asarray([2.0, -1.0, 3.0])}
+    yield Case(function, "", "ignore_index", dtype, ignored, {"ignore_index": (-1, 3)}, "index")
+    if function == "softmax_focal_loss":
+        yield Case(function, "", "alpha", dtype, arrays, {"alpha": 0.25}, "index")
+        of_classes = {**arrays, "gamma": np.asarray([0.0, 0.5, 2.0, 3.0])}
+        yield Case(function, "", "gamma of classes", dtype, of_classes, {}, "index", None, ("logits", "gamma"))
+        shares = {"logits": x, "target": rounded(rng.shares(shape), dtype), "gamma": np.asarray([[0.0], [1.5], [2.0]])}
+        yield Case(function, "", "gamma of samples", dtype, shares, {}, "float", None, tuple(shares))
+
+
 def _nonfinite(function: str, dtype: str, rng: Draws) -> Iterator[Case]:
     """NaN, infinities, ignored and weightless samples, nothing left to average."""
     inf, nan = np.inf, np.nan
@@ -718,6 +765,7 @@ FAMILIES: dict[str, Family] = {
     "weights": _weights,
     "probabilities": _probabilities,
     "options": _options,
+    "further": _further,
     "nonfinite": _nonfinite,
     "reductions": _reductions,
     "million": _million,

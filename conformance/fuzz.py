@@ -244,9 +244,9 @@ def _loss(rng: Draws, function: str, dtype: str) -> Case:
         arrays["alpha"] = rounded(rng.uniform(shape[axis]), dtype)
     if function == "sigmoid_focal_loss" and _chance(rng, 0.3):
         options["alpha"] = 0.25
-    if function in BINARY[1:] and _chance(rng, 0.3):
+    if function in BINARY and _chance(rng, 0.3):
         arrays["pos_weight"] = _weights(rng, _part_of(rng, shape), dtype)
-    if function not in ("nll_loss", "binary_cross_entropy", *PAIRED) and _chance(rng, 0.25):
+    if function not in ("nll_loss", *PAIRED) and _chance(rng, 0.25):
         options["label_smoothing"] = _one(rng, (0.125, 0.5, 1.0))
     if function == "cross_entropy" and np.all(np.isfinite(x)) and _chance(rng, 0.25):
         options["z_loss"] = _one(rng, (0.0, 2.0**-10, 1.0))

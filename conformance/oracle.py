@@ -129,6 +129,26 @@ def _form(case: Case) -> _Form:
     return _Form(epsilon=float(str(case.options.get("epsilon", 2.0))) if case.function == "poly_loss" else 0.0)
 
 
+def _forms(case: Case, shape: tuple[int, ...], axis: int | None = None) -> tuple[list[_Form], list[int]]:
+    """The form of each logit, with the class axis last, and the place of its exponent in gamma."""
+    gamma = case.arrays.get("gamma")
+    if gamma is None:
+        return [_form(case)] * math.prod(shape), [0] * math.prod(shape)
+    places = np.arange(gamma.size).reshape(gamma.shape)
+    if axis is not None and gamma.ndim > 1:
+        places = np.moveaxis(np.broadcast_to(places, case.arrays["logits"].shape), axis, -1)
+    at = np.broadcast_to(places, shape).ravel().tolist()
+    return [_Form(gamma=float(gamma.ravel()[i])) for i in at], at
+
+
+def _by_gamma(row: tuple[Balls, Balls, Balls], c: int, form: _Form) -> arb:
+    """`r**gamma * log(r) * l`; 0 at either end."""
+    p, r, minus_log = row
+    if p[c].is_zero() or r[c].is_zero():
+        return arb(0)
+    return _power(r[c], form.gamma) * r[c].log() * minus_log[c]
+
+
 def _cost(row: tuple[Balls, Balls, Balls], c: int, form: _Form) -> arb:
     """`r**gamma * l + epsilon * r`: what class c would cost."""
     _, r, minus_log = row
@@ -375,39 +395,37 @@ def _reduce(case: Case, samples: list[_Sample], sample_weight: Balls, shape: tup
     weighted = [
         weight * sample.loss if sample.active else arb(0) for weight, sample in zip(sample_weight, samples, strict=True)
     ]
-    g = [arb(float(v)) for v in np.ravel(case.cotangent)] if case.cotangent is not None else None
-    if reduce.kind == "none":
-        value = _Sheet(shape, case)
-        for i, ball in enumerate(weighted):
-            _add_loss(value, i, ball, sample_weight[i], samples[i])
-        of_loss = [(g[i] if g is not None else arb(1)) * w for i, w in enumerate(sample_weight)]
-        return _Reduced(value.written(), of_loss, [arb(0)] * count)
-
-    outer = g[0] if g is not None else arb(1)
-    value = _Sheet((), case)
+    # Which of the results each sample goes to.
+    axis = () if reduce.kind == "none" else reduce.arguments.get("axis", tuple(range(len(shape))))
+    axes = tuple(a % len(shape) for a in (axis if isinstance(axis, tuple) else (axis,)))
+    left = tuple(n for i, n in enumerate(shape) if i not in axes)
+    places = np.expand_dims(np.arange(math.prod(left)).reshape(left), axes)
+    at = np.broadcast_to(places, shape).ravel().tolist()
+    outer = _per_sample(case.cotangent, left)
     if reduce.kind == "Hardest":
-        return _hardest(case, reduce, samples, weighted, sample_weight, outer)
-    if reduce.kind == "Sum":
-        for weight, ball, sample in zip(sample_weight, weighted, samples, strict=True):
-            _add_loss(value, 0, ball, weight, sample)
-        return _Reduced(value.written(), [outer * w for w in sample_weight], [arb(0)] * count)
-    over = reduce.arguments.get("over", "weight")
+        return _hardest(case, reduce, samples, weighted, sample_weight, outer[0])
+    over = reduce.arguments.get("over", "weight") if reduce.kind == "Mean" else 1
+    divisors = [arb(0) if isinstance(over, str) else arb(float(over)) for _ in outer]
+    for place, sample in zip(at, samples, strict=True):
+        if over == "all" or (over in ("weight", "valid") and sample.valid):
+            divisors[place] += sample.weight if over == "weight" else 1
+    value = _Sheet(left, case)
+    of_loss, of_weight = [arb(0)] * count, [arb(0)] * count
+    sums = [arb(0) for _ in outer]
+    for i, (place, weight, ball, sample) in enumerate(zip(at, sample_weight, weighted, samples, strict=True)):
+        divisor = divisors[place]
+        if not divisor.is_zero():
+            _add_loss(value, place, ball / divisor, weight / divisor, sample)
+            of_loss[i] = outer[place] * weight / divisor
+            sums[place] += ball
+    for place, divisor in enumerate(divisors):
+        if divisor.is_zero() and reduce.arguments.get("empty") != "zero":
+            value.add(place, arb.nan())
     if over == "weight":
-        divisor = _sum([sample.weight for sample in samples if sample.valid])
-    elif over == "valid":
-        divisor = arb(sum(sample.valid for sample in samples))
-    elif over == "all":
-        divisor = arb(count)
-    else:
-        divisor = arb(float(str(over)))
-    if divisor.is_zero():
-        value.add(0, arb(0) if reduce.arguments.get("empty") == "zero" else arb.nan())
-        return _Reduced(value.written(), [arb(0)] * count, [arb(0)] * count)
-    mean = _sum(weighted) / divisor
-    for weight, ball, sample in zip(sample_weight, weighted, samples, strict=True):
-        _add_loss(value, 0, ball / divisor, weight / divisor, sample)
-    pull = -outer * mean / divisor if over == "weight" else arb(0)
-    return _Reduced(value.written(), [outer * w / divisor for w in sample_weight], [pull] * count)
+        for i, place in enumerate(at):
+            if not divisors[place].is_zero():
+                of_weight[i] = -outer[place] * sums[place] / (divisors[place] * divisors[place])
+    return _Reduced(value.written(), of_loss, of_weight)
 
 
 def _add_loss(sheet: _Sheet, at: int, term: arb, weight: arb, sample: _Sample) -> None:
@@ -423,10 +441,11 @@ def _hardest(
 ) -> _Reduced:
     """The mean of the k largest weighted losses among the valid samples."""
     valid = [i for i, sample in enumerate(samples) if sample.valid]
-    k = reduce.arguments.get("k")
-    if k is None:
+    k = reduce.arguments.get("k", 0)
+    if "fraction" in reduce.arguments:
         k = max(1, int(float(str(reduce.arguments["fraction"])) * len(valid)))
-    k = min(int(str(k)), len(valid))
+    larger = sum(float(weighted[i]) > reduce.arguments.get("threshold", math.inf) for i in valid)
+    k = min(max(k, larger), len(valid))
     chosen = sorted(valid, key=lambda i: -float(weighted[i]))[:k]
     value = _Sheet((), case)
     for i in chosen:
@@ -451,14 +470,14 @@ def _categorical(case: Case) -> dict[str, Exact]:
     labels = None if soft else target.reshape(count).astype(np.int64)
     shares = np.moveaxis(target, axis, -1).reshape(count, classes) if soft else None
     smoothing = float(str(case.options.get("label_smoothing", 0.0)))
-    form = _form(case)
+    forms, _ = _forms(case, rows.shape, axis)
     z = float(str(case.options.get("z_loss", 0.0)))
     class_weight = _vector(case.arrays.get("class_weight"), classes)
-    alpha = _vector(case.arrays.get("alpha"), classes)
+    alpha = _vector(case.arrays.get("alpha", case.options.get("alpha")), classes)
     sample_weight = _per_sample(case.arrays.get("sample_weight"), lead)
     counted = _flags(case.arrays.get("where"), lead)
     if labels is not None:
-        counted = counted & (labels != int(str(case.options.get("ignore_index", -100))))
+        counted = counted & ~np.isin(labels, case.options.get("ignore_index", -100))
     floor_exponent = FORMATS[case.result_dtype].subnormal_exponent
 
     samples: list[_Sample] = []
@@ -483,7 +502,7 @@ def _categorical(case: Case) -> dict[str, Exact]:
             row = _softmax(values, floor_exponent) if case.function != "nll_loss" else _log_probs(values)
             for c, share in moved.items():
                 if not (class_weight[c] * alpha[c]).is_zero():
-                    loss += share * class_weight[c] * alpha[c] * _cost(row, c, form)
+                    loss += share * class_weight[c] * alpha[c] * _cost(row, c, forms[i * classes + c])
             if z:
                 loss += z * _sum([q[c] * class_weight[c] for c in q]) * _log_total(row, values) ** 2
         samples.append(_Sample(loss, weight, bool(counted[i]), active))
@@ -505,7 +524,7 @@ def _categorical(case: Case) -> dict[str, Exact]:
                 for c, t in steep.items():
                     sheet.add(i * classes + c, -reduced.of_loss[i] * t)
                 continue
-            steep = {c: t * _slope(row, c, form) for c, t in steep.items() if not t.is_zero()}
+            steep = {c: t * _slope(row, c, forms[i * classes + c]) for c, t in steep.items() if not t.is_zero()}
             total = _sum(list(steep.values()))
             p, r, _ = row
             for j in range(classes):
@@ -521,7 +540,7 @@ def _categorical(case: Case) -> dict[str, Exact]:
                     mass = _sum([q * class_weight[c] for c, q in given[i].items()])
                     sheet.add(at, reduced.of_loss[i] * 2 * z * mass * _log_total(row, flat[i]) * p[j])
         found["d logits"] = _like(sheet.written(), lead, classes, axis)
-    found.update(_categorical_others(case, reduced, samples, given, smooth, table, form))
+    found.update(_categorical_others(case, reduced, samples, given, smooth, table))
     return found
 
 
@@ -532,7 +551,6 @@ def _categorical_others(
     given: list[dict[int, arb]],
     smooth: list[dict[int, arb]],
     table: list[tuple[Balls, Balls, Balls] | None],
-    form: _Form,
 ) -> dict[str, Exact]:
     """Gradients with respect to everything but the logits, as far as the case asks for them."""
     axis = case.axis
@@ -540,12 +558,14 @@ def _categorical_others(
     lead, classes, count = rows.shape[:-1], rows.shape[-1], len(samples)
     flat = rows.reshape(count, classes)
     class_weight = _vector(case.arrays.get("class_weight"), classes)
-    alpha = _vector(case.arrays.get("alpha"), classes)
+    alpha = _vector(case.arrays.get("alpha", case.options.get("alpha")), classes)
     sample_weight = _per_sample(case.arrays.get("sample_weight"), lead)
     keep = 1 - arb(float(str(case.options.get("label_smoothing", 0.0))))
     z = float(str(case.options.get("z_loss", 0.0)))
+    forms, places = _forms(case, rows.shape, axis)
     found: dict[str, Exact] = {}
     sheets = {
+        "gamma": _Sheet(case.arrays["gamma"].shape if "gamma" in case.arrays else (), case),
         "target": _Sheet((count, classes), case),
         "class_weight": _Sheet((classes,), case),
         "alpha": _Sheet((classes,), case),
@@ -564,7 +584,12 @@ def _categorical_others(
                 sheet.add(i, of_weight * samples[i].weight / sample_weight[i])
                 continue
             for c in range(classes):
-                if name == "target":
+                form = forms[i * classes + c]
+                if name == "gamma":
+                    if c in smooth[i]:
+                        factor = of_loss * smooth[i][c] * class_weight[c] * alpha[c]
+                        sheet.add(places[i * classes + c], factor * _by_gamma(row, c, form))
+                elif name == "target":
                     sheet.add(i * classes + c, of_loss * keep * class_weight[c] * alpha[c] * _cost(row, c, form))
                     if z:
                         sheet.add(i * classes + c, of_loss * class_weight[c] * z * _log_total(row, flat[i]) ** 2)
@@ -618,20 +643,20 @@ def _binary(case: Case) -> dict[str, Exact]:
     x = case.arrays["logits"]
     y = case.arrays["target"].ravel()
     smoothing = float(str(case.options.get("label_smoothing", 0.0)))
-    form, form_zero, margin = _form(case), _form(case), 0.0
+    forms, gamma_places = _forms(case, x.shape)
+    forms_zero, margin = forms, 0.0
     if case.function == "asymmetric_loss":
-        form = _Form(float(str(case.options.get("gamma_positive", 1.0))))
-        form_zero = _Form(float(str(case.options.get("gamma_negative", 4.0))))
+        forms = [_Form(float(str(case.options.get("gamma_positive", 1.0))))] * x.size
+        forms_zero = [_Form(float(str(case.options.get("gamma_negative", 4.0))))] * x.size
         margin = float(str(case.options.get("margin", 0.05)))
-    alpha = case.options.get("alpha")
-    if "alpha" in case.arrays:
-        alpha = float(case.arrays["alpha"])
-    alphas = (arb(1), arb(1)) if alpha is None else (arb(float(str(alpha))), 1 - arb(float(str(alpha))))
+    alpha = case.arrays.get("alpha", case.options.get("alpha"))
+    alpha_one = _per_sample(alpha, x.shape)
+    alpha_zero = alpha_one if alpha is None else [1 - a for a in alpha_one]
     sample_weight = _per_sample(case.arrays.get("sample_weight"), x.shape)
     pos_weight = _per_sample(case.arrays.get("pos_weight"), x.shape)
     counted = _flags(case.arrays.get("where"), x.shape)
     if case.options.get("ignore_index") is not None:
-        counted = counted & (y != int(str(case.options["ignore_index"])))
+        counted = counted & ~np.isin(y, case.options["ignore_index"])
     floor_exponent = FORMATS[case.result_dtype].subnormal_exponent
     of_probabilities = case.function == "binary_cross_entropy"
 
@@ -643,11 +668,11 @@ def _binary(case: Case) -> dict[str, Exact]:
         loss = arb(0)
         if active:
             share = (1 - arb(smoothing)) * arb(float(y[i])) + arb(smoothing) / 2
-            moved = _part(float(element), form, form_zero, margin, floor_exponent, of_probabilities)
+            moved = _part(float(element), forms[i], forms_zero[i], margin, floor_exponent, of_probabilities)
             part = _Part(*moved, share)
             for cost, factor in (
-                (part.cost_one, share * pos_weight[i] * alphas[0]),
-                (part.cost_zero, (1 - share) * alphas[1]),
+                (part.cost_one, share * pos_weight[i] * alpha_one[i]),
+                (part.cost_zero, (1 - share) * alpha_zero[i]),
             ):
                 if not factor.is_zero():
                     loss += factor * cost
@@ -658,13 +683,13 @@ def _binary(case: Case) -> dict[str, Exact]:
     found = {"value": reduced.value}
     sheets = {
         name: _Sheet(case.arrays[name].shape if name in case.arrays else (), case)
-        for name in ("logits", "target", "sample_weight", "pos_weight", "alpha")
+        for name in ("logits", "target", "sample_weight", "pos_weight", "alpha", "gamma")
     }
     wanted = [name for name in sheets if name in case.wrt]
     places = {
         name: np.broadcast_to(np.arange(a.size).reshape(a.shape), x.shape).ravel()
         for name, a in case.arrays.items()
-        if name in ("pos_weight", "sample_weight")
+        if name in ("pos_weight", "sample_weight", "alpha")
     }
     for i, part in enumerate(parts):
         if part is None:
@@ -675,20 +700,30 @@ def _binary(case: Case) -> dict[str, Exact]:
             sheet = sheets[name]
             if name == "logits":
                 terms = [
-                    (-part.fall_one, of_loss * one * pos_weight[i] * alphas[0]),
-                    (part.rise_zero, of_loss * zero * alphas[1]),
+                    (-part.fall_one, of_loss * one * pos_weight[i] * alpha_one[i]),
+                    (part.rise_zero, of_loss * zero * alpha_zero[i]),
                 ]
                 at = i
             elif name == "target":
                 factor = of_loss * (1 - arb(smoothing))
-                terms = [(part.cost_one, factor * pos_weight[i] * alphas[0]), (-part.cost_zero, factor * alphas[1])]
+                terms = [
+                    (part.cost_one, factor * pos_weight[i] * alpha_one[i]),
+                    (-part.cost_zero, factor * alpha_zero[i]),
+                ]
                 at = i
+            elif name == "gamma":
+                row = _softmax((float(x.ravel()[i]), 0.0), floor_exponent)
+                terms = [
+                    (_by_gamma(row, 0, forms[i]), of_loss * one * pos_weight[i] * alpha_one[i]),
+                    (_by_gamma(row, 1, forms[i]), of_loss * zero * alpha_zero[i]),
+                ]
+                at = gamma_places[i]
             elif name == "pos_weight":
-                terms = [(part.cost_one, of_loss * one * alphas[0])]
+                terms = [(part.cost_one, of_loss * one * alpha_one[i])]
                 at = int(places[name][i])
             elif name == "alpha":
                 terms = [(part.cost_one, of_loss * one * pos_weight[i]), (-part.cost_zero, of_loss * zero)]
-                at = 0
+                at = int(places[name][i])
             else:
                 terms = [(samples[i].loss, of_loss / sample_weight[i]), (arb(1), of_weight)]
                 at = int(places[name][i])
@@ -893,11 +928,11 @@ def _paired(case: Case) -> dict[str, Exact]:
     return found
 
 
-def _vector(values: Floats | None, classes: int) -> Balls:
-    return [arb(1)] * classes if values is None else [arb(float(v)) for v in values]
+def _vector(values: Floats | float | None, classes: int) -> Balls:
+    return _per_sample(values, (classes,))
 
 
-def _per_sample(values: Floats | None, shape: tuple[int, ...]) -> Balls:
+def _per_sample(values: Floats | float | None, shape: tuple[int, ...]) -> Balls:
     if values is None:
         return [arb(1)] * math.prod(shape)
     return [arb(float(v)) for v in np.broadcast_to(values, shape).ravel()]

@@ -15,7 +15,7 @@ from .cases import ELEMENTWISE, FAMILIES, SLOW
 STRESS = ("margins", "ties", "dominating", "masked", "offset", "outlier", "probabilities")
 """Families whose cases of ten classes are of one shape: what is compiled for one serves all."""
 
-LAYOUT = ("options", "nonfinite")
+LAYOUT = ("options", "further", "nonfinite")
 """Families that ask about meaning, not digits: axes, masks, reductions, nan. Each case is of a shape of its own."""
 
 

@@ -111,7 +111,7 @@ def _of_loss(loss: Any, target: str) -> Iterator[Combination]:
     if loss in BINARY:
         yield Combination(loss, (x[0], t[0]), {}, target)
         return
-    per_class = {k: v for k, v in together.items() if k in ("class_weight", "alpha", "label_smoothing")}
+    per_class = {k: v for k, v in together.items() if k in ("class_weight", "alpha", "gamma", "label_smoothing")}
     wide = (np.stack([x, x[::-1]], 2), np.stack([t, t[::-1]], -1))
     for options in ({"axis": 1}, {**per_class, "axis": 1}, {**per_class, "axis": 1, "reduction": al.Hardest(k=2)}):
         yield Combination(loss, wide, options, target)
@@ -129,22 +129,25 @@ def _options(loss: Any, target: str) -> Iterator[dict[str, Any]]:
         return
     if target not in ("float", "bool"):
         yield {"ignore_index": 1}
-    if loss not in (al.nll_loss, al.binary_cross_entropy):
+    if loss is not al.nll_loss:
         yield {"label_smoothing": 0.1}
     if loss in CATEGORICAL:
         yield {"class_weight": np.asarray([1.0, 0.5, 2.0])}
-    if loss in (al.binary_cross_entropy_with_logits, al.sigmoid_focal_loss, al.asymmetric_loss):
+    if loss in BINARY:
         yield {"pos_weight": 2.5}
         yield {"pos_weight": np.asarray(2.5)}
         yield {"pos_weight": np.asarray([1.0, 0.5, 2.0])}
     if loss in (al.softmax_focal_loss, al.sigmoid_focal_loss):
         yield {"gamma": 0.0}
         yield {"gamma": 0.5}
+        yield {"gamma": np.asarray([0.0, 1.5, 2.0])}
     if loss is al.softmax_focal_loss:
+        yield {"alpha": 0.25}
         yield {"alpha": np.asarray([0.2, 0.3, 0.5])}
     if loss is al.sigmoid_focal_loss:
         yield {"alpha": 0.25}
         yield {"alpha": np.asarray(0.25)}
+        yield {"alpha": np.asarray([0.2, 0.3, 0.5])}
     if loss is al.cross_entropy:
         yield {"z_loss": 0.25}
     if loss is al.poly_loss:

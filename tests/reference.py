@@ -53,7 +53,7 @@ def categorical(
     where: Any = None,
     ignore_index: int = -100,
     label_smoothing: float = 0.0,
-    gamma: float = 0.0,
+    gamma: Any = 0.0,
     alpha: Any = None,
     epsilon: float = 0.0,
     z_loss: float = 0.0,
@@ -76,7 +76,7 @@ def categorical(
     smooth = (1 - s) * y + s / classes
     cw = exact(np.ones(classes) if class_weight is None else class_weight)
     a = exact(np.ones(classes) if alpha is None else alpha)
-    focus = _power(1 - _exp(logp), exact(gamma)[()]) if gamma else 1
+    focus = _power(1 - _exp(logp), exact(gamma)[()]) if np.any(gamma) else 1
     cost = focus * -logp + exact(epsilon)[()] * (1 - _exp(logp))
     loss = (smooth * cw * a * cost).sum(-1) + (y * cw).sum(-1) * exact(z_loss)[()] * lse * lse
     w = np.broadcast_to(exact(1.0 if sample_weight is None else sample_weight), counts.shape)
@@ -92,7 +92,7 @@ def binary(
     where: Any = None,
     ignore_index: int | None = None,
     label_smoothing: float = 0.0,
-    gamma: float = 0.0,
+    gamma: Any = 0.0,
     alpha: Any = None,
     gammas: tuple[float, float] | None = None,
     margin: float = 0.0,
@@ -110,7 +110,7 @@ def binary(
     pw = exact(1.0 if pos_weight is None else pos_weight)
     shifted = np.maximum(p - exact(margin)[()], Decimal(0)) if margin else p
     g, h = (exact(v)[()] for v in gammas or (gamma, gamma))
-    on, off = _power(1 - p, g) if g else 1, _power(shifted, h) if h else 1
+    on, off = _power(1 - p, g) if np.any(g) else 1, _power(shifted, h) if np.any(h) else 1
     a, b = (1, 1) if alpha is None else (exact(alpha)[()], 1 - exact(alpha)[()])
     loss = -a * pw * y * on * _ln(p) - b * (1 - y) * off * _ln(1 - shifted)
     w = np.broadcast_to(exact(1.0 if sample_weight is None else sample_weight), x.shape)

@@ -173,7 +173,7 @@ def test_check_grads_of_the_logits(double: None, loss: Any) -> None:
 @pytest.mark.parametrize("loss", CATEGORICAL, ids=names)
 def test_check_grads_of_all_categorical_inputs(double: None, loss: Any) -> None:
     def f(x: Any, t: Any, w: Any, c: Any, alpha: Any) -> Any:
-        extra = {"alpha": alpha} if loss is softmax_focal_loss else {}
+        extra = {"alpha": alpha, "gamma": 4 * alpha} if loss is softmax_focal_loss else {}
         smoothing = {} if loss is nll_loss else {"label_smoothing": 0.1}
         return loss(x, t, sample_weight=w, class_weight=c, **smoothing, **extra)
 
@@ -184,11 +184,9 @@ def test_check_grads_of_all_categorical_inputs(double: None, loss: Any) -> None:
 @pytest.mark.parametrize("loss", BINARY, ids=names)
 def test_check_grads_of_all_binary_inputs(double: None, loss: Any) -> None:
     def f(x: Any, t: Any, w: Any, pos: Any, alpha: Any) -> Any:
-        options: dict[str, Any] = {"sample_weight": w}
-        if loss is not binary_cross_entropy:
-            options |= {"pos_weight": pos, "label_smoothing": 0.1}
+        options: dict[str, Any] = {"sample_weight": w, "pos_weight": pos, "label_smoothing": 0.1}
         if loss is sigmoid_focal_loss:
-            options["alpha"] = alpha
+            options |= {"alpha": alpha, "gamma": pos}
         return loss(x, t, **options)
 
     arrays = (jnp.asarray(SOFT), jnp.asarray(WEIGHT)[:, None], jnp.asarray(CLASSES), jnp.asarray(0.3))

@@ -63,13 +63,13 @@ def test_categorical_inputs_all_differentiate(loss: Any) -> None:
     """Logits, probabilities, both weights and alpha at once: the mean divides by three of them."""
     focal = loss is softmax_focal_loss
 
-    def f(x: Any, t: Any, w: Any, c: Any, *alpha: Any) -> Any:
-        extra = {"alpha": alpha[0]} if focal else {}
+    def f(x: Any, t: Any, w: Any, c: Any, *of_classes: Any) -> Any:
+        extra = dict(zip(("alpha", "gamma"), of_classes, strict=True)) if focal else {}
         smoothing = {} if loss is nll_loss else {"label_smoothing": 0.1}
         return loss(x, t, sample_weight=w, class_weight=c, **smoothing, **extra)
 
     inputs = [doubles(3, 4, low=-2, high=-0.1), probabilities(3, 4), doubles(3, low=0.5), doubles(4, low=0.5)]
-    check(f, *inputs, *([doubles(4, low=0.2, high=0.9, seed=3)] if focal else []))
+    check(f, *inputs, *([doubles(4, low=0.2, high=0.9, seed=3), doubles(4, low=0.5, high=2.5)] if focal else []))
 
 
 @pytest.mark.parametrize("loss", CATEGORICAL, ids=names)
@@ -85,15 +85,14 @@ def test_weights_of_index_labels(loss: Any) -> None:
 def test_binary_inputs_all_differentiate(loss: Any, reduction: str) -> None:
     x = doubles(3, 2, low=0.1, high=0.9) if loss is binary_cross_entropy else doubles(3, 2)
     t, w = doubles(3, 2, low=0.1, high=0.9, seed=1), doubles(3, 1, low=0.5, seed=2)
-    pos, alpha = doubles(2, low=0.5, seed=3), torch.tensor(0.3, dtype=torch.float64, requires_grad=True)
-    if loss is binary_cross_entropy:
-        check(lambda x, t, w: loss(x, t, sample_weight=w, reduction=reduction), x, t, w)
-    elif loss is sigmoid_focal_loss:
+    pos, alpha = doubles(2, low=0.5, seed=3), doubles(2, low=0.2, high=0.8, seed=4)
+    if loss is sigmoid_focal_loss:
 
-        def focal(x: Any, t: Any, w: Any, pos: Any, alpha: Any) -> Any:
-            return loss(x, t, sample_weight=w, pos_weight=pos, alpha=alpha, label_smoothing=0.1, reduction=reduction)
+        def focal(x: Any, t: Any, w: Any, pos: Any, alpha: Any, gamma: Any) -> Any:
+            options = {"sample_weight": w, "pos_weight": pos, "alpha": alpha, "gamma": gamma}
+            return loss(x, t, **options, label_smoothing=0.1, reduction=reduction)
 
-        check(focal, x, t, w, pos, alpha)
+        check(focal, x, t, w, pos, alpha, doubles(3, 1, low=0.5, high=2.5, seed=5))
     else:
         check(lambda *a: loss(*a[:2], sample_weight=a[2], pos_weight=a[3], reduction=reduction), x, t, w, pos)
 
@@ -454,8 +453,8 @@ def test_compiled_options(counter: Any) -> None:
             where=where,
             label_smoothing=0.1,
             axis=1,
-            reduction=Mean(over="valid"),
-        )
+            reduction=Mean(over="valid", axis=1),
+        ).sum()
 
     x, w = doubles(4, 3, 2), doubles(4, 2, low=0.5)
     t, c = doubles(4, 3, 2, seed=5).detach().softmax(1).requires_grad_(), doubles(3, low=0.5)
@@ -479,7 +478,7 @@ def test_compiled_hardest(counter: Any) -> None:
     x, y = soft_or_labels(cross_entropy, 6)
 
     def f(x: Any, y: Any) -> Any:
-        return cross_entropy(x, y, reduction=Hardest(fraction=0.5))
+        return cross_entropy(x, y, reduction=Hardest(fraction=0.5, threshold=1.0))
 
     out = torch.compile(f, fullgraph=True, backend=counter)(x, y)
     torch.testing.assert_close(out, f(x, y))

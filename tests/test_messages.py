@@ -98,9 +98,9 @@ MESSAGES = [
     ("cross_entropy(x, [0, 2])", TypeError, f"target {ARRAY} a list; make an array of it, for example by asarray"),
     ("cross_entropy(x, None)", TypeError, "target must be an array, not None"),
     (
-        "softmax_focal_loss(x, labels, alpha=0.25)",
+        "sigmoid_focal_loss(x, bits, alpha=[0.5, 0.25, 1.0])",
         TypeError,
-        "alpha must be an array of shape (classes,), a share for each class, not 0.25",
+        f"alpha {ARRAY} a list; make an array of it, for example by asarray",
     ),
     (
         "softmax(labels)",
@@ -195,10 +195,12 @@ MESSAGES = [
     ),
     ("cross_entropy(x[:, :0], labels)", ValueError, "logits of shape (2, 0) have no classes along axis -1"),
     (
-        "sigmoid_focal_loss(x, bits, alpha=np.ones(3))",
+        "sigmoid_focal_loss(x, bits, alpha=np.ones(2))",
         ValueError,
-        "alpha must be a number or a 0-d array, not an array of shape (3,)",
+        "alpha has shape (2,), which does not broadcast to (2, 3), the shape of what it applies to",
     ),
+    ("balanced_class_weight(x, 3)", TypeError, "labels must be an array of integers, not of float64"),
+    ("balanced_class_weight(labels, 0)", ValueError, "classes must be an int of at least 1, not 0"),
     # Labels.
     (
         "cross_entropy(x, labels + 1)",
@@ -239,6 +241,11 @@ MESSAGES = [
     ),
     ("cross_entropy(x, labels, label_smoothing=None)", TypeError, "label_smoothing must be a real number, not None"),
     (
+        "softmax_focal_loss(x, labels, gamma=np.asarray([1.0, np.inf, 0.0]))",
+        ValueError,
+        "gamma must hold finite numbers of at least 0, not inf",
+    ),
+    (
         "softmax_focal_loss(x, labels, gamma=-0.5)",
         ValueError,
         "gamma must be a finite number of at least 0, not -0.5",
@@ -251,7 +258,7 @@ MESSAGES = [
     (
         "cross_entropy(x, labels, ignore_index='none')",
         TypeError,
-        "ignore_index must be an int, or None where no label is ignored, not 'none'",
+        "ignore_index must be an int, a tuple of these, or None where no label is ignored, not 'none'",
     ),
     (
         "cross_entropy(x, labels, dtype='float32')",
@@ -271,7 +278,12 @@ MESSAGES = [
         'over must be "weight", "valid", "all", a number or a 0-d array, not \'batch\'',
     ),
     ("Mean(empty=0)", ValueError, 'empty must be "nan" or "zero", not 0'),
-    ("Hardest()", ValueError, "Hardest takes fraction= or k=, one of the two"),
+    (
+        "Hardest()",
+        ValueError,
+        "Hardest takes fraction= or k=, one of the two, or threshold=, alone or with one of these",
+    ),
+    ("Hardest(threshold=-1)", ValueError, "threshold must be a finite number of at least 0, not -1"),
     ("Hardest(fraction=1.5)", ValueError, "fraction must be above 0 and at most 1, not 1.5"),
     ("Hardest(k=0)", ValueError, "k must be an int of at least 1, not 0"),
     # Gradients.
@@ -284,13 +296,18 @@ MESSAGES = [
     (
         "grad(cross_entropy)(x, labels, reduction='none')",
         TypeError,
-        'reduction="none" gives a loss for each sample, and a gradient only with cotangent=, an array that weighs them '
-        "(of ones, for the gradient of their sum)",
+        "the result has the shape (2,), and a gradient only with cotangent=, an array of that shape which weighs it "
+        "(of ones, for the gradient of the sum)",
     ),
     (
         "grad(cross_entropy)(x, labels, cotangent=np.ones(2))",
         TypeError,
-        'cotangent= goes with reduction="none"; a reduced loss is one number',
+        'cotangent= goes with reduction="none" or Mean(axis=...); this result is one number',
+    ),
+    (
+        "cross_entropy(x, labels, reduction=Mean(axis=(0, -1)))",
+        ValueError,
+        "axis (0, -1) of a reduction is out of range or named twice: the losses have shape (2,)",
     ),
     # As in other libraries.
     (

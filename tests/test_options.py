@@ -107,6 +107,11 @@ FOCAL: list[dict[str, Any]] = [
     {"gamma": 0.5},
     {"gamma": 1},
     {"gamma": 5.0, "alpha": ALPHA},
+    {"gamma": np.array([0.0, 2.5, 1.0, 0.5])},
+    {"gamma": WEIGHT[:, None]},
+    {"gamma": ALPHA * 4, "alpha": ALPHA, "label_smoothing": 0.2, "sample_weight": WEIGHT, "where": WHERE},
+    {"alpha": 0.25},
+    {"alpha": np.array(0.75), "class_weight": CLASS_WEIGHT},
     {
         "alpha": ALPHA,
         "class_weight": CLASS_WEIGHT,
@@ -173,6 +178,24 @@ def test_ignore_index(backend: Any) -> None:
         labels = np.where(np.arange(6) % 2 == 0, value, LABELS)
         labels[1] = 2
         check_categorical(backend, cross_entropy, LOGITS, labels, ignore_index=value, class_weight=CLASS_WEIGHT)
+
+
+def test_several_values_to_ignore(backend: Any) -> None:
+    """Each of them, whatever the dtype of the target: one that it can't hold is in none of its elements."""
+    labels, bits = np.array([0, 255, 1, 3, 2, 255]), np.where(ELEMENTS > 1.5, 2, BITS)
+    several: dict[str, Any] = {"ignore_index": (255, 1, 3, -7), "reduction": "sum"}
+    for dtype in ("uint8", "int32"):
+        taken = reference.value(reference.categorical, LOGITS[[0, 4]], LABELS[[0, 4]], reduce=reference.total)
+        got = cross_entropy(backend.asarray(LOGITS), backend.asarray(labels.astype(dtype)), **several)
+        np.testing.assert_allclose(backend.to_numpy(got), taken, rtol=4 * backend.rtol())
+        taken = reference.value(reference.binary, FLAT, BITS, where=bits == 0, reduce=reference.mean)
+        got = binary_cross_entropy_with_logits(
+            backend.asarray(FLAT), backend.asarray(bits.astype(dtype)), ignore_index=(2, 1, -1)
+        )
+        np.testing.assert_allclose(backend.to_numpy(got), taken, rtol=4 * backend.rtol())
+    got = binary_cross_entropy_with_logits(backend.asarray(FLAT), backend.asarray(BITS > 0), ignore_index=(2, 1))
+    taken = reference.value(reference.binary, FLAT, BITS, where=BITS == 0, reduce=reference.mean)
+    np.testing.assert_allclose(backend.to_numpy(got), taken, rtol=4 * backend.rtol())
 
 
 @pytest.mark.only(lambda backend, dtype: backend.has_int64 or dtype != "int64")
@@ -247,7 +270,7 @@ B_COMMON: list[dict[str, Any]] = [
     {"where": ELEMENTS > 1},
     {"ignore_index": 0},
 ]
-B_LOGITS: list[dict[str, Any]] = [
+B_ANSWERS: list[dict[str, Any]] = [
     {"pos_weight": np.array([0.5, 2.0, 3.0])},
     {"pos_weight": np.array(2.0)},
     {"pos_weight": 2.5},
@@ -259,7 +282,10 @@ B_FOCAL: list[dict[str, Any]] = [
     {"gamma": 0.5},
     {"gamma": 5.0},
     {"alpha": 0.25},
+    {"gamma": np.array([0.0, 2.5, 1.0])},
+    {"gamma": ELEMENTS, "pos_weight": 3.0, "label_smoothing": 0.2, "sample_weight": ELEMENTS},
     {"alpha": np.array(0.75)},
+    {"alpha": np.array([0.25, 1.0, 0.5])},
     {"alpha": 0},
     {"alpha": 1.0},
     {"alpha": 0.25, "gamma": 1.5, "pos_weight": 3.0, "label_smoothing": 0.2, "sample_weight": ELEMENTS},
@@ -272,7 +298,7 @@ B_ASYMMETRIC: list[dict[str, Any]] = [
     {"gamma_positive": 2.5, "gamma_negative": 0.5, "margin": 0.25, "pos_weight": 3.0, "sample_weight": ELEMENTS},
 ]
 B_CASES = [(loss, options) for loss in BINARY for options in B_COMMON]
-B_CASES += [(loss, options) for loss in BINARY[:3] for options in B_LOGITS]
+B_CASES += [(loss, options) for loss in BINARY for options in B_ANSWERS]
 B_CASES += [(sigmoid_focal_loss, options) for options in B_FOCAL]
 B_CASES += [(asymmetric_loss, options) for options in B_ASYMMETRIC]
 
@@ -350,6 +376,33 @@ def test_sum(backend: Any) -> None:
     )
 
 
+@pytest.mark.parametrize("over", ["weight", "valid", "all", 2.0])
+def test_means_along_an_axis(backend: Any, over: Any) -> None:
+    """What the mean of the losses of each row is, padding left out; nan or 0 of a row of padding."""
+    logits, labels = LOGITS.reshape(3, 2, 4), np.array([[0, 3], [1, -100], [-100, -100]])
+    x, t, w = (backend.asarray(a) for a in (logits, labels, WEIGHT.reshape(3, 2)))
+    each = backend.to_numpy(cross_entropy(x, t, sample_weight=w, reduction="none"))
+    counts = (labels >= 0) * {"weight": WEIGHT.reshape(3, 2)}.get(over, 1.0)
+    divisor = {"all": 2.0}.get(over, over) if over in ("all", 2.0) else counts.sum(1)
+    due = np.where(np.equal(divisor, 0), 0, each.sum(1) / np.maximum(divisor, 1e-9))
+    for axis in (1, (-1,)):
+        reduction = Mean(over=over, axis=axis, empty="zero")
+        got = cross_entropy(x, t, sample_weight=w, reduction=reduction)
+        np.testing.assert_allclose(backend.to_numpy(got), due, rtol=2 * backend.rtol())
+    nan = backend.to_numpy(cross_entropy(x, t, sample_weight=w, reduction=Mean(over=over, axis=1)))
+    assert list(np.isnan(nan)) == [False, False, over in ("weight", "valid")]
+    # The gradient is that of "none", each loss weighed as its mean weighs it.
+    g = np.array([2.0, 0.5, 1.0])
+    pull = np.where(np.equal(divisor, 0), 0, g / np.maximum(divisor, 1e-9))[:, None] * np.ones((3, 2))
+    one = value_and_grad(cross_entropy)(x, t, sample_weight=w, reduction=reduction, cotangent=backend.asarray(g))[1]
+    two = value_and_grad(cross_entropy)(x, t, sample_weight=w, reduction="none", cotangent=backend.asarray(pull))[1]
+    np.testing.assert_allclose(backend.to_numpy(one), backend.to_numpy(two), rtol=8 * backend.rtol())
+    both = cross_entropy(x, t, sample_weight=w, reduction=Mean(over=over, axis=(0, 1)))
+    np.testing.assert_array_equal(
+        backend.to_numpy(both), backend.to_numpy(cross_entropy(x, t, sample_weight=w, reduction=Mean(over=over)))
+    )
+
+
 @pytest.mark.parametrize(
     ("reduction", "k"),
     [(Hardest(k=1), 1), (Hardest(k=3), 3), (Hardest(k=6), 6), (Hardest(fraction=0.5), 3)],
@@ -365,6 +418,28 @@ def test_hardest(backend: Any, reduction: Any, k: int) -> None:
         reduction=reduction,
         sample_weight=WEIGHT,
     )
+
+
+@pytest.mark.parametrize(
+    ("p", "least"), [(0.3, {}), (0.05, {"k": 2}), (0.05, {"fraction": 0.5}), (0.6, {"k": 1})], ids=str
+)
+def test_hardest_above_a_threshold(backend: Any, p: float, least: dict[str, Any]) -> None:
+    """The samples whose label has a probability below p; but as many as there must be."""
+    odds = np.exp(LOGITS)
+    below = int(np.sum(odds[np.arange(6), LABELS] / odds.sum(1) < p))
+    k = max(below, least.get("k", 0), int(6 * least.get("fraction", 0)))
+    reduction = Hardest(threshold=-math.log(p), **least)
+    check_categorical(backend, cross_entropy, LOGITS, LABELS, reduce=reference.hardest(k), reduction=reduction)
+
+
+def test_hardest_with_nothing_above_the_threshold(backend: Any) -> None:
+    """The mean of nothing; a nan is not nothing."""
+    x, y = (backend.asarray(a) for a in (LOGITS, LABELS))
+    value, gradient = value_and_grad(cross_entropy)(x, y, reduction=Hardest(threshold=100.0))
+    assert math.isnan(backend.to_numpy(value))
+    assert not np.any(backend.to_numpy(gradient))
+    x = backend.asarray(np.where(np.arange(6)[:, None] == 2, np.nan, LOGITS))
+    assert math.isnan(backend.to_numpy(cross_entropy(x, y, reduction=Hardest(threshold=100.0, k=1))))
 
 
 @pytest.mark.parametrize("fraction", [0.29, 0.57, 0.7, 0.001])

@@ -50,9 +50,10 @@ def _value(case: Case, arrays: dict[str, list[Any]]) -> Any:
             y = (1 - s) * arrays["target"][i] + s / 2
             p = x[i] if case.function == "binary_cross_entropy" else 1 / (1 + mpmath.exp(-x[i]))
             one, zero = arrays.get("pos_weight", [mpmath.mpf(1)] * count)[i], mpmath.mpf(1)
-            if case.options.get("alpha") is not None:
-                one, zero = one * mpmath.mpf(case.options["alpha"]), 1 - mpmath.mpf(case.options["alpha"])
-            costs = _answers(case, p, gamma)
+            alpha = arrays["alpha"][i] if "alpha" in arrays else case.options.get("alpha")
+            if alpha is not None:
+                one, zero = one * mpmath.mpf(alpha), 1 - mpmath.mpf(alpha)
+            costs = _answers(case, p, arrays["gamma"][i] if "gamma" in arrays else gamma)
             loss = sum(w * cost for w, cost in zip((y * one, (1 - y) * zero), costs, strict=True) if w != 0)
             weight = sample_weight[i]
         elif case.function in PAIRED:
@@ -75,9 +76,10 @@ def _value(case: Case, arrays: dict[str, list[Any]]) -> Any:
             loss, weight = mpmath.mpf(0), mpmath.mpf(0)
             for c in range(classes):
                 share = ((1 - s) * q[c] + s / classes) * class_weight[c] * alpha[c]
+                power = arrays["gamma"][c] if "gamma" in arrays else gamma
                 weight += sample_weight[i] * q[c] * class_weight[c]
                 if share != 0:
-                    loss += share * (_cost(p_row[c], gamma) + mpmath.mpf(epsilon) * (1 - p_row[c]))
+                    loss += share * (_cost(p_row[c], power) + mpmath.mpf(epsilon) * (1 - p_row[c]))
         losses.append(sample_weight[i] * loss)
         weights.append(weight)
     how = case.options.get("reduction", "mean")
@@ -121,9 +123,8 @@ def _problem(function: str, rng: np.random.Generator, far: bool, **options: Any)
         if function == "binary_cross_entropy":
             x = rng.random(4)
         arrays = {"logits": x, "target": rng.random(4), "sample_weight": rng.random(4)}
+        arrays["pos_weight"] = rng.random(4) + 0.5
         kind = "float"
-        if function != "binary_cross_entropy":
-            arrays["pos_weight"] = rng.random(4) + 0.5
     elif function in PAIRED:
         x = rng.normal(size=(4, 3)) * scale
         t = np.where(np.arange(4)[:, None] % 2 == 0, x + rng.normal(size=x.shape) * 1e-6, np.roll(x, 1, axis=0))
@@ -156,7 +157,7 @@ def test_losses_and_all_gradients(function: str, reduction: str | Reduce) -> Non
     rng = np.random.default_rng(1)
     for far in (False, True) if reduction == "none" else (False,):
         options: dict[str, Any] = {"reduction": reduction}
-        if function not in ("nll_loss", "binary_cross_entropy", *PAIRED):
+        if function not in ("nll_loss", *PAIRED):
             options["label_smoothing"] = 0.125
         if function == "poly_loss":
             options["epsilon"] = -0.75
@@ -169,6 +170,18 @@ def test_losses_and_all_gradients(function: str, reduction: str | Reduce) -> Non
         for kind in ("index", "float") if function in CATEGORICAL else ("float",):
             case = _problem(function, rng, far, **options, **({"kind": kind} if function in CATEGORICAL else {}))
             _check(case, FAR if far else NEAR)
+
+
+@pytest.mark.parametrize("kind", ["index", "float"])
+def test_exponents_and_shares_that_are_arrays(kind: str) -> None:
+    rng = np.random.default_rng(4)
+    for function in ("softmax_focal_loss", "sigmoid_focal_loss"):
+        of_kind = {"kind": kind} if function in CATEGORICAL else {}
+        case = _problem(function, rng, False, reduction="mean", label_smoothing=0.125, **of_kind)
+        arrays = {"gamma": np.asarray([0.5, 2.0, 1.25, 3.0])[: case.arrays["logits"].shape[-1]], **case.arrays}
+        if function in BINARY:
+            arrays["alpha"] = rng.random(4)
+        _check(replace(case, arrays=arrays, wrt=(*case.wrt, "gamma", "alpha")), NEAR)
 
 
 def _check(case: Case, digits: int) -> None:
@@ -245,7 +258,7 @@ def _natively(torch: Any, case: Case, a: dict[str, Any]) -> Any:
             ones = a["pos_weight"] * y * (1 - p) ** one * f.logsigmoid(x)
             losses = -(ones + (1 - y) * raised**zero * torch.log1p(-raised))
         elif case.function == "binary_cross_entropy":
-            losses = f.binary_cross_entropy(x, y, reduction="none")
+            losses = -(a["pos_weight"] * y * torch.log(x) + (1 - y) * torch.log1p(-x))
         else:
             p, power, alpha = torch.sigmoid(x), gamma or 0.0, case.options.get("alpha")
             one, zero = (1.0, 1.0) if alpha is None else (alpha, 1 - alpha)
@@ -272,7 +285,7 @@ def test_torch_agrees_in_float64(function: str, reduction: str) -> None:
     problems = []
     if function in LOSSES:
         options: dict[str, Any] = {"reduction": reduction}
-        if function not in ("nll_loss", "binary_cross_entropy", *PAIRED):
+        if function not in ("nll_loss", *PAIRED):
             options["label_smoothing"] = 0.125
         options |= {"gamma": 1.5} if "focal" in function else {}
         options |= {"epsilon": -0.75} if function == "poly_loss" else {}

@@ -97,6 +97,10 @@ class Backend:
         """The dtype of indices on the device of `x`: int64, or int32 where there is no int64."""
         return self.xp.__array_namespace_info__().default_dtypes(device=self.device(x))["indexing"]
 
+    def float_dtype(self, x: Array) -> Any:
+        """The library's default floating-point dtype on the device of `x`."""
+        return self.xp.__array_namespace_info__().default_dtypes(device=self.device(x))["real floating"]
+
     def astype(self, x: Array, dtype: Any) -> Array:
         """`x` as it is, or in another dtype."""
         return x if x.dtype == dtype else self.xp.astype(x, dtype)
@@ -127,17 +131,17 @@ class Backend:
         """0 .. n - 1, with the dtype and on the device of `like`."""
         return self.xp.arange(n, dtype=like.dtype, device=self.device(like))
 
-    def sum(self, x: Array) -> Array:
-        """The sum of all of `x`, in float64 where the device has it: right to the last bit of a float32."""
+    def sum(self, x: Array, axis: tuple[int, ...] | None = None) -> Array:
+        """The sum of all of `x` or along some axes, in float64 where the device has it: all digits of a float32."""
         info = self.xp.__array_namespace_info__()
         double = info.dtypes(device=self.device(x), kind="real floating").get("float64")
-        return self.xp.sum(x, dtype=double or x.dtype)
+        return self.xp.sum(x, axis=axis, dtype=double or x.dtype)
 
-    def count(self, condition: Array) -> Array:
-        """How many elements are true."""
+    def count(self, condition: Array, axis: tuple[int, ...] | None = None) -> Array:
+        """How many elements are true, of all or along some axes."""
         dtype = self.index_dtype(condition)
         # Not count_nonzero, which array-api-strict makes an int64 even where its device has none.
-        return self.xp.sum(self.xp.astype(condition, dtype), dtype=dtype)
+        return self.xp.sum(self.xp.astype(condition, dtype), axis=axis, dtype=dtype)
 
     def gather(self, values: Array, labels: Array) -> Array:
         """values[labels], of (classes,) and integers of any shape."""

@@ -163,10 +163,11 @@ class Jax(Backend):
         # Uncommitted, so that it goes where it is used.
         return jnp.full((), value, dtype=dtype)
 
-    def sum(self, x: Array) -> Array:
+    def sum(self, x: Array, axis: tuple[int, ...] | None = None) -> Array:
         # The default is the widest that there is.
-        alone = x.dtype == jnp.result_type(float) and _sized(x) and x.size < _ONE_BY_ONE
-        return super().sum(_folded(x) if alone else x)
+        if x.dtype == jnp.result_type(float) and _sized(x) and (axis is not None or x.size < _ONE_BY_ONE):
+            x = _folded(x, axis)
+        return super().sum(x, axis)
 
     def ops(self, call: Call) -> Ops:
         return _Ops(jnp, call.dtype, call.axis)
@@ -206,10 +207,14 @@ class Jax(Backend):
         return _apply(call, arrays) if is_static(call.kernel) else self.forward(call, arrays).value
 
 
-@jax.jit
-def _folded(x: Array) -> Array:
-    """A few numbers that have the sum of all."""
-    return halved(jnp, jnp.reshape(x, (1, -1)), 1, 4)
+@partial(jax.jit, static_argnums=1)
+def _folded(x: Array, axis: tuple[int, ...] | None) -> Array:
+    """A few numbers that have the sum of all, or of those along some axes."""
+    if axis is None:
+        x, axis = jnp.reshape(x, (1, -1)), (1,)
+    for one in axis:
+        x = halved(jnp, x, one, 4)
+    return x
 
 
 backend = Jax(jnp)

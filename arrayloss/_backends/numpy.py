@@ -180,8 +180,8 @@ class NumPy(InPlaceBackend):
     def number(self, value: float, like: Array, dtype: Any) -> Array:
         return np.dtype(dtype).type(value)
 
-    def sum(self, x: Array) -> Array:
-        return np.add.reduce(x, axis=None, dtype=np.float64)
+    def sum(self, x: Array, axis: tuple[int, ...] | None = None) -> Array:
+        return np.add.reduce(x, axis=axis, dtype=np.float64)
 
     def row_ops(self, call: Call) -> InPlace:
         return _row_ops(call.dtype)

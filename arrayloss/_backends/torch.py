@@ -388,8 +388,8 @@ class Torch(InPlaceBackend):
     def number(self, value: float, like: torch.Tensor, dtype: Any) -> torch.Tensor:
         return torch.full((), value, dtype=dtype, device=like.device)
 
-    def sum(self, x: torch.Tensor) -> torch.Tensor:
-        return x.sum(dtype=torch.float64) if x.device.type != "mps" else x.sum()
+    def sum(self, x: torch.Tensor, axis: tuple[int, ...] | None = None) -> torch.Tensor:
+        return x.sum(axis, dtype=torch.float64 if x.device.type != "mps" else x.dtype)
 
     # ---------------------------------------------------------------------------------------------------------------
     # Rows of plain tensors

@@ -56,6 +56,9 @@ class Penalty(Complete):
     `value(ops, at)` is the penalty of the probability `at`. `slope(ops, at)` is its derivative by -log p, which is
     -p d value / dp; None stands for 1. `curvature(ops, at)` is (1 - p) times the derivative of the slope by -log p; it
     is needed by `objective` alone, and None stands for 0. All three return one number for each that `at` has.
+
+    Where a parameter is an array, it is an input of the kernel, which is hashed without it: `of(array)` returns the
+    penalty with that array, of the shape that `at` has, and its `by_parameter(ops, at)` the derivative by it.
     """
 
     @abstractmethod
@@ -66,6 +69,12 @@ class Penalty(Complete):
 
     def curvature(self, ops: Ops, at: Probability) -> Array | None:
         raise TypeError(f"{type(self).__name__} has no curvature(self, ops, at), which a second derivative takes")
+
+    def of(self, parameter: Array) -> Penalty:
+        raise TypeError(f"{type(self).__name__} has no of(self, parameter), which a parameter that is an array takes")
+
+    def by_parameter(self, ops: Ops, at: Probability) -> Array:
+        raise TypeError(f"{type(self).__name__} has no by_parameter(self, ops, at), the derivative by its parameter")
 
 
 @dataclass(frozen=True)
@@ -84,9 +93,12 @@ class CrossEntropy(Penalty):
 
 @dataclass(frozen=True)
 class Focal(Penalty):
-    """(1 - p)^gamma (-log p), gamma > 0, of Lin et al., "Focal Loss for Dense Object Detection" (ICCV 2017)."""
+    """(1 - p)^gamma (-log p), gamma > 0, of Lin et al., "Focal Loss for Dense Object Detection" (ICCV 2017).
 
-    gamma: float
+    With None, gamma is an array, which may have zeros.
+    """
+
+    gamma: Any
 
     def value(self, ops: Ops, at: Probability) -> Array:
         return power(ops, at.one_minus_p, self.gamma) * at.neg_log_p
@@ -98,6 +110,17 @@ class Focal(Penalty):
         ratio = self._ratio(ops, at)
         gamma = ops.scalar(self.gamma)
         return gamma * power(ops, at.one_minus_p, self.gamma) * (at.p * (2 + gamma * ratio) - ratio)
+
+    def of(self, parameter: Array) -> Focal:
+        return Focal(parameter)
+
+    def by_parameter(self, ops: Ops, at: Probability) -> Array:
+        # log(1 - p) of whichever of p and 1 - p is not next to 1.
+        xp, p, rest = ops.xp, at.p, at.one_minus_p
+        small = p < 0.25
+        of_p = xp.log1p(-xp.where(small, p, xp.zeros_like(p)))
+        log_rest = xp.where(small, of_p, xp.log(xp.where(rest == 0, xp.ones_like(rest), rest)))
+        return ops.multiply_zero_wins(log_rest, self.value(ops, at))
 
     def _ratio(self, ops: Ops, at: Probability) -> Array:
         """-p log p / (1 - p), which is 0 at p = 0, and 1 at p = 1, where it is multiplied by 0."""
@@ -166,7 +189,7 @@ def times(x: Array, factor: Array | None) -> Array:
 
 
 def power(ops: Ops, x: Array, exponent: float) -> Array:
-    """x^exponent for x in [0, 1] and an exponent above 0."""
+    """x^exponent for x in [0, 1] and an exponent above 0; of 0, 0 for all exponents."""
     if isinstance(exponent, (int, float)) and exponent in (1, 2):
         return x if exponent == 1 else x * x
     # 0 apart: for exponents below 1 the derivative is infinite there, and 0 * inf would reach second derivatives.

@@ -133,7 +133,7 @@ given_probabilities: BinaryLink = _OfProbabilities()
 class BinaryLoss(Kernel):
     """one * penalty(p) + zero * penalty_of_zero(1 - p), for the weights of the answers 1 and 0.
 
-    Inputs: the logits, the weight of each element (None: 1), and the two weights of the answers.
+    Inputs: the logits, the weight of each element (None: 1), the two weights of the answers, and a parameter or none.
     """
 
     link: BinaryLink
@@ -141,13 +141,14 @@ class BinaryLoss(Kernel):
     penalty_of_zero: Penalty
     elementwise: ClassVar[bool] = True
 
-    def forward(self, ops: Ops, x: Array, weight: Array | None, one: Array, zero: Array) -> Forward:
+    def forward(self, ops: Ops, x: Array, weight: Array | None, one: Array, zero: Array, *parameter: Array) -> Forward:
         at_one, at_zero, vjp = self.link.of_answers(ops, x)
-        if_one, if_zero = self.penalty.value(ops, at_one), self.penalty_of_zero.value(ops, at_zero)
+        of_one, of_zero = self._penalties(*parameter)
+        if_one, if_zero = of_one.value(ops, at_one), of_zero.value(ops, at_zero)
 
         def vjp_x(g: Array) -> Array:
-            by_one = times(one, self.penalty.slope(ops, at_one))
-            by_zero = times(zero, self.penalty_of_zero.slope(ops, at_zero))
+            by_one = times(one, of_one.slope(ops, at_one))
+            by_zero = times(zero, of_zero.slope(ops, at_zero))
             return vjp(-g, by_one, by_zero)
 
         def vjp_one(g: Array) -> Array:
@@ -156,16 +157,25 @@ class BinaryLoss(Kernel):
         def vjp_zero(g: Array) -> Array:
             return ops.multiply_zero_wins(g, if_zero)
 
-        value = ops.multiply_zero_wins(one, if_one) + ops.multiply_zero_wins(zero, if_zero)
-        return weighted(ops, weight, value, vjp_x, vjp_one, vjp_zero)
+        def vjp_parameter(g: Array) -> Array:
+            by_one = ops.multiply_zero_wins(one, of_one.by_parameter(ops, at_one))
+            return ops.multiply_zero_wins(g, by_one + ops.multiply_zero_wins(zero, of_zero.by_parameter(ops, at_zero)))
 
-    def second(self, ops: Ops, x: Array, one: Array, zero: Array) -> Array:
+        value = ops.multiply_zero_wins(one, if_one) + ops.multiply_zero_wins(zero, if_zero)
+        return weighted(ops, weight, value, vjp_x, vjp_one, vjp_zero, *(vjp_parameter for _ in parameter))
+
+    def second(self, ops: Ops, x: Array, one: Array, zero: Array, *parameter: Array) -> Array:
         """The second derivative of each element's loss by its logit."""
         if not self.link.logits:
             raise TypeError("second derivatives are there for losses of logits")
         at_one, at_zero, _ = self.link.of_answers(ops, x)
-        if_one, if_zero = _second(ops, self.penalty, at_one), _second(ops, self.penalty_of_zero, at_zero)
+        of_one, of_zero = self._penalties(*parameter)
+        if_one, if_zero = _second(ops, of_one, at_one), _second(ops, of_zero, at_zero)
         return ops.multiply_zero_wins(one, if_one) + ops.multiply_zero_wins(zero, if_zero)
+
+    def _penalties(self, *parameter: Array) -> tuple[Penalty, Penalty]:
+        both = self.penalty, self.penalty_of_zero
+        return (both[0].of(*parameter), both[1].of(*parameter)) if parameter else both
 
 
 def _second(ops: Ops, penalty: Penalty, at: Probability) -> Array:

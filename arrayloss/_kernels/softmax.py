@@ -240,17 +240,18 @@ class LabelLoss(Kernel):
 
 @dataclass(frozen=True)
 class TargetLoss(Kernel):
-    """sum of target_c penalty(p_c), for a target with one weight for each class."""
+    """sum of target_c penalty(p_c), for a target with one weight for each class, and a parameter or none."""
 
     link: Link
     penalty: Penalty
 
-    def forward(self, ops: Ops, x: Array, weight: Array | None, target: Array) -> Forward:
+    def forward(self, ops: Ops, x: Array, weight: Array | None, target: Array, *parameter: Array) -> Forward:
         at, vjp = self.link.of_classes(ops, x)
-        penalties = self.penalty.value(ops, at)
+        penalty = self.penalty.of(*parameter) if parameter else self.penalty
+        penalties = penalty.value(ops, at)
 
         def vjp_x(g: Array) -> Array:
-            slope = self.penalty.slope(ops, at)
+            slope = penalty.slope(ops, at)
             by_class = -g * target if slope is None else ops.scale(ops.multiply_zero_wins(target, slope), -g)
             # Exactly 0 for a sample that does not count, whatever its logits.
             counts = ops.sum(ops.xp.abs(by_class))
@@ -259,15 +260,19 @@ class TargetLoss(Kernel):
         def vjp_target(g: Array) -> Array:
             return ops.multiply_zero_wins(g, penalties)
 
-        value = ops.sum(ops.multiply_zero_wins(target, penalties))
-        return weighted(ops, weight, value, vjp_x, vjp_target)
+        def vjp_parameter(g: Array) -> Array:
+            return ops.multiply_zero_wins(g, ops.multiply_zero_wins(target, penalty.by_parameter(ops, at)))
 
-    def second(self, ops: Ops, x: Array, target: Array) -> Array:
+        value = ops.sum(ops.multiply_zero_wins(target, penalties))
+        return weighted(ops, weight, value, vjp_x, vjp_target, *(vjp_parameter for _ in parameter))
+
+    def second(self, ops: Ops, x: Array, target: Array, *parameter: Array) -> Array:
         """The second derivatives of the loss of each row by each of its own logits."""
         if not self.link.logits:
             raise TypeError("second derivatives are there for losses of logits")
         at, _ = self.link.of_classes(ops, x)
-        slope, curvature = times(target, self.penalty.slope(ops, at)), self.penalty.curvature(ops, at)
+        penalty = self.penalty.of(*parameter) if parameter else self.penalty
+        slope, curvature = times(target, penalty.slope(ops, at)), penalty.curvature(ops, at)
         diagonal = at.p * at.one_minus_p * ops.sum(slope)
         return diagonal if curvature is None else diagonal + _curved(ops, at, target * curvature)
 
@@ -309,23 +314,29 @@ class TargetWeights:
 class FromTarget(Kernel):
     """Wraps a loss: computes its weights from the target for one block at a time, so that they are never there whole.
 
-    There is no derivative by the target. Where one may be asked for, the weights are made outside, by the library.
+    There is no derivative by the target. Where one may be asked for, the weights are made outside, by the library. The
+    last `own` inputs are the loss's own.
     """
 
     loss: Any
     weights: Any
+    own: int = 0
 
     @property
     def elementwise(self) -> bool:  # type: ignore[override]
         return bool(self.loss.elementwise)
 
     def forward(self, ops: Ops, x: Array, weight: Array | None, *target: Array | None) -> Forward:
-        value, (vjp_x, vjp_weight, *_), _ = self.loss.forward(ops, x, weight, *self.weights.of(ops, x, *target))
+        value, (vjp_x, vjp_weight, *_), _ = self.loss.forward(ops, x, weight, *self._inputs(ops, x, target))
         return Forward(value, (vjp_x, vjp_weight, *(None for _ in target)))
 
     def second(self, ops: Ops, x: Array, *target: Array | None) -> Array:
-        second: Array = self.loss.second(ops, x, *self.weights.of(ops, x, *target))
+        second: Array = self.loss.second(ops, x, *self._inputs(ops, x, target))
         return second
+
+    def _inputs(self, ops: Ops, x: Array, target: tuple[Array | None, ...]) -> tuple[Array | None, ...]:
+        end = len(target) - self.own
+        return *self.weights.of(ops, x, *target[:end]), *target[end:]
 
 
 @dataclass(frozen=True)

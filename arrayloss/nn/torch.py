@@ -45,6 +45,14 @@ def _options(module: torch.nn.Module, *names: str) -> str:
     return ", ".join(f"{k}={tuple(v.shape) if isinstance(v, Tensor) else repr(v)}" for k, v in values if v is not None)
 
 
+def _keep(module: torch.nn.Module, name: str, value: object) -> None:
+    """An option; a tensor as a buffer, unless it is a parameter."""
+    if isinstance(value, Tensor) and not isinstance(value, torch.nn.Parameter):
+        module.register_buffer(name, value)
+    else:
+        setattr(module, name, value)
+
+
 def _promoted(input: Tensor) -> Tensor:
     """Cast to float32 as autocast does for torch's losses: float16 is too narrow for the scale of a GradScaler.
 
@@ -204,16 +212,17 @@ class SoftmaxFocalLoss(torch.nn.Module):
     tensor(0.1733)
     """
 
-    alpha: Tensor | None
+    gamma: Scalar
+    alpha: Tensor | float | None
     weight: Tensor | None
 
     def __init__(
         self,
         gamma: Scalar = 2.0,
-        alpha: Tensor | None = None,
+        alpha: Tensor | float | None = None,
         *,
         weight: Tensor | None = None,
-        ignore_index: int = -100,
+        ignore_index: int | tuple[int, ...] = -100,
         reduction: Reduction = "mean",
         label_smoothing: Scalar = 0.0,
     ) -> None:
@@ -224,13 +233,13 @@ class SoftmaxFocalLoss(torch.nn.Module):
             arrayloss.softmax_focal_loss,
             logits,
             labels,
-            gamma=gamma,
+            gamma=0.0 if isinstance(gamma, Tensor) else gamma,
             label_smoothing=label_smoothing,
             ignore_index=ignore_index,
             reduction=reduction,
         )
-        self.gamma = gamma
-        self.register_buffer("alpha", alpha)
+        _keep(self, "gamma", gamma)
+        _keep(self, "alpha", alpha)
         self.register_buffer("weight", weight)
         self.ignore_index = ignore_index
         self.reduction = reduction
@@ -265,12 +274,14 @@ class SigmoidFocalLoss(torch.nn.Module):
     tensor(0.0433)
     """
 
+    gamma: Scalar
+    alpha: Scalar | None
     pos_weight: Tensor | None
 
     def __init__(
         self,
         gamma: Scalar = 2.0,
-        alpha: Tensor | float | None = None,
+        alpha: Scalar | None = None,
         *,
         pos_weight: Tensor | None = None,
         reduction: Reduction = "mean",
@@ -282,15 +293,12 @@ class SigmoidFocalLoss(torch.nn.Module):
             arrayloss.sigmoid_focal_loss,
             logits,
             logits,
-            gamma=gamma,
+            gamma=0.0 if isinstance(gamma, Tensor) else gamma,
             label_smoothing=label_smoothing,
             reduction=reduction,
         )
-        self.gamma = gamma
-        if isinstance(alpha, Tensor):
-            self.register_buffer("alpha", alpha)
-        else:
-            self.alpha = alpha
+        _keep(self, "gamma", gamma)
+        _keep(self, "alpha", alpha)
         self.register_buffer("pos_weight", pos_weight)
         self.reduction = reduction
         self.label_smoothing = label_smoothing

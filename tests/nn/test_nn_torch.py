@@ -80,6 +80,12 @@ def test_focal_modules_are_the_functions() -> None:
     expected = al.sigmoid_focal_loss(x, y, gamma=1.5, alpha=0.25, pos_weight=WEIGHT[:, None])
     torch.testing.assert_close(made("SigmoidFocalLoss")(x, y), expected)
     torch.testing.assert_close(made("SigmoidFocalLoss", alpha=0.25)(x, y), expected)
+    expected = al.sigmoid_focal_loss(x, y, gamma=WEIGHT[:, None], alpha=WEIGHT[:, None] / 4)
+    learned = torch.nn.Parameter(WEIGHT[:, None] / 4)
+    module = nn.SigmoidFocalLoss(gamma=WEIGHT[:, None], alpha=learned)
+    torch.testing.assert_close(module(x, y), expected)
+    assert list(module.parameters()) == [learned]
+    assert list(module.state_dict()) == ["alpha", "gamma"]
     with pytest.raises(ValueError, match="gamma"):
         nn.SoftmaxFocalLoss(gamma=-1.0)
 

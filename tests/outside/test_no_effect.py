@@ -16,7 +16,7 @@ from outside.common import CATEGORICAL, arguments, close, mean_of, over_categori
 @over_categorical
 def test_ignore_index_goes_with_labels(backend: Any, loss: Any) -> None:
     x, t = (backend.asarray(a) for a in arguments(loss, soft=True))
-    for call, ignore_index in ((loss, 1), (loss, 0), (value_and_grad(loss), -1), (value_and_grad(loss), 255)):
+    for call, ignore_index in ((loss, 1), (loss, (-100, 0)), (value_and_grad(loss), -1), (value_and_grad(loss), 255)):
         with pytest.raises(ValueError, match="ignore_index") as caught:
             call(x, t, ignore_index=ignore_index)
         assert "label" in str(caught.value)

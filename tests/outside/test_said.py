@@ -129,14 +129,6 @@ def test_a_list_of_tensors_is_told_what_to_do() -> None:
     assert "torch.stack" in message or "asarray" in message
 
 
-@pytest.mark.parametrize("alpha", [0.25, 1, np.float32(0.25), np.asarray(0.25)], ids=repr)
-def test_one_alpha_for_many_classes(alpha: Any) -> None:
-    """torchvision's alpha is a number; ours, of a softmax, is one for each class."""
-    message = told(lambda: al.softmax_focal_loss(X, LABELS, alpha=alpha), (TypeError, ValueError))
-    assert "alpha" in message
-    assert "(3,)" in message or "(classes,)" in message
-
-
 def test_batchmean_and_the_like() -> None:
     message = told(lambda: al.kl_divergence(X, X, reduction="batchmean"), ValueError)
     assert '"mean"' in message

@@ -24,6 +24,7 @@ OPTIONS = [
     (al.poly_loss, "label_smoothing", 0.5),
     (al.sigmoid_focal_loss, "gamma", 1.0),
     (al.sigmoid_focal_loss, "alpha", 0.25),
+    (al.softmax_focal_loss, "alpha", 0.25),
     (al.sigmoid_focal_loss, "pos_weight", 3.0),
     (al.binary_cross_entropy_with_logits, "pos_weight", 3.0),
     (al.binary_cross_entropy_with_logits, "label_smoothing", 0.25),
