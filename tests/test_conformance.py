@@ -179,6 +179,12 @@ def test_the_part_of_a_normal_number_that_is_made_of_them_may_be_missing(got: fl
     assert found.over + found.spurious == 1 - flushed
 
 
+@pytest.mark.parametrize(("number", "part", "flushed"), [(1.5, 0.5, 1), (1.5, 0.25, 0), (1.5, 0.0, 0), (3.0, 0.5, 0)])
+def test_the_rest_of_a_number_is_flushed_where_it_is_no_normal_number(number: float, part: float, flushed: int) -> None:
+    found = measured(0.0, due(number * TINY), part)
+    assert (found.flushed, found.lost, found.over) == (flushed, 1 - flushed, 1 - flushed)
+
+
 @pytest.mark.parametrize(
     ("function", "quantity", "logits", "expected"),
     [
