@@ -68,7 +68,7 @@ class Divergence(Kernel):
             weighed = xp.where((e == 0) & ~xp.isnan(ratio), zero, ratio)
             most = q > 0.5
             about = xp.where(most, zero, weighed - ops.sum(xp.where(most, weighed, zero)))
-            # Multiplied by the ratio first: divided by the sum, the exponential may be no normal number, which is flushed.
+            # Multiplied by the ratio first: divided by the sum, the exponential may be a subnormal number, or 0.
             return ops.scale(e * (about - ops.sum(q * about)), ops.multiply_zero_wins(g, 1 / of_target.total))
 
         return weighted(ops, weight, value, vjp_x, vjp_target)
