@@ -8,7 +8,6 @@ reduced, in the dtype of the logits. A public loss says only which link and whic
 from __future__ import annotations
 
 import math
-import numbers
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -188,18 +187,13 @@ def binary(
     The answer 0 has the same penalty unless `penalty_of_zero` is given. `gamma` is an array for both (`Penalty.of`).
     """
     factors = {"pos_weight": pos_weight, "alpha": alpha}
-    given = {
-        option: a
-        for option, a in factors.items()
-        if not isinstance(a, (int, float, numbers.Real)) and hasattr(a, "shape")
-    }
-    # A list is told to be made an array.
-    given |= {option: a for option, a in factors.items() if isinstance(a, (list, tuple))}
+    # A 0-d array is a number, unless it is traced; a list is told to be made an array.
+    arrays = {option: a for option, a in factors.items() if hasattr(_checks.scalar(a), "shape")}
+    given = arrays | {option: a for option, a in factors.items() if isinstance(a, (list, tuple))}
     target = _checks.given("target", target)
     backend = _checks.backend(
         logits, name, target=target, sample_weight=sample_weight, where=where, gamma=gamma, **given
     )
-    arrays = {option: a for option, a in given.items() if hasattr(_checks.scalar(a), "shape")}
     task = _task(backend, logits, None, sample_weight, where, reduction, dtype)
     smoothing = _checks.fraction("label_smoothing", label_smoothing)
     _checks.answer_target(backend, target, task.shape)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 from arrayloss.testing import FORMATS, HALF, Case, Due, Exact, Floats, spacing
 
 from .cases import ELEMENTWISE, PAIRED, TRANSFORMS
-from .oracle import chance, part_below
+from .oracle import chance, exact, part_below
 
 HALF_ULP = 1.0
 """Half types are computed in float32 and rounded once, so conditioning doesn't show."""
@@ -190,13 +191,20 @@ def _gamma(case: Case) -> float:
 def _k_margin(case: Case, quantity: str) -> Floats:
     margin = float(case.options.get("margin", 0.05))
     alone = case.options.get("reduction", "mean") == "none" and quantity in ("value", "d sample_weight")
-    if not alone and quantity not in ("d logits", "d target"):
+    if not alone and quantity not in ("value", "d logits", "d target"):
         return np.zeros(())
     over = np.asarray([chance(x) for x in case.arrays["logits"].ravel().tolist()]).reshape(case.arrays["logits"].shape)
     over -= margin
     power = 1 + float(case.options.get("gamma_negative", 4.0))
     with np.errstate(divide="ignore", invalid="ignore"):
-        return np.where((over > 0) & (case.arrays["target"] < 1), power * 4 * margin / over, 0)
+        k = np.where((over > 0) & (case.arrays["target"] < 1), power * 4 * margin / over, 0)
+    if alone or quantity != "value":
+        return k
+    # What is summed over samples has that of each as much as it has of its loss.
+    single = replace(case, options={**case.options, "reduction": "none"}, cotangent=None, wrt=())
+    losses = np.where(_counting(case, k.shape), np.abs(exact(single)["value"].high), 0)
+    total = np.sum(losses)
+    return np.asarray(np.sum(k * losses) / total if 0 < total < np.inf else 0.0)
 
 
 def _rows(case: Case) -> Floats:
@@ -231,7 +239,19 @@ def _of_quantity(case: Case, quantity: str, far: Floats, near: Floats) -> Floats
     if quantity == "d sample_weight" or (quantity == "value" and case.options.get("reduction", "mean") == "none"):
         return of_loss
     # What is summed over samples is mostly the largest losses, and these have the least of it.
-    return np.asarray(np.min(of_loss))
+    return np.asarray(np.min(of_loss, where=_counting(case, of_loss.shape), initial=np.inf))
+
+
+def _counting(case: Case, shape: tuple[int, ...]) -> NDArray[np.bool_]:
+    """The samples that are neither ignored nor masked, and weigh something."""
+    counts = np.ones(shape, dtype=np.bool_)
+    for name in ("where", "sample_weight"):
+        if name in case.arrays:
+            counts &= np.broadcast_to(case.arrays[name] != 0, shape)
+    ignored = case.options.get("ignore_index", -100)
+    if case.target_kind == "index" and ignored is not None:
+        counts &= ~np.isin(case.arrays["target"], ignored)
+    return counts
 
 
 def _of_gradient(case: Case, far: Floats, near: Floats) -> Floats:

@@ -179,6 +179,12 @@ def test_the_part_of_a_normal_number_that_is_made_of_them_may_be_missing(got: fl
     assert found.over + found.spurious == 1 - flushed
 
 
+@pytest.mark.parametrize(("number", "part", "flushed"), [(1.5, 0.5, 1), (1.5, 0.25, 0), (1.5, 0.0, 0), (3.0, 0.5, 0)])
+def test_the_rest_of_a_number_is_flushed_where_it_is_no_normal_number(number: float, part: float, flushed: int) -> None:
+    found = measured(0.0, due(number * TINY), part)
+    assert (found.flushed, found.lost, found.over) == (flushed, 1 - flushed, 1 - flushed)
+
+
 @pytest.mark.parametrize(
     ("function", "quantity", "logits", "expected"),
     [
@@ -265,6 +271,31 @@ def test_k_is_the_distance(function: str, quantity: str, options: dict[str, Any]
     case = Case(function, "", "", "float32", arrays, options, "index", pulled)
     np.testing.assert_array_equal(np.broadcast_to(budget.allowance(case, quantity), np.shape([k])), [k])
     assert not np.any(budget.allowance(replace(case, dtype="float16"), quantity))
+
+
+def test_samples_that_do_not_count_take_no_k_from_a_sum() -> None:
+    """Found by the fuzzer (draw 8025440): the one sample that counted had 33, and those that were masked 0."""
+    arrays = {"logits": np.asarray([[20.0, 0.0], [0.0, 1.0]]), "target": np.zeros(2)}
+    case = Case("poly_loss", "", "", "float32", arrays, {"reduction": "mean"}, "index")
+    assert budget.allowance(case, "value") == 0
+    for name, values in (("where", [1.0, 0.0]), ("sample_weight", [0.5, 0.0]), ("target", [0.0, -100.0])):
+        left_out = replace(case, arrays={**arrays, name: np.asarray(values)})
+        assert budget.allowance(left_out, "value") == 20, name
+    none = replace(case, arrays={**arrays, "where": np.zeros(2)})
+    assert np.isfinite(budget.allowance(none, "value"))
+
+
+def test_a_sum_has_of_each_samples_margin_what_it_has_of_its_loss() -> None:
+    """Found by the fuzzer (draw 8024635): reduced, asymmetric_loss was allowed nothing for p - margin."""
+    x, y = np.asarray([-2.9, 3.0, 1.0]), np.asarray([0.0, 7.0, 1.0])
+    options = {"reduction": "none", "ignore_index": 7, "gamma_negative": 1.0}
+    case = Case("asymmetric_loss", "", "", "float32", {"logits": x, "target": y}, options, "index")
+    k, losses = budget.allowance(case, "value"), exact(case)["value"].high
+    summed = replace(case, options={**options, "reduction": "sum"})
+    assert k[0] > 10
+    assert budget.allowance(summed, "value") == pytest.approx(k[0] * losses[0] / (losses[0] + losses[2]), rel=1e-12)
+    alone = replace(summed, arrays={"logits": x, "target": np.asarray([0.0, 7.0, 7.0])})
+    assert budget.allowance(alone, "value") == k[0]
 
 
 @pytest.mark.parametrize(

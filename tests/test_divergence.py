@@ -169,3 +169,20 @@ def test_the_teacher_learns_too(backend: Any) -> None:
         np.testing.assert_allclose(
             backend.to_numpy(got), slope, rtol=8 * backend.rtol(), atol=8 * backend.rtol() * np.abs(slope).max()
         )
+
+
+@pytest.mark.compiled
+@NOT_EAGER_JAX
+@pytest.mark.only(lambda backend: backend.name != "torch:cpu:compile")
+@pytest.mark.autodiff
+def test_a_derivative_by_the_teacher_is_not_lost_where_its_probability_is_no_normal_number(backend: Any) -> None:
+    """The second class's exponential is a normal number of float32; divided by those of the row, it is none."""
+    x, t = np.array([[-10.0, 84.0, -47.0]]), np.array([[90.0, 3.0, 89.5]])
+    (p,), (q,) = (np.exp(a - a.max()) / np.exp(a - a.max()).sum() for a in (x, t))
+    ratio = np.log(q / p)
+    _, got = backend.pullback(
+        lambda t, x: kl_divergence(x, t, reduction="sum"), backend.asarray(t, "float32"), backend.asarray(x, "float32")
+    )
+    tiny = np.finfo(np.float32).tiny
+    assert np.exp(-87.0) > tiny > q[1]
+    same(backend.to_numpy(got)[0, 1], q[1] * (ratio[1] - (q * ratio).sum()), 2e-5, backend.name)

@@ -5,6 +5,7 @@ shape, and Dask, which makes a graph of it, run them all at once: they share the
 """
 
 import math
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -228,6 +229,21 @@ def test_any_axis(backend: Any, shape: tuple[int, ...], axis: int, soft: bool) -
     }
     check_categorical(backend, cross_entropy, logits, target, **options)
     check_categorical(backend, softmax_focal_loss, logits, target, reduction="none", **options)
+
+
+@pytest.mark.compiled
+@pytest.mark.only(lambda backend: backend.name not in ("jax:cpu", "torch:cpu:compile"))
+def test_smoothed_labels_of_many_classes_that_tie(backend: Any) -> None:
+    """1 / 64 - s / 64 beside the label. Added one after another, 63 equal numbers are all rounded the same way."""
+    x = np.zeros((3, 64))
+    for smoothing in (0.125, 0.3):
+        gradient = np.full(x.shape, (1 - smoothing) / 64)
+        gradient[:, 1] -= 1 - smoothing
+        for dtype in {"float32", backend.default}:
+            loss = backend.once((smoothing, dtype), partial(value_and_grad(cross_entropy), label_smoothing=smoothing))
+            _, got = loss(backend.asarray(x, dtype), backend.asarray(np.ones(3, dtype=int)))
+            units = np.abs(backend.to_numpy(got) * 3 - gradient) / (np.finfo(dtype).eps / 64)
+            assert units.max() <= 8, (dtype, smoothing, units.max())
 
 
 @pytest.mark.only(lambda backend: backend.is_quick)

@@ -64,10 +64,12 @@ class Divergence(Kernel):
 
         def vjp_target(g: Array) -> Array:
             # q (ratio - sum(q ratio)), about the class with q > 1/2, where there is one.
-            weighed = xp.where((q == 0) & ~xp.isnan(ratio), zero, ratio)
+            e = of_target.e
+            weighed = xp.where((e == 0) & ~xp.isnan(ratio), zero, ratio)
             most = q > 0.5
             about = xp.where(most, zero, weighed - ops.sum(xp.where(most, weighed, zero)))
-            return ops.scale(q * (about - ops.sum(q * about)), g)
+            # Multiplied by the ratio first: divided by the sum, the exponential may be a subnormal number, or 0.
+            return ops.scale(e * (about - ops.sum(q * about)), ops.multiply_zero_wins(g, 1 / of_target.total))
 
         return weighted(ops, weight, value, vjp_x, vjp_target)
 

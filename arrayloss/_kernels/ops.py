@@ -141,6 +141,10 @@ class Ops:
         """
         return self.xp.where((weight == 0) & ~self.xp.isfinite(x), self.xp.zeros_like(x), x)
 
+    def sum_of_weights(self, x: Array) -> Array:
+        """The sum of each row of finite numbers, most of which may be equal."""
+        return self.sum(x)
+
     # The twelve that a library may do its own way: the two of `Position`, and these ten.
 
     def max(self, x: Array) -> Array:

@@ -87,7 +87,7 @@ class Rows:
         At the maximum, where p may be next to 1, that is (g - sum(g)) + (1 - p) sum(g).
         """
         ops, at_max = self.ops, self.at_max
-        among = ops.sum(g)
+        among = ops.sum_of_weights(g)
         own, e = at_max.take(g), at_max.take(self.e)
         p, one_minus_p = e / self.total, (self.rest + (1 - e)) / self.total
         at_top = ops.xp.where(p > 0.5, (own - among) + one_minus_p * among, own - p * among)

@@ -108,7 +108,10 @@ def _averaged(problem: Problem[A], axis: int) -> Problem[A]:
 
 
 def _backend(y_true: Any, y_pred: Any, epsilon: float) -> Any:
-    if not 0 <= check_fraction("epsilon", epsilon) < 0.5:
+    number = check_fraction("epsilon", epsilon)
+    if not isinstance(number, (int, float)):
+        raise TypeError("epsilon must be a number that is known at the call, not a traced value")
+    if not number < 0.5:
         raise ValueError(f"epsilon must be at least 0 and less than 0.5, not {epsilon!r}")
     return backend_of(y_pred, "y_pred", y_true=check_given("y_true", y_true))
 

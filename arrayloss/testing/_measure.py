@@ -121,7 +121,8 @@ def measure(
     `base` is the budget in ULP, `allowance` what conditioning adds to it. A number is the sum of up to `terms`
     exponentials: where it is itself no normal number, each of these has been rounded to a multiple of the smallest
     subnormal number, or has become 0, as compilers and processors have it. So may a number that is then `magnified` by
-    the formula itself, and so may the part of a normal number that is `flushable`. Half types are computed in float32.
+    the formula itself, and so may the part of a normal number that is `flushable`, and with it the rest, where that
+    alone is no normal number. Half types are computed in float32.
     """
     if got.shape != exact.high.shape:
         raise ValueError(f"shape {got.shape} came back, {exact.high.shape} was due")
@@ -142,10 +143,11 @@ def measure(
     off = error * spacing(_size(exact), dtype)
     small = (size < magnified * form.tiny) & (off <= terms * least.tiny)
     part = np.broadcast_to(flushable, got.shape)
-    # With what may be missing of it, a number is off by no more than that and its budget; 0 is all of it.
+    # With what may be missing of it, a number is off by no more than that and its budget, or 0 where the rest is none.
     with np.errstate(invalid="ignore"):
         missing_part = off - (base + allowance) * spacing(_size(exact), dtype) <= part * size
-    flushed = over & (small | np.where(got == 0, (size < form.tiny) | (part == 1), missing_part))
+        all_of_it = (1 - part) * size < form.tiny
+    flushed = over & (small | np.where(got == 0, all_of_it, missing_part))
     lost = zero & ~flushed
     counted = finite & ~flushed
     beyond = np.where(counted, np.maximum(error - allowance, 0), 0)

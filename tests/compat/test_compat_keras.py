@@ -135,3 +135,15 @@ def test_without_the_clip() -> None:
     p, y = np.asarray([[1e-12, 0.5]]), np.asarray([[1.0, 1.0]])
     np.testing.assert_allclose(preset.binary_crossentropy(y, p, epsilon=0), [-np.log(p).mean()], rtol=1e-14)
     np.testing.assert_allclose(preset.binary_crossentropy(y, p), [-np.log([1e-7, 0.5]).mean()], rtol=1e-14)
+
+
+def test_the_clip_is_a_number() -> None:
+    """A traced one would be looked at, and lose its derivative."""
+    p, y = np.asarray([[0.25, 0.75]]), np.asarray([[1.0, 0.0]])
+    for name in ("binary_crossentropy", "categorical_crossentropy", "binary_focal_crossentropy"):
+        f = getattr(preset, name)
+        for epsilon in (np.float32(0.125), np.asarray(0.125)):
+            np.testing.assert_allclose(f(y, p, epsilon=epsilon), f(y, p, epsilon=0.125), rtol=1e-14)
+        jax = pytest.importorskip("jax")
+        with pytest.raises(TypeError, match="epsilon must be a number"):
+            jax.jit(lambda epsilon, f=f: f(jax.numpy.asarray(y), jax.numpy.asarray(p), epsilon=epsilon))(0.125)

@@ -54,8 +54,8 @@ def test_every_real_scalar(backend: Any, loss: Any, option: str, number: float) 
         kinds.append(np.asarray(number, dtype=np.float32))
     if number == int(number):
         kinds += [int(number), np.int64(number), np.uint8(number)]
-    # The library's own 0-d array, and JAX's and torch's dispatch of each kind, once.
-    own = [backend.asarray(np.asarray(number))]
+    # The library's own 0-d array, another's, and JAX's and torch's dispatch of each kind, once.
+    own = [backend.asarray(np.asarray(number)), np.asarray(number)]
     for scalar in own + (kinds if backend.library != "jax" else kinds[:2]):
         got = loss(*moved, **{option: scalar}, reduction="none")
         close(backend.to_numpy(got), expected, 20 * backend.rtol(), f"{type(scalar)}")

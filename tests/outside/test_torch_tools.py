@@ -252,6 +252,19 @@ def test_a_trace_serves_other_numbers(loss: Any) -> None:
         close(traced(x, t), loss(x, t, reduction="none"), 1e-6)
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::torch.jit.TracerWarning")
+def test_a_trace_counts_the_hardest_of_another_batch() -> None:
+    """Half of eight in the trace, half of twenty later."""
+    hardest = al.Hardest(fraction=0.5)
+    x, t = torch.linspace(-2, 3, 8 * 3).sin().reshape(8, 3), torch.linspace(0, 9, 8 * 3).cos().reshape(8, 3)
+    more, teacher = (torch.cat([a, a * 2, a[:4]]) for a in (x, t))
+    traced = torch.jit.trace(lambda x, t: al.kl_divergence(x, t, reduction=hardest), (x, t))
+    value, gradient = value_and_grad(al.kl_divergence)(more, teacher, reduction=hardest)
+    close(traced(more, teacher), value, 1e-6)
+    leaf = more.clone().requires_grad_()
+    close(torch.autograd.grad(traced(leaf, teacher), leaf)[0], gradient, 1e-6)
+
+
 @over_losses
 def test_make_fx_serves_other_numbers(loss: Any) -> None:
     from torch.fx.experimental.proxy_tensor import make_fx
