@@ -1,7 +1,8 @@
 """What the losses send from device to device: `python -m benchmarks.sharding jax` and `torch`.
 
 Every loss, on logits that are shared out in every way over a mesh of one or two axes. For JAX, the operations between
-devices in the compiled programs for 8 virtual devices of this machine.
+devices in the compiled programs for 8 virtual devices of this machine. For PyTorch, what CommDebugMode counts in 4
+processes (or as many as the second argument says) that speak by gloo, and torch's own losses beside it.
 """
 
 from __future__ import annotations
@@ -12,10 +13,14 @@ import math
 import os
 import re
 import sys
+import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
+from datetime import timedelta
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -101,12 +106,26 @@ CASES = (
 )
 
 
+# Where what is beside the logits gets a gradient, too.
+EVERY_INPUT = (
+    "kl_divergence",
+    "cross_entropy, probabilities",
+    "cross_entropy, class_weight",
+    "cross_entropy, sample_weight",
+)
+
+
 def chosen() -> Iterator[tuple[Case, Placement]]:
-    """All losses and options on two axes at once, and four of them on every placement."""
-    every = ("cross_entropy", "kl_divergence", "binary_cross_entropy_with_logits")
+    """All losses and options on two axes at once; one loss on every placement, and some that differ on more."""
+    more: dict[str, set[tuple[int, ...]]] = {
+        "cross_entropy": {_N, _BSV, _BVS},
+        "cross_entropy, probabilities": {_N},
+        "kl_divergence": {_N},
+        "binary_cross_entropy_with_logits": {_BSV},
+    }
     for case in CASES:
         for placement in PLACEMENTS:
-            if (case.has_axis or placement.axis == -1) and (case.name in every or "S and V" in placement.name):
+            if "S and V" in placement.name or placement.shape in more.get(case.name, ()):
                 yield case, placement
 
 
@@ -172,7 +191,7 @@ class Found:
     sent
         How many operations between devices there are, of each kind.
     numbers
-        How many numbers a device has from them, all together.
+        How many numbers a device has from them, all together; None where that is not counted.
     kept
         Whether the gradient is shared out as the logits are.
     error
@@ -183,7 +202,7 @@ class Found:
     placement: str
     way: str
     sent: dict[str, int]
-    numbers: int
+    numbers: int | None
     kept: bool
     error: float
 
@@ -284,16 +303,112 @@ def on_jax() -> Iterator[Found]:
             yield run(case, at, "explicit axes")
 
 
-def main(library: str) -> None:
+def on_torch(processes: int) -> Iterator[Found]:
+    """The lines that the first of several processes prints."""
+    from torch.multiprocessing.spawn import spawn
+
+    with tempfile.TemporaryDirectory() as room:
+        arguments = (processes, f"file://{room}/rendezvous", f"{room}/found")
+        spawn(_process, arguments, nprocs=processes)  # type: ignore[no-untyped-call]
+        for line in Path(room, "found").read_text().splitlines():
+            yield Found(**json.loads(line))
+
+
+def _process(rank: int, processes: int, rendezvous: str, file: str) -> None:
+    import torch
+    from torch import distributed
+
+    os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
+    torch.set_num_threads(1)
+    limit = timedelta(seconds=60)
+    distributed.init_process_group("gloo", init_method=rendezvous, rank=rank, world_size=processes, timeout=limit)
+    try:
+        lines = [json.dumps(asdict(found)) for found in _on_torch(processes)]
+    finally:
+        distributed.destroy_process_group()
+    if not rank:
+        Path(file).write_text("\n".join(lines))
+
+
+def _on_torch(processes: int) -> Iterator[Found]:
+    import torch
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.tensor import DTensor, Replicate, Shard, distribute_tensor
+    from torch.distributed.tensor.debug import CommDebugMode
+    from torch.distributed.tensor.parallel import loss_parallel
+
+    meshes = {1: init_device_mesh("cpu", (processes,)), 2: init_device_mesh("cpu", (processes // 2, 2))}
+
+    def run(case: Case, at: Placement, f: Any, way: str = "autograd") -> Found:
+        arguments = given(case, at)
+        mesh = meshes[at.mesh_axes]
+        others_error = 0.0
+
+        def put(x: np.ndarray, along: Along) -> Any:
+            x = x.astype(np.int64) if x.dtype == np.int32 else x
+            placements = [Shard(along.index(m)) if m in along else Replicate() for m in range(at.mesh_axes)]
+            return distribute_tensor(torch.tensor(x), mesh, placements)
+
+        x, *others = (put(*one) for one in arguments.all())
+        count: Any = CommDebugMode()  # type: ignore[no-untyped-call]
+        with loss_parallel() if way == "loss_parallel" else nullcontext(), count:
+            if way == "closed form":
+                value, slope = f(x, *others, of=al.value_and_grad)
+            else:
+                floats = [a.requires_grad_() for a in (x, *others) if a.is_floating_point() and way == "every input"]
+                value = f(x.requires_grad_(), *others)
+                value.backward()
+                slope = x.grad
+            # F's is unfinished in places: it is sent when it is read.
+            value = value.full_tensor()
+        if way == "every input":
+            whole = [a.detach().full_tensor().requires_grad_(a.requires_grad) for a in (x, *others)]
+            slopes = torch.autograd.grad(f(*whole), [a for a in whole if a.requires_grad])
+            others_error = max(_error(a.grad.full_tensor(), g) for a, g in zip(floats, slopes, strict=True))
+        kinds = {str(kind).rpartition(".")[2]: n for kind, n in count.get_comm_counts().items()}
+        kept = isinstance(slope, DTensor) and slope.placements == x.placements
+        found = (value.detach(), slope.full_tensor())
+        error = max(map(_error, found, right(case, arguments)))
+        names = {"all_gather_into_tensor": "all-gather", "all_reduce": "all-reduce"}
+        sent = {names.get(kind, kind): n for kind, n in kinds.items() if n}
+        return Found(case.name, at.name, way, sent, None, kept, max(error, others_error))
+
+    for case, at in chosen():
+        arguments = given(case, at)
+        f: Any = partial(called, case.loss, tuple(arguments.arrays), arguments.plain)
+        yield run(case, at, f)
+        if case.name == "cross_entropy" and "B and V" in at.name:
+            yield run(case, at, f, "closed form")
+        if case.name in EVERY_INPUT and "S and V" in at.name:
+            yield run(case, at, f, "every input")
+    theirs, at_name = torch.nn.functional, {at.name: at for at in PLACEMENTS}
+    binary = "binary_cross_entropy_with_logits"
+    for name, placement, way in (
+        ("cross_entropy", "(N, C) by N", "F"),
+        ("cross_entropy", "(N, C) by C", "loss_parallel"),
+        # Under loss_parallel, its gradient by probabilities is wrong (torch 2.13).
+        ("cross_entropy, probabilities", "(N, C) by N", "F"),
+        (binary, "(B, S, V) by S", "F"),
+        (binary, "(B, S, V) by V", "F"),
+    ):
+        f = _binary_of(theirs) if name == binary else theirs.cross_entropy
+        (case,) = (case for case in CASES if case.name == name)
+        yield run(case, at_name[placement], f, way)
+
+
+def _binary_of(theirs: Any) -> Any:
+    return lambda x, target: theirs.binary_cross_entropy_with_logits(x, target.to(x.dtype))
+
+
+def main(library: str, processes: int = 4) -> None:
     """One line of JSON for each case."""
     if library == "jax":
         # JAX reads it when it is imported.
         flags = os.environ.get("XLA_FLAGS", "")
         os.environ["XLA_FLAGS"] = f"{flags} --xla_force_host_platform_device_count={DEVICES}"
-    measured: dict[str, Callable[[], Iterator[Found]]] = {"jax": on_jax}
-    for found in measured[library]():
+    for found in on_jax() if library == "jax" else on_torch(processes):
         print(json.dumps(asdict(found)), flush=True)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(sys.argv[1], *map(int, sys.argv[2:]))
