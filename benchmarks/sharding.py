@@ -97,7 +97,7 @@ CASES = (
     Case("cross_entropy, probabilities", "cross_entropy", target="probabilities"),
     *(
         Case(f"cross_entropy, {option}", "cross_entropy", (option,))
-        for option in ("label_smoothing", "class_weight", "sample_weight", "where", "reduction")
+        for option in ("label_smoothing", "z_loss", "class_weight", "sample_weight", "where", "reduction")
     ),
     *(
         Case(f"binary_cross_entropy_with_logits, {option}", "binary_cross_entropy_with_logits", (option,))
@@ -166,7 +166,8 @@ def given(case: Case, at: Placement) -> Given:
         "sample_weight": (rng.uniform(0.5, 2, samples).astype(np.float32), along),
         "where": (rng.random(samples) > 0.2, along),
     }
-    plain: dict[str, Any] = {"label_smoothing": 0.1, "reduction": al.Mean(over="all"), "ignore_index": -1}
+    plain: dict[str, Any] = {"label_smoothing": 0.1, "z_loss": 0.1, "reduction": al.Mean(over="all")}
+    plain["ignore_index"] = -1
     if "ignore_index" in case.options:
         target = target.astype(np.int32) - (rng.random(at.shape) > 0.8)
     options = {k: v for k, v in plain.items() if k in case.options}

@@ -25,6 +25,7 @@ BY_CLASS = {
     "label": (2, 3),
     "cross_entropy, label_smoothing": (3, 5),
     "cross_entropy, probabilities": (4, 6),
+    "cross_entropy, z_loss": (2, 6),  # its maximum and sum are a kernel's of their own
     "nll_loss": (4, 4),
     "pair": (5, 7),
 }
@@ -163,3 +164,20 @@ def test_a_dtensor_is_not_looked_at(mesh: Any) -> None:
             (second,) = torch.autograd.grad((slope**2).sum(), a)
             twice.append(second.full_tensor() if b is t else second)
         torch.testing.assert_close(*twice)
+
+
+def test_a_linear_layer_of_dtensors(mesh: Any) -> None:
+    import torch
+    from torch.distributed.tensor import distribute_tensor
+
+    whole = [torch.linspace(-1, 1, 8).reshape(4, 2), torch.linspace(-2, 1, 6).reshape(3, 2)]
+    labels = torch.tensor([0, 1, 2, 1])
+    found = []
+    for arrays, t in (
+        ([distribute_tensor(a, mesh) for a in whole], distribute_tensor(labels, mesh)),
+        ([a.clone() for a in whole], labels),
+    ):
+        value = al.linear_cross_entropy(*(a.requires_grad_() for a in arrays), t)
+        found.append([value, *torch.autograd.grad(value, arrays)])
+    for shared, right in zip(*found, strict=True):
+        torch.testing.assert_close(shared.full_tensor(), right)

@@ -118,6 +118,9 @@ class Distributed(Torch):
     def on_tape(self, *arrays: Array | None) -> bool:
         return taped(*arrays)
 
+    def runs_blocks(self, *others: Array | None) -> bool:
+        return False  # a block of rows would be sent around
+
     def number(self, value: float, like: Array, dtype: Any) -> Array:
         return _everywhere(super().number(value, like, dtype), like)
 

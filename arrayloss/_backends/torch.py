@@ -309,8 +309,8 @@ class _Linear(torch.autograd.Function):
             with torch.enable_grad():
                 losses = ctx.blocks.whole(backend, arrays)
                 losses = losses if g.ndim else backend.sum(losses)
-                taped = [a for a, need in zip(arrays, ctx.needed, strict=False) if need]
-                made = iter(torch.autograd.grad(losses, taped, g, create_graph=torch.is_grad_enabled()))
+                wanted = [a for a, need in zip(arrays, ctx.needed, strict=False) if need]
+                made = iter(torch.autograd.grad(losses, wanted, g, create_graph=torch.is_grad_enabled()))
             return None, None, *(next(made) if need else None for need in ctx.needed), *others
         if g.ndim or gradients is None:
             gradients = ctx.blocks.run(backend, arrays, g.to(ctx.blocks.call.dtype), ctx.needed)[1]
@@ -462,7 +462,7 @@ class Torch(InPlaceBackend):
         return torch.get_autocast_dtype(x.device.type) if cast else dtype
 
     def linear(self, blocks: Any, arrays: Arrays, *, summed: bool) -> torch.Tensor:
-        if _taped(*arrays[:3]):
+        if taped(*arrays[:3]):
             return _Linear.apply(blocks, summed, *arrays)  # type: ignore[no-any-return, no-untyped-call]
         return super().linear(blocks, arrays, summed=summed)  # type: ignore[no-any-return]
 
