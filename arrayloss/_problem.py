@@ -151,10 +151,8 @@ def categorical(
             loss, inputs = _with_z(z, LabelLoss(link, penalty), None, (target,), task)
             return task.problem(loss, _product(weight, factor), inputs, divisor)
     else:
-        target = task.probabilities(target)
+        target, mass = task.probabilities(target, class_weight)
         weight, divisor = task.weights()
-        mass = target if class_weight is None else target * _per_class(xp, class_weight, task)
-        mass = xp.sum(mass, axis=task.axis)
         divisor = mass if divisor is None else xp.where(divisor == 0, xp.zeros_like(mass), divisor * mass)
     per_class = _product(class_weight, alpha)
     given = (target, None if per_class is None else _per_class(xp, per_class, task))
@@ -392,15 +390,24 @@ class _Task:
         self._refuse(~inside, target, f"the logits have {classes} classes, so labels must be in [0, {classes})")
         return xp.where(inside, labels, xp.zeros_like(labels))
 
-    def probabilities(self, target: Array) -> Array:
-        """A target of one number for each class, none of them negative or nan."""
+    def probabilities(self, target: Array, class_weight: Array | None) -> tuple[Array, Array]:
+        """A target of one number for each class, none of them negative or nan, and the sum of its weights."""
         backend, xp = self.backend, self.backend.xp
+
+        def with_mass(target: Array) -> tuple[Array, Array]:
+            target = backend.astype(target, self.dtype)
+            mass = target if class_weight is None else target * _per_class(xp, class_weight, self)
+            return target, xp.sum(mass, axis=self.axis)
+
         if 0 not in target.shape and backend.can_inspect(target) and backend.span(target)[0] >= 0:
-            return backend.astype(target, self.dtype)
+            return with_mass(target)
         inside = target >= 0
         worst = xp.min(target, axis=self.axis)
-        self._refuse(~xp.all(inside, axis=self.axis), worst, "probabilities must not be negative or nan")
-        return backend.astype(xp.where(inside, target, xp.zeros_like(target)), self.dtype)
+        target, mass = with_mass(xp.where(inside, target, xp.zeros_like(target)))
+        wrong = xp.sum(xp.astype(~inside, self.dtype), axis=self.axis)
+        wrong, mass = backend.finished(wrong, mass)
+        self._refuse(wrong > 0, worst, "probabilities must not be negative or nan")
+        return target, mass
 
     def answers(self, target: Array, ignored: tuple[int, ...]) -> Array:
         """A binary target whose elements are in [0, 1], or 0 where they don't count."""
@@ -634,8 +641,8 @@ def _reduced(problem: Problem[Any], value: Array, parts: Parts | None) -> Array:
         value = _losses(problem, value)
     if parts.share is not None:
         value = xp.where(parts.share == 0, xp.zeros_like(value), value * parts.share)
-    total = backend.sum(value, parts.axis)
-    return backend.astype(_divided(xp, total, parts.denominator, parts.empty), problem.result)
+    total, denominator = backend.finished(backend.sum(value, parts.axis), parts.denominator)
+    return backend.astype(_divided(xp, total, denominator, parts.empty), problem.result)
 
 
 def _plain_number(x: Any) -> bool:
@@ -665,6 +672,7 @@ def _cotangent(problem: Problem[Any], parts: Parts, outer: Array | None = None) 
         # An empty mean is a constant: its derivative is 0.
         factor = _divided(xp, backend.number(1.0, problem.logits, dtype), denominator, 0.0)
     else:
+        (denominator,) = backend.finished(denominator)
         # Divided before it is rounded to the dtype of the losses.
         over = denominator if xp.isdtype(denominator.dtype, "real floating") else xp.astype(denominator, dtype)
         factor = xp.astype(_divided(xp, xp.ones_like(over), over, 0.0), dtype)

@@ -22,6 +22,8 @@ def backend_of(x: Any) -> Backend | None:
     module: Any = None
     if root == "numpy":
         import arrayloss._backends.numpy as module
+    elif root == "torch" and type(x).__name__ == "DTensor":
+        import arrayloss._backends.dtensor as module
     elif root == "torch":
         import arrayloss._backends.torch as module
     elif root in ("jax", "jaxlib"):

@@ -35,6 +35,8 @@ class _Label:
         self._distance = ops.along(positions, x) - labels
 
     def take(self, x: Array) -> Array:
+        if _shared_out(x)[self._ops.axis]:
+            return self._ops.sum(jnp.where(self._distance == 0, x, 0))
         return jnp.take_along_axis(x, self._labels, axis=self._ops.axis)
 
     def put(self, x: Array, value: Array | float) -> Array:
@@ -58,6 +60,12 @@ class _Ops(Ops):
         top = jnp.where(top < jnp.inf, top, 0)
         sign = self.constant(jnp.where(size == top, jnp.sign(x), 0))
         return self.sum(x - sign * top) + self.sum(sign) * top
+
+
+def _shared_out(x: Array) -> tuple[Any, ...]:
+    """What the type of `x` says of each axis: along which axes of a mesh it is shared out, if these are explicit."""
+    along: tuple[Any, ...] = getattr(getattr(x.aval, "sharding", None), "spec", None) or (None,) * x.ndim
+    return along
 
 
 def _sized(x: Array) -> bool:
@@ -172,10 +180,17 @@ class Jax(Backend):
         return jnp.full((), value, dtype=dtype)
 
     def sum(self, x: Array, axis: tuple[int, ...] | None = None) -> Array:
-        # The default is the widest that there is.
-        if x.dtype == jnp.result_type(float) and _sized(x) and (axis is not None or x.size < _ONE_BY_ONE):
+        # The default is the widest that there is. Halves of an array that is shared out among devices would have to
+        # be sent from one to another, and a tracer does not say whether it is.
+        widest, alone = x.dtype == jnp.result_type(float), jax.device_count() == 1
+        if widest and alone and _sized(x) and (axis is not None or x.size < _ONE_BY_ONE):
             x = _folded(x, axis)
         return super().sum(x, axis)
+
+    def gather(self, values: Array, labels: Array) -> Array:
+        if any(_shared_out(labels)):
+            return values.at[labels].get(out_sharding=labels.aval.sharding)
+        return jnp.take(values, labels)
 
     def ops(self, call: Call) -> Ops:
         return _Ops(jnp, call.dtype, call.axis)

@@ -64,7 +64,7 @@ def _forward_mode() -> bool:
 # for loops in both, because a generator takes 1 us longer.
 
 
-def _taped(*arrays: Array | None) -> bool:
+def taped(*arrays: Array | None) -> bool:
     if torch.is_grad_enabled():
         for a in arrays:
             if a is not None and a.requires_grad:
@@ -212,7 +212,7 @@ class _Apply(torch.autograd.Function):
 def _vjps(call: Call, g: torch.Tensor, arrays: Arrays, needed: tuple[bool, ...]) -> tuple[torch.Tensor | None, ...]:
     """The cotangents of the inputs that it is `needed` for."""
     x, *others = arrays
-    if _plain() and not _batched(g) and not _taped(g, *arrays) and needed[0] and not any(needed[1:]):
+    if _plain() and not _batched(g) and not taped(g, *arrays) and needed[0] and not any(needed[1:]):
         return backend.value_and_gradient(call, arrays, g)[1], *(None for _ in others)
     # A tape (create_graph=True) needs operations that it can differentiate.
     if others and others[0] is not None and not torch.compiler.is_compiling():
@@ -310,8 +310,8 @@ class _Linear(torch.autograd.Function):
             with torch.enable_grad():
                 losses = ctx.blocks.whole(backend, arrays)
                 losses = losses if g.ndim else backend.sum(losses)
-                taped = [a for a, need in zip(arrays, ctx.needed, strict=False) if need]
-                made = iter(torch.autograd.grad(losses, taped, g, create_graph=torch.is_grad_enabled()))
+                wanted = [a for a, need in zip(arrays, ctx.needed, strict=False) if need]
+                made = iter(torch.autograd.grad(losses, wanted, g, create_graph=torch.is_grad_enabled()))
             return None, None, *(next(made) if need else None for need in ctx.needed), *others
         if g.ndim or gradients is None:
             gradients = ctx.blocks.run(backend, arrays, g.to(ctx.blocks.call.dtype), ctx.needed)[1]
@@ -333,7 +333,7 @@ class Torch(InPlaceBackend):
         return QUIET
 
     def owns(self, x: Any) -> bool:
-        return isinstance(x, torch.Tensor)
+        return isinstance(x, torch.Tensor) and type(x).__name__ != "DTensor"
 
     def refused(self, x: torch.Tensor) -> Exception | None:
         if x.is_nested:
@@ -375,7 +375,7 @@ class Torch(InPlaceBackend):
         return self.can_inspect(x) and not x.requires_grad
 
     def on_tape(self, *arrays: Array | None) -> bool:
-        return not _plain() or _taped(*arrays) or torch.autograd.forward_ad._current_level >= 0
+        return not _plain() or taped(*arrays) or torch.autograd.forward_ad._current_level >= 0
 
     def comparable(self, x: torch.Tensor) -> torch.Tensor:
         # torch 2.13 compares no integers of these dtypes; what is too large becomes negative: out of range as well.
@@ -424,7 +424,7 @@ class Torch(InPlaceBackend):
 
     def untaped(self, call: Call, arrays: Arrays, *, summed: bool = False) -> torch.Tensor:
         """The kernel's value, without its own derivatives."""
-        if _plain() and not _taped(*arrays):
+        if _plain() and not taped(*arrays):
             value: torch.Tensor = super().value(call, arrays, summed=summed)
             return value
         return self.traced(call, arrays).value  # type: ignore[no-any-return]
@@ -433,7 +433,7 @@ class Torch(InPlaceBackend):
         if _forward_mode() or not is_static(call.kernel):
             return self.traced(call, arrays).value  # type: ignore[no-any-return]
         # Nothing to differentiate: no autograd.Function, which torch.compile would call with one argument too many.
-        if not _taped(*arrays) and not torch._C._are_functorch_transforms_active():
+        if not taped(*arrays) and not torch._C._are_functorch_transforms_active():
             return self.untaped(call, arrays, summed=summed)
         if len(arrays) == 1 and call.kernel.keeps_classes and _plain() and arrays[0].dtype == call.dtype:
             return _Function.apply(call, *arrays)  # type: ignore[no-any-return, no-untyped-call]
@@ -442,7 +442,7 @@ class Torch(InPlaceBackend):
     def value_and_gradient(
         self, call: Call, arrays: Arrays, cotangent: Array, *, summed: bool = False
     ) -> tuple[Array, Array]:
-        if not _plain() or _taped(cotangent, *arrays):
+        if not _plain() or taped(cotangent, *arrays):
             return super(InPlaceBackend, self).value_and_gradient(call, arrays, cotangent)
         return super().value_and_gradient(call, arrays, cotangent, summed=summed)
 
@@ -463,7 +463,7 @@ class Torch(InPlaceBackend):
         return torch.get_autocast_dtype(x.device.type) if cast else dtype
 
     def linear(self, blocks: Any, arrays: Arrays, *, summed: bool) -> torch.Tensor:
-        if _taped(*arrays[:3]):
+        if taped(*arrays[:3]):
             return _Linear.apply(blocks, summed, *arrays)  # type: ignore[no-any-return, no-untyped-call]
         return super().linear(blocks, arrays, summed=summed)  # type: ignore[no-any-return]
 
@@ -477,7 +477,7 @@ class Torch(InPlaceBackend):
         self, call: Call, arrays: Arrays, reduce: Callable[[Array], Array], cotangent: Callable[[], Array]
     ) -> Array:
         x, *others = arrays
-        alone = _taped(x) and not _taped(*others) and x.dtype == call.dtype
+        alone = taped(x) and not taped(*others) and x.dtype == call.dtype
         if alone and _plain() and not _forward_mode() and is_static(call.kernel):
             g = cotangent()
             if not g.requires_grad:

@@ -91,17 +91,17 @@ class _Label:
         return self._ops.xp.where(self._hit, self._ops.like(value, x), x)
 
 
-class _Maximum:
-    """The maximum of each row, all of them where several are equal."""
+class Compared:
+    """Where a comparison holds: the maximum of each row, all of them where several are equal."""
 
     def __init__(self, ops: Ops, hit: Array) -> None:
-        self._ops, self.hit = ops, hit
+        self.ops, self.hit = ops, hit
 
     def take(self, x: Array) -> Array:
         return x
 
     def put(self, x: Array, value: Array | float) -> Array:
-        return self._ops.xp.where(self.hit, self._ops.like(value, x), x)
+        return self.ops.xp.where(self.hit, self.ops.like(value, x), x)
 
 
 class Ops:
@@ -158,7 +158,7 @@ class Ops:
 
     def at_max(self, x: Array, top: Array) -> Position:
         """The position of the maximum `top` of each row of `x`."""
-        return _Maximum(self, x >= top)
+        return Compared(self, x >= top)
 
     def exp_below(self, x: Array, top: Array) -> Array:
         """exp(min(x - top, 0)), a new array; results that are no normal numbers may be 0."""
