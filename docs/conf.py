@@ -69,6 +69,7 @@ PARTS = {
         "docs/class-imbalance",
         "docs/large-vocabulary",
         "docs/masks-and-padding",
+        "docs/scale",
         "docs/distillation",
         "docs/boosting",
         "docs/testing",
