@@ -61,7 +61,12 @@ def plot(found: dict[tuple[str, str], list[float]], file: str) -> None:
     from matplotlib import pyplot
 
     ink = "#767676"
-    style = {"svg.fonttype": "none", "svg.hashsalt": "arrayloss", "savefig.transparent": True, "legend.frameon": False}
+    style: dict[Any, Any] = {
+        "svg.fonttype": "none",
+        "svg.hashsalt": "arrayloss",
+        "savefig.transparent": True,
+        "legend.frameon": False,
+    }
     style |= {f"{one}.color": ink for one in ("text", "xtick", "ytick", "grid")}
     style |= {"axes.edgecolor": ink, "axes.labelcolor": ink, "axes.spines.right": False, "axes.spines.top": False}
     with pyplot.rc_context(style):
