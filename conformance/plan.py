@@ -36,6 +36,8 @@ class Part:
         too.
     examples
         The functions that are taken in other dtypes than float32; empty for all.
+    summed
+        The functions whose sums over many samples are taken; empty for all. What adds them up knows no loss.
     """
 
     float32: tuple[str, ...]
@@ -43,12 +45,15 @@ class Part:
     classes: tuple[int, ...] = ()
     gammas: tuple[float, ...] = ()
     examples: tuple[str, ...] = ()
+    summed: tuple[str, ...] = ()
 
     def takes(self, case: Case) -> bool:
         """Whether a case is part of it."""
         if case.family not in (self.float32 if case.dtype == "float32" else self.others):
             return False
         if self.examples and case.dtype != "float32" and case.function not in self.examples:
+            return False
+        if self.summed and case.family == "reductions" and case.function not in self.summed:
             return False
         if self.gammas and not _plain(case, self.gammas):
             return False
@@ -69,19 +74,28 @@ def _plain(case: Case, gammas: tuple[float, ...]) -> bool:
 
 EVERY = (*FAMILIES, "hunted", "vectors", "real")
 
+EXAMPLES = ("cross_entropy", "binary_cross_entropy_with_logits")
+"""What stands for the other losses: in sums over samples that are compiled, as these know no loss; and in a quick run,
+in a half type under torch.compile and on eager JAX, where it is float32 and a rounding."""
+
+OF_TEN = tuple(f for f in STRESS if f != "outlier")
+"""Those of ten classes alone: a hundred are a compilation of their own."""
+
 FULL = {
     "eager": Part(EVERY, EVERY),
     "jax.jit": Part(
         tuple(f for f in EVERY if f != "vectors"),
         tuple(f for f in EVERY if f not in ("vectors", *LAYOUT)),
+        summed=EXAMPLES,
     ),
-    "torch.compile": Part((*STRESS, "spread", "soft", "weights"), STRESS, (10, 100), (2.0, 0.5)),
-    "jax eager": Part((*STRESS, "spread", "soft", "weights", "reductions"), STRESS, (10, 100), (2.0,)),
+    "torch.compile": Part((*STRESS, "spread", "soft", "weights"), OF_TEN, (10, 100), (2.0, 0.5)),
+    "jax eager": Part((*STRESS, "spread", "soft", "weights", "reductions"), OF_TEN, (10, 100), (2.0,), summed=EXAMPLES),
+    "dask eager": Part(
+        tuple(f for f in EVERY if f != "vectors"), (*STRESS, "soft", "weights", "reductions", "options")
+    ),
 }
-"""What a full run takes, by the mode; eager JAX compiles every operation for every shape."""
-
-EXAMPLES = ("cross_entropy", "binary_cross_entropy_with_logits")
-"""What stands for the others in a half type under torch.compile and on eager JAX: it is float32 and a rounding."""
+"""What a full run takes, by the mode; eager JAX compiles every operation for every shape, and Dask has its chunks
+computed on NumPy, where their digits are asked."""
 
 QUICK = {
     "eager": Part((*STRESS, "soft", "weights", *LAYOUT), (*STRESS, "soft", "weights"), (10,)),
@@ -114,7 +128,7 @@ def left_out(quick: bool) -> str:
             "weights, layouts and non-finite inputs; of torch.compile and eager JAX in the half type, all functions "
             f"but {' and '.join(EXAMPLES)}. `--full` has all of it."
         )
-    places = {"jax.jit": "jax.jit", "torch.compile": "torch.compile", "jax eager": "eager JAX"}
+    places = {"jax.jit": "jax.jit", "torch.compile": "torch.compile", "jax eager": "eager JAX", "dask eager": "Dask"}
     said = []
     for place, name in places.items():
         part = FULL[place]
@@ -124,9 +138,11 @@ def left_out(quick: bool) -> str:
         if part.classes:
             classes, gammas = (" and ".join(f"{v:g}" for v in values) for values in (part.classes, part.gammas))
             said.append(f"- {name}: other numbers of classes than {classes}, and focal exponents than {gammas}")
+        if part.summed:
+            said.append(f"- {name}: sums over many samples of other functions than {' and '.join(part.summed)}")
     return "\n".join(
         [
-            "Each would be a compilation of its own, of arithmetic that is judged elsewhere:",
+            "Each would be a compilation of its own (on Dask, a graph), of arithmetic that is judged elsewhere:",
             "",
             *said,
             "",

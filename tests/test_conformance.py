@@ -15,7 +15,7 @@ from arrayloss.testing import FORMATS, Case, Exact, Measurement, backends, measu
 from conformance import budget, hunt, plan, real, runner
 from conformance.__main__ import main
 from conformance.backends import arrayloss as package
-from conformance.cases import FUNCTIONS, SLOW
+from conformance.cases import FUNCTIONS, SLOW, TRANSFORMS, cases
 from conformance.oracle import exact
 from conformance.peers import better
 from conformance.runner import Result, Selection, Spreads
@@ -372,7 +372,7 @@ def test_better_names_a_peer_only_where_it_is() -> None:
 
 def test_a_run_says_what_it_leaves_out() -> None:
     full, quick = plan.left_out(quick=False), plan.left_out(quick=True)
-    assert all(place in full for place in ("jax.jit", "torch.compile", "eager JAX"))
+    assert all(place in full for place in ("jax.jit", "torch.compile", "eager JAX", "Dask"))
     assert all(family in quick for family in SLOW)
 
 
@@ -388,6 +388,20 @@ def test_a_quick_run_has_every_function_everywhere_in_float32_and_a_half_type() 
                 for function in FUNCTIONS:
                     asked = [c for c in taken if (c.function, c.dtype) == (function, "float32")]
                     assert len({(c.arrays["logits"].shape, str(c.options)) for c in asked}) == 1
+
+
+def test_a_full_run_has_every_function_everywhere_and_adds_samples_up_for_each_family() -> None:
+    for dtype in ("float32", "float64"):
+        chosen = [case for function in FUNCTIONS for case in cases(function, dtype)]
+        for one in (one for one in backends() if dtype in one.dtypes):
+            for mode in one.modes:
+                taken = [case for case in chosen if plan.takes(case, one, mode, quick=False)]
+                assert {case.function for case in taken} == {*FUNCTIONS}, (one.name, mode)
+                summed = {case.function for case in taken if case.family == "reductions"}
+                if mode == "jax.jit":
+                    assert summed == {*plan.EXAMPLES}
+                elif one.module != "jax" and mode == "eager":
+                    assert summed == {*FUNCTIONS} - {*TRANSFORMS}
 
 
 def test_a_family_asked_for_by_name_is_had_in_a_quick_run_too() -> None:
