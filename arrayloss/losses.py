@@ -6,19 +6,27 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, TypeVar, Unpack
 
 from arrayloss import _checks
 from arrayloss._kernels.divergence import Divergence
 from arrayloss._kernels.penalties import CrossEntropy, Focal, Penalty, Poly, Shifted
 from arrayloss._kernels.sigmoid import given_probabilities, sigmoid
-from arrayloss._kernels.softmax import given_log_probabilities, softmax
+from arrayloss._kernels.softmax import Tempered, given_log_probabilities, softmax
 from arrayloss._options import AnswerOptions, ClassOptions, LabelOptions, RowOptions, Scalar
 from arrayloss._problem import Problem, binary, categorical, paired
 from arrayloss.gradients import loss
 
 A = TypeVar("A")
 _CROSS_ENTROPY = CrossEntropy()
+
+
+def _tempered(problem: Problem[A], temperature: Scalar, *, both: bool = False) -> Problem[A]:
+    divisor = _checks.above_zero("temperature", temperature)
+    if not _checks.traced(divisor) and divisor == 1:
+        return problem
+    return replace(problem, kernel=Tempered(problem.kernel, divisor, both))
 
 
 def _focal_by_array(gamma: Scalar) -> tuple[Penalty, Any]:
@@ -60,11 +68,19 @@ def nll_loss(log_probs: A, target: Any, /, **options: Unpack[LabelOptions]) -> P
 
 
 @loss
-def cross_entropy(logits: A, target: Any, /, **options: Unpack[ClassOptions]) -> Problem[A]:
-    r"""Softmax cross-entropy: :math:`-\log p_t` with :math:`p = \mathrm{softmax}(x)`.
+def cross_entropy(
+    logits: A, target: Any, /, *, temperature: Scalar = 1.0, **options: Unpack[ClassOptions]
+) -> Problem[A]:
+    r"""Softmax cross-entropy: :math:`-\log p_t` with :math:`p = \mathrm{softmax}(x / T)`.
 
     The loss of a sample is :math:`w \sum_c t'_c\, w_c\, (-\log p_c)`. It is accurate also where the probability of the
     label is close to 1 and the loss close to 0.
+
+    Parameters
+    ----------
+    temperature : scalar > 0
+        T, by which the logits are divided. The gradient has a factor 1 / T; with a teacher's probabilities at the same
+        temperature as the target, it goes with 1 / T^2, and distillation multiplies the loss by T^2.
 
     References
     ----------
@@ -82,7 +98,7 @@ def cross_entropy(logits: A, target: Any, /, **options: Unpack[ClassOptions]) ->
     >>> f"{float(cross_entropy(np.asarray([[0.0, 50.0]]), np.asarray([1]))):.6g}"
     '1.92875e-22'
     """
-    return categorical(softmax, _CROSS_ENTROPY, logits, target, **options)
+    return _tempered(categorical(softmax, _CROSS_ENTROPY, logits, target, **options), temperature)
 
 
 @loss
@@ -139,19 +155,24 @@ def poly_loss(logits: A, target: Any, /, *, epsilon: Scalar = 2.0, **options: Un
 
 
 @loss
-def kl_divergence(logits: A, target_logits: Any, /, **options: Unpack[RowOptions]) -> Problem[A]:
+def kl_divergence(
+    logits: A, target_logits: Any, /, *, temperature: Scalar = 1.0, **options: Unpack[RowOptions]
+) -> Problem[A]:
     r"""Kullback-Leibler divergence of two softmaxes: :math:`\sum_c q_c \log(q_c / p_c)`.
 
     The student's probabilities are :math:`p = \mathrm{softmax}(x)`, of `logits`, and the teacher's are
-    :math:`q = \mathrm{softmax}(t)`, of `target_logits`. The loss of a sample is this sum times its weight. For
-    distillation at a temperature T, take ``T**2 * kl_divergence(x / T, t / T)``. The divergence and its gradients are
-    computed from the differences t - x, so that they are accurate also where the two are almost equal.
+    :math:`q = \mathrm{softmax}(t)`, of `target_logits`. The loss of a sample is this sum times its weight. The
+    divergence and its gradients are computed from the differences t - x, so that they are accurate also where the two
+    are almost equal.
 
     Parameters
     ----------
     target_logits : array of floating-point numbers
         The teacher's scores, in the shape of `logits`. They get a gradient too. The divergence is inf where p is 0 and
         q is not.
+    temperature : scalar > 0
+        T, by which both arrays of logits are divided. The gradient by the student's logits is (p - q) / T, which goes
+        with 1 / T^2 for large T: for distillation, multiply the loss by T^2.
 
     References
     ----------
@@ -168,7 +189,8 @@ def kl_divergence(logits: A, target_logits: Any, /, **options: Unpack[RowOptions
     >>> round(float(kl_divergence(student, student + np.asarray([[1e-9, 0.0]]))) * 1e20, 6)
     9.830597
     """
-    return paired(Divergence(), logits, target_logits, name="target_logits", **options)
+    made = paired(Divergence(), logits, target_logits, name="target_logits", **options)
+    return _tempered(made, temperature, both=True)
 
 
 @loss

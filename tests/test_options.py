@@ -128,6 +128,7 @@ POLY: list[dict[str, Any]] = [
 ]
 CASES = [(loss, options) for loss in CATEGORICAL for options in COMMON]
 CASES += [(loss, options) for loss in (cross_entropy, softmax_focal_loss, poly_loss) for options in SMOOTH]
+CASES += [(cross_entropy, {"temperature": 2.5, "label_smoothing": 0.1, "class_weight": CLASS_WEIGHT, "where": WHERE})]
 CASES += [(softmax_focal_loss, options) for options in FOCAL]
 CASES += [(poly_loss, options) for options in POLY]
 
