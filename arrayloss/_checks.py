@@ -263,6 +263,23 @@ def per_class(shape: tuple[int, ...], axis: int | None, **options: Array | None)
             same_shape(name, values.shape, (shape[axis or 0],), shape, "there is one number for each class")
 
 
+def layer(backend: Backend, hidden: tuple[int, ...], axis: int, weight: Array, bias: Array | None) -> None:
+    """The weight (classes, features) and the bias (classes,) of a linear layer."""
+    for name, x in (("weight", weight), ("bias", bias)):
+        if x is not None and backend.kind(x.dtype) != "real floating":
+            raise TypeError(f"{name} must be an array of floating-point numbers, not of {x.dtype}")
+    features = hidden[axis]
+    if weight.ndim != 2 or weight.shape[1] != features or weight.shape[0] == 0:
+        raise ValueError(
+            f"weight has shape {tuple(weight.shape)} and hidden {tuple(hidden)}: the logits are hidden @ weight.T, so "
+            f"weight must have shape (classes, {features}), with one class at least"
+        )
+    if bias is not None and tuple(bias.shape) != tuple(weight.shape[:1]):
+        raise ValueError(
+            f"bias has shape {tuple(bias.shape)}, and must have {tuple(weight.shape[:1])}, one for each class"
+        )
+
+
 def class_target(
     backend: Backend, target: Array, shape: tuple[int, ...], labels: tuple[int, ...], axis: int, ignore_index: Any
 ) -> bool:

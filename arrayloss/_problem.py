@@ -16,11 +16,20 @@ from typing import Any, Generic, TypeVar
 
 from arrayloss import _checks
 from arrayloss._backends import Backend, backend_of
-from arrayloss._backends.generic import QUIET, Arrays, Call
+from arrayloss._backends.generic import QUIET, Arrays, Call, is_static
+from arrayloss._head import Gradients, Head
 from arrayloss._kernels.ops import Array, Kernel
 from arrayloss._kernels.penalties import Penalty
 from arrayloss._kernels.sigmoid import AnswerWeights, BinaryLink, BinaryLoss
-from arrayloss._kernels.softmax import FromTarget, LabelLoss, Link, SecondDerivatives, TargetLoss, TargetWeights
+from arrayloss._kernels.softmax import (
+    FromTarget,
+    LabelLoss,
+    Link,
+    SecondDerivatives,
+    TargetLoss,
+    TargetWeights,
+    WithZLoss,
+)
 from arrayloss.reductions import NAMED, Parts, Reduction, Samples
 
 A = TypeVar("A")
@@ -43,6 +52,9 @@ class Problem(Generic[A]):
         That of the result.
     restore
         Turns the gradient by these logits into that by the caller's array, if they were computed from it (`x / 2`).
+    head
+        The linear layer before the loss, if its logits are not there whole: `arrays` has the hidden state in place of
+        them.
     """
 
     backend: Backend
@@ -53,7 +65,13 @@ class Problem(Generic[A]):
     samples: Samples
     reduction: Reduction | None
     result: Any
-    restore: Callable[[Array], Array] | None = None
+    restore: Callable[[Array], Any] | None = None
+    head: Head | None = None
+
+    @property
+    def runs(self) -> Backend | Head:
+        """What runs the kernel."""
+        return self.head or self.backend
 
     @property
     def call(self) -> Call:
@@ -81,6 +99,7 @@ def categorical(
     *,
     name: str = "logits",
     label_smoothing: Any = 0.0,
+    z_loss: Any = 0.0,
     alpha: Any = None,
     gamma: Any = None,
     axis: Any = -1,
@@ -90,10 +109,12 @@ def categorical(
     ignore_index: int | tuple[int, ...] | None = -100,
     reduction: Any = "mean",
     dtype: Any = None,
+    head: Head | None = None,
 ) -> Problem[A]:
     """A loss of classes along an axis: `penalty` of the probability that `link` gives to the right one.
 
     `gamma` is an array for the penalty (`Penalty.of`): for each class, or of a shape that broadcasts to the logits.
+    With a `head`, its hidden state takes the place of the logits.
     """
     alpha = _checks.scalar(alpha)
     number = isinstance(alpha, (int, float))
@@ -102,32 +123,34 @@ def categorical(
     options |= {"sample_weight": sample_weight, "where": where}
     backend = _checks.backend(logits, name, target=_checks.given("target", target), **options)
     xp = backend.xp
-    task = _task(backend, logits, _class_axis(logits, name, axis), sample_weight, where, reduction, dtype)
+    task = _task(backend, logits, _class_axis(logits, name, axis), sample_weight, where, reduction, dtype, head=head)
     if number:
         alpha = backend.number(_checks.fraction("alpha", alpha), task.logits, task.dtype)
     if alpha is not None and alpha.ndim == 0:
-        alpha = xp.broadcast_to(alpha, (task.logits.shape[task.axis],))
+        alpha = xp.broadcast_to(alpha, (task.full[task.axis or 0],))
     smoothing = _checks.fraction("label_smoothing", label_smoothing)
+    z = _checks.at_least("z_loss", 0, z_loss)
     ignored = _checks.ignored(ignore_index)
-    _checks.per_class(task.logits.shape, task.axis, class_weight=class_weight, alpha=alpha)
+    _checks.per_class(task.full, task.axis, class_weight=class_weight, alpha=alpha)
     if alpha is not None and backend.can_inspect(alpha):
         _checks.within("alpha", backend, alpha)
     class_weight, alpha = (None if a is None else backend.astype(a, task.dtype) for a in (class_weight, alpha))
     if gamma is not None and gamma.ndim == 1:
-        _checks.per_class(task.logits.shape, task.axis, gamma=gamma)
+        _checks.per_class(task.full, task.axis, gamma=gamma)
         gamma = _per_class(xp, gamma, task)
     parameter = task.parameter("gamma", gamma)
-    is_label = _checks.class_target(backend, target, task.logits.shape, task.shape, axis, ignore_index)
+    is_label = _checks.class_target(backend, target, task.full, task.shape, axis, ignore_index)
 
     if is_label:
         labels = task.labels(target, ignored)
         weight, divisor = task.weights()
         of_label = None if class_weight is None else backend.gather(class_weight, labels)
-        divisor = _product(divisor, of_label)
+        divisor, mass = _product(divisor, of_label), of_label
         target = xp.expand_dims(labels, axis=task.axis)
         if isinstance(smoothing, (int, float)) and not smoothing and gamma is None:
             factor = _product(of_label, None if alpha is None else backend.gather(alpha, labels))
-            return task.problem(LabelLoss(link, penalty), _product(weight, factor), (target,), divisor)
+            loss, inputs = _with_z(z, LabelLoss(link, penalty), None, (target,), task)
+            return task.problem(loss, _product(weight, factor), inputs, divisor)
     else:
         target = task.probabilities(target)
         weight, divisor = task.weights()
@@ -138,6 +161,7 @@ def categorical(
     given = (target, None if per_class is None else _per_class(xp, per_class, task))
     weights = TargetWeights(smoothing, is_label)
     loss, inputs = task.with_weights(TargetLoss(link, penalty), weights, given, parameter)
+    loss, inputs = _with_z(z, loss, mass, inputs, task)
     return task.problem(loss, weight, inputs, divisor)
 
 
@@ -236,6 +260,58 @@ def paired(
     return task.problem(kernel, weight, (target,), divisor)
 
 
+def linear(
+    link: Link,
+    penalty: Penalty,
+    hidden: A,
+    weight: Any,
+    target: Any,
+    *,
+    bias: Any = None,
+    softcap: Any = None,
+    axis: Any = -1,
+    dtype: Any = None,
+    **options: Any,
+) -> Problem[A]:
+    """A loss of the logits hidden @ weight.T + bias, whose features lie along `axis`."""
+    given = (hidden, _checks.given("weight", weight), bias)
+    backend = _checks.backend(hidden, "hidden", weight=weight, bias=bias)
+    position = _class_axis(hidden, "hidden", axis)
+    _checks.layer(backend, hidden.shape, position, weight, bias)  # type: ignore[attr-defined]
+    if softcap is not None and not _checks.traced(softcap := _checks.at_least("softcap", 0, softcap)) and not softcap:
+        raise ValueError("softcap must be above 0, or None for logits as they are")
+    product = backend.product_dtype(hidden, weight)
+    result = backend.result_dtype(hidden) if dtype is None else dtype
+    h, weight, bias = (None if a is None else backend.astype(a, product) for a in given)
+    head = Head(backend, weight, bias, softcap)
+    numbers = (softcap, *(_checks.scalar(options.get(name)) for name in ("label_smoothing", "z_loss")))
+    others = (target, options.get("class_weight"), options.get("sample_weight"))
+
+    def restored(gradients: Any) -> Gradients:
+        """In the dtypes of the arrays as given."""
+        pairs = zip(gradients, given, strict=True)
+        return Gradients(*(None if a is None else backend.astype(d, a.dtype) for d, a in pairs))
+
+    problem: Problem[Any]
+    if all(map(is_static, numbers)) and backend.runs_blocks(*others):
+        problem = categorical(
+            link, penalty, h, target, name="hidden", axis=position, dtype=result, head=head, **options
+        )
+        problem.restore = restored
+    else:
+        logits, gradients = head.whole(h, position, backend.compute_dtype(product, result))
+        problem = categorical(link, penalty, logits, target, axis=position, dtype=result, **options)
+        problem.restore = lambda d: restored(gradients(d))
+    return problem
+
+
+def _with_z(z: Any, loss: Kernel, mass: Array | None, inputs: Arrays, task: _Task) -> tuple[Kernel, Arrays]:
+    """The loss and its inputs; with the z-loss, which weighs as much as the target as given does."""
+    if isinstance(z, (int, float)) and not z:
+        return loss, inputs
+    return WithZLoss(loss, z), (_along(task.backend.xp, mass, task.axis), *inputs)
+
+
 def _class_axis(logits: Any, name: str, axis: Any) -> int:
     """The class axis from the front, of one class at least."""
     position, shape = _checks.class_axis(axis, logits.ndim), tuple(logits.shape)
@@ -253,6 +329,7 @@ def _task(
     reduction: Any,
     dtype: Any,
     *dtypes: Any,
+    head: Head | None = None,
 ) -> _Task:
     """The options that all losses have, checked."""
     if dtype is not None:
@@ -276,6 +353,7 @@ def _task(
         samples,
         sample_weight,
         valid,
+        head=head,
     )
 
 
@@ -296,10 +374,17 @@ class _Task:
     weight: Array | None
     valid: Array | None
     wrong: Array | None = None
+    head: Head | None = None
+
+    @property
+    def full(self) -> tuple[int, ...]:
+        """The shape of the logits."""
+        shape: tuple[int, ...] = tuple(self.logits.shape)
+        return shape if self.head is None else (*shape[: self.axis], self.head.classes, *shape[self.axis :][1:])
 
     def labels(self, target: Array, ignored: tuple[int, ...]) -> Array:
         """Labels that are safe to index with."""
-        backend, classes = self.backend, self.logits.shape[self.axis]
+        backend, classes = self.backend, self.full[self.axis or 0]
         xp, labels = backend.xp, backend.astype(target, backend.index_dtype(self.logits))
         if 0 not in labels.shape and backend.can_inspect(labels):
             lowest, highest = backend.span(labels)
@@ -382,7 +467,7 @@ class _Task:
 
     def with_weights(self, loss: Any, weights: Any, target: Arrays, own: Arrays) -> tuple[Any, Arrays]:
         """A loss and its inputs: the target as given, or the weights made of it, on the tape where there is one."""
-        if not self.backend.on_tape(*target, *own):
+        if self.head is not None or not self.backend.on_tape(*target, *own):
             return FromTarget(loss, weights, len(own)), (*target, *own)
         call = Call(loss, self.axis, self.dtype)
         prepared = (self.backend.prepared(call, a) for a in target)
@@ -392,7 +477,10 @@ class _Task:
         samples = Samples(self.backend, math.prod(self.shape), self.valid, divisor, self.shape)
         weight = _along(self.backend.xp, weight, self.axis)
         arrays = (self.logits, weight, *inputs)
-        return Problem(self.backend, kernel, arrays, self.axis, self.dtype, samples, self.reduction, self.result)
+        head = self.head
+        return Problem(
+            self.backend, kernel, arrays, self.axis, self.dtype, samples, self.reduction, self.result, head=head
+        )
 
     def _leave_out(self, ignored: Array) -> None:
         self.valid = ~ignored if self.valid is None else self.valid & ~ignored
@@ -455,18 +543,18 @@ def context(args: Sequence[Any], kwargs: Mapping[str, Any]) -> AbstractContextMa
 
 def value(problem: Problem[A]) -> A:
     """The value, differentiable by the library's own autodiff."""
-    backend, reduction = problem.backend, problem.reduction
+    reduction = problem.reduction
     result: A
     if reduction is None or reduction.ranks:
-        value = backend.value(problem.call, problem.arrays)
+        value = problem.runs.value(problem.call, problem.arrays)
         parts = None if reduction is None else reduction.parts(problem.samples, _losses(problem, value))
         result = _reduced(problem, value, parts)
         return result
     reduced = reduction.parts(problem.samples, None)
     if reduced.axis is not None:
-        result = _reduced(problem, backend.value(problem.call, problem.arrays), reduced)
+        result = _reduced(problem, problem.runs.value(problem.call, problem.arrays), reduced)
         return result
-    result = backend.reduced(
+    result = problem.runs.reduced(
         problem.call,
         problem.arrays,
         lambda value: _reduced(problem, value, reduced),
@@ -475,12 +563,12 @@ def value(problem: Problem[A]) -> A:
     return result
 
 
-def value_with_gradient(problem: Problem[A], cotangent: Array | None = None) -> tuple[A, A]:
+def value_with_gradient(problem: Problem[A], cotangent: Array | None = None) -> tuple[A, Any]:
     """The value and its derivative by the logits, in closed form: one pass, or two where the reduction ranks losses."""
     backend, reduction, call, arrays = problem.backend, problem.reduction, problem.call, problem.arrays
     parts = None
     if reduction is not None:
-        losses = _losses(problem, backend.value(call, arrays)) if reduction.ranks else None
+        losses = _losses(problem, problem.runs.value(call, arrays)) if reduction.ranks else None
         parts = reduction.parts(problem.samples, losses)
     if parts is None or parts.axis is not None:
         axis = () if parts is None else parts.axis or ()
@@ -497,7 +585,7 @@ def value_with_gradient(problem: Problem[A], cotangent: Array | None = None) -> 
         raise TypeError('cotangent= goes with reduction="none" or Mean(axis=...); this result is one number')
     g = _along(backend.xp, cotangent, call.axis) if parts is None else _cotangent(problem, parts, cotangent)
     summed = parts is not None and parts.share is None and parts.axis is None
-    value, gradient = backend.value_and_gradient(call, arrays, g, summed=summed)
+    value, gradient = problem.runs.value_and_gradient(call, arrays, g, summed=summed)
     if problem.restore is not None:
         gradient = problem.restore(gradient)
     return _reduced(problem, value, parts), gradient

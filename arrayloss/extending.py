@@ -6,6 +6,7 @@
   means: `softmax`, `given_log_probabilities`, `sigmoid`, `given_probabilities`.
 - `**options: Unpack[ClassOptions]`, or another of the classes of options, are those that several losses have; `loss`
   knows their names, defaults and descriptions. `documented` completes a docstring from a table of your own.
+- `linear` makes a loss of the output of a linear layer, which is never held whole.
 - A formula that is no penalty of a probability is a `Kernel`; `paired` makes a loss of it. It returns a `Forward`, and
   touches its arrays through `Ops`.
 - A reduction (`Reduction`) returns `Parts` for given `Samples`.
@@ -27,7 +28,7 @@ from arrayloss._kernels.penalties import CrossEntropy, Focal, Penalty, Probabili
 from arrayloss._kernels.sigmoid import BinaryLink, BinaryLoss, BinaryVjp, given_probabilities, sigmoid
 from arrayloss._kernels.softmax import FromTarget, Link, given_log_probabilities, softmax, weighted
 from arrayloss._options import AnswerOptions, ClassOptions, ElementOptions, LabelOptions, RowOptions, Scalar, documented
-from arrayloss._problem import Problem, binary, categorical, paired
+from arrayloss._problem import Problem, binary, categorical, linear, paired
 from arrayloss.gradients import loss, problem
 from arrayloss.reductions import Parts, Reduction, Samples
 
@@ -71,6 +72,7 @@ __all__ = [
     "expm1",
     "given_log_probabilities",
     "given_probabilities",
+    "linear",
     "loss",
     "paired",
     "problem",

@@ -13,9 +13,9 @@ from arrayloss import _checks
 from arrayloss._kernels.divergence import Divergence
 from arrayloss._kernels.penalties import CrossEntropy, Focal, Penalty, Poly, Shifted
 from arrayloss._kernels.sigmoid import given_probabilities, sigmoid
-from arrayloss._kernels.softmax import Tempered, given_log_probabilities, softmax
+from arrayloss._kernels.softmax import Tempered, WithZLoss, given_log_probabilities, softmax
 from arrayloss._options import AnswerOptions, ClassOptions, LabelOptions, RowOptions, Scalar
-from arrayloss._problem import Problem, binary, categorical, paired
+from arrayloss._problem import Problem, binary, categorical, linear, paired
 from arrayloss.gradients import loss
 
 A = TypeVar("A")
@@ -26,7 +26,11 @@ def _tempered(problem: Problem[A], temperature: Scalar, *, both: bool = False) -
     divisor = _checks.above_zero("temperature", temperature)
     if not _checks.traced(divisor) and divisor == 1:
         return problem
-    return replace(problem, kernel=Tempered(problem.kernel, divisor, both))
+    kernel: Any = problem.kernel
+    if isinstance(kernel, WithZLoss):
+        # The second term is of the logits as given.
+        return replace(problem, kernel=replace(kernel, loss=Tempered(kernel.loss, divisor)))
+    return replace(problem, kernel=Tempered(kernel, divisor, both))
 
 
 def _focal_by_array(gamma: Scalar) -> tuple[Penalty, Any]:
@@ -69,24 +73,28 @@ def nll_loss(log_probs: A, target: Any, /, **options: Unpack[LabelOptions]) -> P
 
 @loss
 def cross_entropy(
-    logits: A, target: Any, /, *, temperature: Scalar = 1.0, **options: Unpack[ClassOptions]
+    logits: A, target: Any, /, *, temperature: Scalar = 1.0, z_loss: Scalar = 0.0, **options: Unpack[ClassOptions]
 ) -> Problem[A]:
     r"""Softmax cross-entropy: :math:`-\log p_t` with :math:`p = \mathrm{softmax}(x / T)`.
 
-    The loss of a sample is :math:`w \sum_c t'_c\, w_c\, (-\log p_c)`. It is accurate also where the probability of the
-    label is close to 1 and the loss close to 0.
+    The loss of a sample is :math:`w \sum_c (t'_c\, w_c\, (-\log p_c) + t_c\, w_c\, z\, (\log \sum_j e^{x_j})^2)`. It is
+    accurate also where the probability of the label is close to 1 and the loss close to 0.
 
     Parameters
     ----------
     temperature : scalar > 0
         T, by which the logits are divided. The gradient has a factor 1 / T; with a teacher's probabilities at the same
         temperature as the target, it goes with 1 / T^2, and distillation multiplies the loss by T^2.
+    z_loss : scalar >= 0
+        z: the factor of a second term, which keeps the logarithm of the sum of exponentials close to 0, that of the
+        logits as given, at any temperature. PaLM was trained with 1e-4.
 
     References
     ----------
     Szegedy et al., "Rethinking the Inception Architecture for Computer Vision", CVPR 2016 (label smoothing).
     Blanchard, Higham and Higham, "Accurately computing the log-sum-exp and softmax functions", IMA Journal of
     Numerical Analysis 41 (2021).
+    Chowdhery et al., "PaLM: Scaling Language Modeling with Pathways", JMLR 24 (2023) (z-loss).
 
     Examples
     --------
@@ -98,7 +106,71 @@ def cross_entropy(
     >>> f"{float(cross_entropy(np.asarray([[0.0, 50.0]]), np.asarray([1]))):.6g}"
     '1.92875e-22'
     """
-    return _tempered(categorical(softmax, _CROSS_ENTROPY, logits, target, **options), temperature)
+    return _tempered(categorical(softmax, _CROSS_ENTROPY, logits, target, z_loss=z_loss, **options), temperature)
+
+
+@loss
+def linear_cross_entropy(
+    hidden: A,
+    weight: Any,
+    target: Any,
+    /,
+    *,
+    bias: Any = None,
+    softcap: Scalar | None = None,
+    z_loss: Scalar = 0.0,
+    **options: Unpack[ClassOptions],
+) -> Problem[A]:
+    r"""The `cross_entropy` of a linear layer's output, x = hidden @ weight.T + bias, which is never held whole.
+
+    For a large vocabulary the logits x take most of a model's memory. Here they are there for some rows at a time, and
+    what is left of them is the loss and the gradients, which are made in the same pass. The numbers are those of
+    `cross_entropy` of the logits, whose rounding is that of the library's own product.
+
+    Under torch.compile, transforms of `torch.func`, forward mode or a second derivative, with traced options, and where
+    a derivative by the target or by a weight of classes or samples is asked for, the logits are computed whole.
+
+    Parameters
+    ----------
+    hidden : array of floating-point numbers, at least 1-D
+        The input of the layer: its features lie along `axis`.
+    weight : array of shape (classes, features)
+        The weight of the layer.
+    target : array of integers or floating-point numbers
+        Integers are labels, from 0 on, in the shape of `hidden` without `axis`. Floating-point numbers are the
+        probabilities of all classes, which lie along `axis`.
+    bias : array of shape (classes,), optional
+        The bias of the layer.
+    softcap : scalar > 0, optional
+        s: the logits are :math:`s \tanh(x / s)`.
+    z_loss : scalar >= 0
+        As in `cross_entropy`.
+    axis : int
+        The axis of the features of `hidden`; in its place the logits have the classes.
+
+    Raises
+    ------
+    TypeError
+        If an argument has the wrong type or dtype, or the arrays belong to different libraries.
+    ValueError
+        If a shape does not fit, an option is out of its range, or the arrays are on different devices. Also if a target
+        is out of its range, on a CPU and outside of traced or compiled functions; elsewhere that loss is NaN.
+
+    References
+    ----------
+    Wijmans et al., "Cut Your Losses in Large-Vocabulary Language Models", ICLR 2025.
+    Gemma Team, "Gemma 2: Improving Open Language Models at a Practical Size", arXiv:2408.00118 (softcap).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from arrayloss import linear_cross_entropy, value_and_grad
+    >>> hidden, weight = np.asarray([[1.0, 2.0]]), np.asarray([[1.0, 0.0], [0.0, 1.0], [-1.0, 0.0]])
+    >>> value, gradients = value_and_grad(linear_cross_entropy)(hidden, weight, np.asarray([1]))
+    >>> round(float(value), 6), gradients.hidden.round(6).tolist()
+    (0.349012, [[0.224377, -0.294615]])
+    """
+    return linear(softmax, _CROSS_ENTROPY, hidden, weight, target, bias=bias, softcap=softcap, z_loss=z_loss, **options)
 
 
 @loss

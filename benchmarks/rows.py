@@ -7,7 +7,7 @@ import importlib.util
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from operator import attrgetter
 from typing import Any, NamedTuple, cast
 
@@ -374,6 +374,8 @@ def _optax(name: str, function: str) -> Peer:
 
 # After a call, torch's OpenMP threads keep a core busy for 3 to 4 ms. NumPy's second thread would have that core.
 _UNTIL_TORCH_IS_IDLE = 10e-3
+# Of the input of a language model's last layer.
+_FEATURES = 1024
 
 
 def rows(stds: Iterable[str] = ()) -> Iterator[Row]:
@@ -432,6 +434,25 @@ def _rows() -> Iterator[Row]:
     for work in ("numpy axis 1", "torch axis 1", "numpy axis 1, transposed", "torch axis 1, transposed"):
         yield Row(work, work[:5], same, (64, 1000, 32, 2), {"1": 1.5}, _layout)
 
+    whole = Peer("the same of hidden @ weight.T, whole", "", lambda: lambda: None)
+    chunked = Peer("F.linear_cross_entropy in chunks", "torch", lambda: lambda: None)
+    for shape in (many, (2048, 128256)):
+        for work in ("numpy linear_cross_entropy value_and_grad", "torch linear_cross_entropy forward + backward"):
+            yield Row(work, work[:5], whole, shape, {"1": 1.1}, _vocabulary)
+            yield Row(
+                f"{work}, memory",
+                work[:5],
+                whole,
+                shape,
+                {"1": 4 * _FEATURES * sum(shape) + 64 * 2**20},
+                _vocabulary,
+                memory=True,
+            )
+        yield Row("jax.jit linear_cross_entropy grad", "jax", whole, shape, {"1": 1.1}, _vocabulary)
+    # Few rows, as torch 2.13 takes 38 s for 2048 x 32000 (whole: 2 s).
+    work = "torch linear_cross_entropy forward + backward, in chunks"
+    yield Row(work, "torch", chunked, (256, 8000), {"1": 1.0}, _vocabulary)
+
     # On a device: the aim, as nothing has been measured yet. The memory is the gradient and a block.
     vast = (8192, 128256)
     bounds = {few: 1.0, many: 1.0, vast: 1.0}
@@ -488,6 +509,45 @@ def _line(
     for shape, bound in bounds.items():
         bounds_of = bound if isinstance(bound, dict) else {"1": bound}
         yield Row(work, library, peer, shape, bounds_of, contest, memory, dtype=dtype)
+
+
+def _vocabulary(row: Row, al: Any) -> Contest:
+    """The last layer of a language model, whose output has the shape of the row; all three gradients' time."""
+    n, classes = row.shape
+    h, w, t = logits((n, _FEATURES), row.std), logits((classes, _FEATURES)) / np.float32(32), labels(row.shape)
+    linear = al.linear_cross_entropy
+    ours: Any = linear
+
+    def theirs(h: Any, w: Any, t: Any) -> Any:
+        return al.cross_entropy(h @ w.T, t)
+
+    if row.library == "numpy":
+        both, of_logits = al.value_and_grad(linear), al.value_and_grad(al.cross_entropy)
+
+        def by_hand() -> Any:
+            _, d = of_logits(h @ w.T, t)
+            return d @ w, d.T @ h
+
+        calls: tuple[Call, Call] = (lambda: both(h, w, t)[1][:2], by_hand)
+    elif row.library == "torch":
+        import torch
+
+        if "chunks" in row.peer.name:
+            options = torch.nn.LinearCrossEntropyOptions()
+            theirs = partial(torch.nn.functional.linear_cross_entropy, options=options)
+        a, b, c = _tensors(h, w, t)
+        taped = (a.requires_grad_(), b.requires_grad_())
+        grad: Any = torch.autograd.grad
+        calls = (lambda: grad(ours(a, b, c), taped), lambda: grad(theirs(a, b, c), taped))
+    else:
+        import jax
+
+        placed = jax.device_put((h, w, t.astype(np.int32)))
+        ready: Any = jax.block_until_ready
+        jitted: Any = jax.jit
+        first, second = (jitted(jax.grad(f, (0, 1))) for f in (ours, theirs))
+        calls = (lambda: ready(first(*placed)), lambda: ready(second(*placed)))
+    return Contest(*calls, _passing(row), 2 * (h.nbytes + w.nbytes) + t.nbytes)
 
 
 def _layout(row: Row, al: Any) -> Contest:

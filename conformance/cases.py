@@ -314,6 +314,7 @@ def _weights(function: str, dtype: str, rng: Draws) -> Iterator[Case]:
     if function in TRANSFORMS:
         return
     wrt: tuple[str, ...]
+    options: dict[str, Any]
     end = 8 if dtype == "float16" else 20 if "focal" in function or function == "asymmetric_loss" else 60
     if function in PAIRED:
         rows, _ = _margin_rows(10, dtype, rng)
@@ -339,7 +340,11 @@ def _weights(function: str, dtype: str, rng: Draws) -> Iterator[Case]:
         if function == "softmax_focal_loss":
             arrays["alpha"] = rounded(rng.uniform(10), dtype)
             wrt = (*wrt, "alpha")
-        yield Case(function, "", "weights", dtype, arrays, {"reduction": "none"}, "index", np.ones(len(rows)), wrt)
+        options = {"reduction": "none"}
+        yield Case(function, "", "weights", dtype, arrays, options, "index", np.ones(len(rows)), wrt)
+        if function == "cross_entropy":
+            options = {"reduction": "none", "z_loss": 2.0**-7}
+            yield Case(function, "", "z-loss", dtype, arrays, options, "index", np.ones(len(rows)), wrt)
         return
     x = margins(dtype)
     x = x[np.abs(x) <= end]
@@ -350,7 +355,7 @@ def _weights(function: str, dtype: str, rng: Draws) -> Iterator[Case]:
         "target": np.repeat([1.0, 0.0], x.size),
         "sample_weight": rounded(rng.between(*(1e-4, 1e2) if dtype == "float16" else (1e-3, 1e3), 2 * x.size), dtype),
     }
-    options: dict[str, Any] = {"reduction": "none"}
+    options = {"reduction": "none"}
     wrt = ("logits", "sample_weight")
     if function != "binary_cross_entropy":
         arrays["pos_weight"] = rounded(37.5, dtype)

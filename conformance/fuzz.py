@@ -248,6 +248,8 @@ def _loss(rng: Draws, function: str, dtype: str) -> Case:
         arrays["pos_weight"] = _weights(rng, _part_of(rng, shape), dtype)
     if function not in ("nll_loss", *PAIRED) and _chance(rng, 0.25):
         options["label_smoothing"] = _one(rng, (0.125, 0.5, 1.0))
+    if function == "cross_entropy" and np.all(np.isfinite(x)) and _chance(rng, 0.25):
+        options["z_loss"] = _one(rng, (0.0, 2.0**-10, 1.0))
     if dtype in HALF and _chance(rng, 0.2):
         options["dtype"] = "float32"
     cotangent = None

@@ -473,6 +473,7 @@ def _categorical(case: Case) -> dict[str, Exact]:
     smoothing = float(str(case.options.get("label_smoothing", 0.0)))
     temperature = float(str(case.options.get("temperature", 1.0)))
     forms, _ = _forms(case, rows.shape, axis)
+    z = float(str(case.options.get("z_loss", 0.0)))
     class_weight = _vector(case.arrays.get("class_weight"), classes)
     alpha = _vector(case.arrays.get("alpha", case.options.get("alpha")), classes)
     sample_weight = _per_sample(case.arrays.get("sample_weight"), lead)
@@ -505,6 +506,8 @@ def _categorical(case: Case) -> dict[str, Exact]:
             for c, share in moved.items():
                 if not (class_weight[c] * alpha[c]).is_zero():
                     loss += share * class_weight[c] * alpha[c] * _cost(row, c, forms[i * classes + c])
+            if z:
+                loss += z * _sum([q[c] * class_weight[c] for c in q]) * _log_total(case, values) ** 2
         samples.append(_Sample(loss, weight, bool(counted[i]), active))
         given.append(q)
         smooth.append(moved)
@@ -512,7 +515,7 @@ def _categorical(case: Case) -> dict[str, Exact]:
 
     reduced = _reduce(case, samples, sample_weight, lead)
     found = {"value": reduced.value}
-    forgiving = soft or smoothing > 0
+    forgiving = soft or smoothing > 0 or z > 0
     if "logits" in case.wrt:
         sheet = _Sheet((count, classes), case, forgiving)
         for i in range(count):
@@ -536,6 +539,10 @@ def _categorical(case: Case) -> dict[str, Exact]:
                     sheet.add_difference(at, pull * difference, abs(pull) * _max(p[j] * total, own))
                 else:
                     sheet.add(at, pull * difference)
+                if z:
+                    mass = _sum([q * class_weight[c] for c, q in given[i].items()])
+                    share = _softmax(tuple(map(float, flat[i])), floor_exponent)[0][j]
+                    sheet.add(at, reduced.of_loss[i] * 2 * z * mass * _log_total(case, flat[i]) * share)
         found["d logits"] = _like(sheet.written(), lead, classes, axis)
     found.update(_categorical_others(case, reduced, samples, given, smooth, table))
     return found
@@ -551,13 +558,15 @@ def _categorical_others(
 ) -> dict[str, Exact]:
     """Gradients with respect to everything but the logits, as far as the case asks for them."""
     axis = case.axis
-    shape = np.moveaxis(case.arrays["logits"], axis, -1).shape
-    lead, classes, count = shape[:-1], shape[-1], len(samples)
+    rows = np.moveaxis(case.arrays["logits"], axis, -1)
+    lead, classes, count = rows.shape[:-1], rows.shape[-1], len(samples)
+    flat = rows.reshape(count, classes)
     class_weight = _vector(case.arrays.get("class_weight"), classes)
     alpha = _vector(case.arrays.get("alpha", case.options.get("alpha")), classes)
     sample_weight = _per_sample(case.arrays.get("sample_weight"), lead)
     keep = 1 - arb(float(str(case.options.get("label_smoothing", 0.0))))
-    forms, places = _forms(case, shape, axis)
+    forms, places = _forms(case, rows.shape, axis)
+    z = float(str(case.options.get("z_loss", 0.0)))
     found: dict[str, Exact] = {}
     sheets = {
         "gamma": _Sheet(case.arrays["gamma"].shape if "gamma" in case.arrays else (), case),
@@ -586,12 +595,16 @@ def _categorical_others(
                         sheet.add(places[i * classes + c], factor * _by_gamma(row, c, form))
                 elif name == "target":
                     sheet.add(i * classes + c, of_loss * keep * class_weight[c] * alpha[c] * _cost(row, c, form))
+                    if z:
+                        sheet.add(i * classes + c, of_loss * class_weight[c] * z * _log_total(case, flat[i]) ** 2)
                     sheet.add(i * classes + c, of_weight * sample_weight[i] * class_weight[c])
                 elif name == "class_weight":
                     if c in smooth[i]:
                         sheet.add(c, of_loss * smooth[i][c] * alpha[c] * _cost(row, c, form))
                     if c in given[i]:
                         sheet.add(c, of_weight * sample_weight[i] * given[i][c])
+                        if z:
+                            sheet.add(c, of_loss * given[i][c] * z * _log_total(case, flat[i]) ** 2)
                 elif c in smooth[i]:
                     sheet.add(c, of_loss * smooth[i][c] * class_weight[c] * _cost(row, c, form))
     for name in wanted:
@@ -602,6 +615,12 @@ def _categorical_others(
             written = _map(written, lambda a: a.reshape(lead))
         found[f"d {name}"] = written
     return found
+
+
+def _log_total(case: Case, values: Sequence[float]) -> arb:
+    """The logarithm of the sum of the exponentials of a finite row, which no temperature divides."""
+    row = tuple(float(v) for v in values)
+    return _softmax(row, FORMATS[case.result_dtype].subnormal_exponent)[2][0] + arb(row[0])
 
 
 def _log_probs(values: tuple[float, ...]) -> tuple[Balls, Balls, Balls]:

@@ -67,6 +67,7 @@ PARTS = {
         "docs/port-from-scikit-learn",
         "docs/porting",
         "docs/class-imbalance",
+        "docs/large-vocabulary",
         "docs/masks-and-padding",
         "docs/distillation",
         "docs/boosting",

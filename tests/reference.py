@@ -57,10 +57,12 @@ def categorical(
     alpha: Any = None,
     epsilon: float = 0.0,
     temperature: float = 1.0,
+    z_loss: float = 0.0,
     log_probs: bool = False,
 ) -> tuple[Any, Any, Any]:
     """Losses (times the sample weight), weights for the mean, and which samples count; no class axis."""
-    x = np.moveaxis(exact(logits), axis, -1) / exact(temperature)[()]
+    given = np.moveaxis(exact(logits), axis, -1)
+    x = given / exact(temperature)[()]
     classes = x.shape[-1]
     target = np.asarray(target)
     counts = np.ones(x.shape[:-1], dtype=bool) if where is None else np.broadcast_to(where, x.shape[:-1])
@@ -71,13 +73,14 @@ def categorical(
     else:
         y = np.moveaxis(exact(target), axis, -1)
     logp = x if log_probs else x - np.asarray(_ln(_exp(x).sum(-1)), dtype=object)[..., None]
+    lse = np.asarray(_ln(_exp(given).sum(-1)), dtype=object)
     s = exact(label_smoothing)[()]
     smooth = (1 - s) * y + s / classes
     cw = exact(np.ones(classes) if class_weight is None else class_weight)
     a = exact(np.ones(classes) if alpha is None else alpha)
     focus = _power(1 - _exp(logp), exact(gamma)[()]) if np.any(gamma) else 1
     cost = focus * -logp + exact(epsilon)[()] * (1 - _exp(logp))
-    loss = (smooth * cw * a * cost).sum(-1)
+    loss = (smooth * cw * a * cost).sum(-1) + (y * cw).sum(-1) * exact(z_loss)[()] * lse * lse
     w = np.broadcast_to(exact(1.0 if sample_weight is None else sample_weight), counts.shape)
     return loss * w, (y * cw).sum(-1) * w, counts
 

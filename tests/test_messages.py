@@ -51,6 +51,43 @@ ARRAY = "must be an array (of NumPy, PyTorch, JAX, CuPy, or any other library of
 JUDGED = ", ".join(sorted(FUNCTIONS))
 
 MESSAGES = [
+    # A linear layer.
+    (
+        "linear_cross_entropy(x, p[:, :2], labels)",
+        ValueError,
+        "weight has shape (2, 2) and hidden (2, 3): the logits are hidden @ weight.T, so weight must have shape "
+        "(classes, 3), with one class at least",
+    ),
+    (
+        "linear_cross_entropy(x, p, labels, bias=labels * 1.0 + np.ones((3, 1)))",
+        ValueError,
+        "bias has shape (3, 2), and must have (2,), one for each class",
+    ),
+    (
+        "linear_cross_entropy(x, bits, labels)",
+        TypeError,
+        "weight must be an array of floating-point numbers, not of int64",
+    ),
+    (
+        "linear_cross_entropy(x, p, labels, softcap=0)",
+        ValueError,
+        "softcap must be above 0, or None for logits as they are",
+    ),
+    (
+        "like_torch.linear_cross_entropy(x, p, labels, options=3)",
+        TypeError,
+        "options choose how torch cuts its blocks; leave them out: here the loss is always in blocks",
+    ),
+    (
+        "like_torch.linear_cross_entropy(np.zeros((2, 2, 3)), p, labels)",
+        ValueError,
+        "input must be (D,) or (N, D), not (2, 2, 3)",
+    ),
+    (
+        "like_torch.linear_cross_entropy(x, p, p[:, :2], ignore_index=1)",
+        ValueError,
+        "ignore_index 1 goes with integer labels; a target of probabilities has none",
+    ),
     # What is no array, or none of numbers.
     (
         "cross_entropy([[0.5, 1.0]], labels)",

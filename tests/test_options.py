@@ -126,9 +126,14 @@ POLY: list[dict[str, Any]] = [
     {"epsilon": 0.0},
     {"epsilon": 7.5, "sample_weight": WEIGHT, "where": WHERE, "label_smoothing": 0.2},
 ]
+Z: list[dict[str, Any]] = [
+    {"z_loss": 0.01},
+    {"z_loss": 0.5, "class_weight": CLASS_WEIGHT, "sample_weight": WEIGHT, "where": WHERE, "label_smoothing": 0.2},
+]
 CASES = [(loss, options) for loss in CATEGORICAL for options in COMMON]
 CASES += [(loss, options) for loss in (cross_entropy, softmax_focal_loss, poly_loss) for options in SMOOTH]
-CASES += [(cross_entropy, {"temperature": 2.5, "label_smoothing": 0.1, "class_weight": CLASS_WEIGHT, "where": WHERE})]
+CASES += [(cross_entropy, options) for options in Z]
+CASES += [(cross_entropy, {"temperature": 2.5, "z_loss": 0.1, "label_smoothing": 0.1, "class_weight": CLASS_WEIGHT})]
 CASES += [(softmax_focal_loss, options) for options in FOCAL]
 CASES += [(poly_loss, options) for options in POLY]
 

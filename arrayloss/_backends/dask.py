@@ -8,7 +8,7 @@ import dask.array as da
 import numpy as np
 from array_api_compat.dask import array as xp
 
-from arrayloss._backends.generic import Arrays, Backend, Call
+from arrayloss._backends.generic import Arrays, Backend, Call, Step
 from arrayloss._kernels.ops import Array
 
 
@@ -86,6 +86,10 @@ class Dask(Backend):
         aligned = _aligned(call, (*arrays, cotangent))
         gradient = self._mapped(_gradient, call, aligned, arrays, arrays[0].dtype, True)
         return self.value(call, arrays), gradient
+
+    def scan(self, step: Step, sums: Arrays, rows: Arrays, classes: int) -> tuple[Arrays, Arrays]:
+        # The logits are there one chunk at a time, when they are computed.
+        return step(sums, rows)
 
     def _mapped(
         self, f: Any, call: Call, aligned: tuple[Array, ...], arrays: Arrays, dtype: Any, keeps_classes: bool

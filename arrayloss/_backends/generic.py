@@ -11,6 +11,12 @@ from arrayloss._kernels.ops import Array, Forward, Kernel, Namespace, Ops
 Arrays = tuple[Any, ...]  # the logits first; what a kernel can do without may be None
 
 
+# From (sums, a block of rows) to (sums, results for each row).
+Step = Callable[[Arrays, Arrays], tuple[Arrays, Arrays]]
+# Logits of a linear layer that are there at once: at least as many rows as make a product quick.
+_LOGITS_BYTES = 30 * 1024 * 1024
+
+
 class Call(NamedTuple):
     """A kernel, the class axis of its arrays, from the front (None: elementwise), and the dtype to compute in."""
 
@@ -170,6 +176,43 @@ class Backend:
         """`reduce` of the sum of the kernel's value; `cotangent` makes its derivative by each number of the value."""
         return reduce(self.value(call, arrays, summed=True))
 
+    # -----------------------------------------------------------------------------------------------------------
+    # A linear layer before a loss (`arrayloss._head`)
+
+    def runs_blocks(self, *others: Array | None) -> bool:
+        """Whether blocks of logits become a loss here with right derivatives, given the loss's other arrays."""
+        return not self.on_tape(*others)
+
+    def product_dtype(self, x: Array, weight: Array) -> Any:
+        """The dtype of the products of two arrays."""
+        return x.dtype if x.dtype == weight.dtype else self.xp.result_type(x.dtype, weight.dtype)
+
+    def linear(self, blocks: Any, arrays: Arrays, *, summed: bool) -> Array:
+        """The losses that `blocks` makes of rows, differentiable by this library's own autodiff where it has one.
+
+        With `summed`, any numbers that have the same sum will do.
+        """
+        losses: Array = blocks.run(self, arrays, None)[0]
+        return losses
+
+    def scan(self, step: Step, sums: Arrays, rows: Arrays, classes: int) -> tuple[Arrays, Arrays]:
+        """`step(sums, block of rows) -> (sums, results)` of one block after the other: the last sums, all results.
+
+        A block has as many rows as keep its logits, of so many classes, small. What has no rows is whole in each.
+        """
+        n = rows[0].shape[0]
+        size, _ = rows_in_blocks(n, classes)
+        made = []
+        for i in range(0, max(n, 1), size):
+            block = (a if a is None or a.ndim == 0 or a.shape[0] != n else a[i : min(i + size, n), ...] for a in rows)
+            sums, results = step(sums, tuple(block))
+            made.append(results)
+        return sums, tuple(self.xp.concat(parts, axis=0) for parts in zip(*made, strict=True))
+
+    def add_product(self, total: Array, a: Array, b: Array) -> Array:
+        """total + a @ b; it may overwrite `total`."""
+        return total + self.astype(a @ b, total.dtype)
+
     def forward(self, call: Call, arrays: Arrays) -> Forward:
         """The kernel on whole arrays, with every input in the dtype to compute in."""
         return call.kernel.forward(self.ops(call), *(self.prepared(call, a) for a in arrays))
@@ -181,6 +224,12 @@ class Backend:
         if not call.kernel.elementwise and self.kind(x.dtype) == "integral":
             return x
         return self.astype(x, call.dtype)
+
+
+def rows_in_blocks(n: int, classes: int) -> tuple[int, int]:
+    """How many rows of logits a block has, and how many blocks there are."""
+    number = max(1, -(-n // max(1, _LOGITS_BYTES // (4 * classes))))
+    return max(1, -(-n // number)), number
 
 
 def is_static(kernel: Any) -> bool:

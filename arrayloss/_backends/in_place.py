@@ -10,6 +10,8 @@ from arrayloss._backends.generic import Arrays, Backend, Call
 from arrayloss._backends.rows import Block, Rows, blocks, cut, one_by_one
 from arrayloss._kernels.ops import Array, Namespace, Ops, Position
 
+_PRODUCT_BYTES = 2 * 1024 * 1024
+
 
 class Indexed:
     """One class of each row, by index: arrays are (rows, classes) or (outer, classes, inner)."""
@@ -166,6 +168,13 @@ class InPlaceBackend(Backend):
             if gradient is not out:
                 out[...] = gradient
         return forward.value
+
+    def add_product(self, total: Array, a: Array, b: Array) -> Array:
+        # By parts: a product of the size of `total` would be as large as the gradient of a weight.
+        size = max(1, _PRODUCT_BYTES // (4 * b.shape[1]))
+        for i in range(0, total.shape[0], size):
+            total[i : i + size] += a[i : i + size] @ b
+        return total
 
     def each(self, task: Callable[[int, Block], None], parts: list[Block], x: Array) -> None:
         """`task` of the number and the slices of every block of `x`."""

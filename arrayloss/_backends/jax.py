@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax.custom_derivatives import SymbolicZero
 
-from arrayloss._backends.generic import Arrays, Backend, Call, halved, is_static
+from arrayloss._backends.generic import Arrays, Backend, Call, Step, halved, is_static, rows_in_blocks
 from arrayloss._kernels.ops import Array, Ops, Position
 
 # What XLA's CPU compiler adds up of a selection it writes to memory first: 3 times slower from the size on from which
@@ -99,6 +99,45 @@ def _times(derivative: Array, v: Array) -> Array:
 _apply.defjvp(_jvp, symbolic_zeros=True)
 
 
+@partial(jax.jit, static_argnums=0)
+def _run(blocks: Any, arrays: Arrays, g: Array | None) -> tuple[Array, Any]:
+    losses, gradients = blocks.run(backend, arrays, g)
+    return losses, gradients
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+def _linear(blocks: Any, summed: bool, arrays: Arrays) -> Array:
+    losses, _ = _run(blocks, arrays, None)
+    return backend.sum(losses) if summed else losses
+
+
+def _linear_forward(blocks: Any, summed: bool, inputs: Any) -> tuple[Array, Any]:
+    """The losses, and what the derivatives are made of: a vjp, the gradients, or only the arrays."""
+    arrays = tuple(None if a is None else a.value for a in inputs)
+    if any(a is not None and a.perturbed for a in inputs[3:]):
+        losses, vjp = jax.vjp(lambda *a: blocks.whole(backend, a), *arrays)
+        return (backend.sum(losses) if summed else losses), (vjp, None, arrays)
+    if not summed:
+        return _run(blocks, arrays, None)[0], (None, None, arrays)
+    losses, gradients = _run(blocks, arrays, jnp.ones((), dtype=blocks.call.dtype))
+    return backend.sum(losses), (None, gradients, arrays)
+
+
+def _linear_backward(blocks: Any, summed: bool, residuals: Any, g: Array) -> tuple[Any]:
+    vjp, gradients, arrays = residuals
+    if vjp is not None:
+        return (vjp(jnp.broadcast_to(g.astype(blocks.call.dtype), (arrays[0].shape[0], 1))),)
+    if gradients is None:
+        gradients = _run(blocks, arrays, g)[1]
+    elif summed:
+        gradients = tuple(d if d is None else jnp.where(g == 0, 0, d * g) for d in gradients)
+    own = (d if d is None else d.astype(a.dtype) for d, a in zip(gradients, arrays, strict=False))
+    return ((*own, *(None for _ in arrays[3:])),)
+
+
+_linear.defvjp(_linear_forward, _linear_backward, symbolic_zeros=True)
+
+
 class Jax(Backend):
     def owns(self, x: Any) -> bool:
         return isinstance(x, jax.Array)
@@ -132,6 +171,36 @@ class Jax(Backend):
 
     def ops(self, call: Call) -> Ops:
         return _Ops(jnp, call.dtype, call.axis)
+
+    def runs_blocks(self, *others: Array | None) -> bool:
+        return True  # `_linear_forward` is told by which arrays a derivative is asked for
+
+    def linear(self, blocks: Any, arrays: Arrays, *, summed: bool) -> Array:
+        return _linear(blocks, summed, arrays)
+
+    def scan(self, step: Step, sums: Arrays, rows: Arrays, classes: int) -> tuple[Arrays, Arrays]:
+        n = rows[0].shape[0]
+        number = rows_in_blocks(n, classes)[1] if isinstance(n, int) and isinstance(classes, int) else 1
+        if number == 1:
+            return step(sums, rows)
+        size = -(-n // number)
+
+        def split(x: Array | None) -> Array | None:
+            """(n, k) as (size, number, k): each block has rows of all devices that the rows are shared out to."""
+            if x is None or x.ndim == 0 or x.shape[0] != n:
+                return x
+            padded = jnp.pad(x, ((0, size * number - n), (0, 0)))
+            return jnp.reshape(padded, (size, number, x.shape[1]))
+
+        laid = tuple(split(a) for a in rows)
+
+        def of_block(sums: Arrays, i: Array) -> tuple[Arrays, Arrays]:
+            block = (x[:, i] if x is not None and x.ndim == 3 else x for x in laid)
+            return step(sums, tuple(block))
+
+        sums, results = jax.lax.scan(of_block, sums, jnp.arange(number))
+        together = (jnp.reshape(jnp.moveaxis(x, 0, 1), (size * number, x.shape[2]))[:n] for x in results)
+        return sums, tuple(together)
 
     def value(self, call: Call, arrays: Arrays, *, summed: bool = False) -> Array:
         # Traced options get their derivative by the formula itself.

@@ -1,9 +1,10 @@
-"""PyTorch: plain tensors on rows, in place; three autograd functions, each for any kernel.
+"""PyTorch: plain tensors on rows, in place; four autograd functions, each for any kernel.
 
 Plain tensors are those that no tracer and no transform of `torch.func` sees. Nothing to differentiate: they are
 computed in place. A reduced loss with a gradient: `_WithGradient`, value and gradient in one pass. A function of one
-tensor: `_Function`, which keeps the exponentials. All else in reverse mode, torch.compile's traces too: `_Apply`,
-with the kernel's own derivatives. In forward mode the kernel runs as plain differentiable operations.
+tensor: `_Function`, which keeps the exponentials. A linear layer and a loss: `_Linear`. All else in reverse mode,
+torch.compile's traces too: `_Apply`, with the kernel's own derivatives. In forward mode the kernel runs as plain
+differentiable operations.
 """
 
 from __future__ import annotations
@@ -289,6 +290,39 @@ class _Function(torch.autograd.Function):
         return None, vjp(g)
 
 
+class _Linear(torch.autograd.Function):
+    """A loss of a linear layer. The gradient of its sum is made with the value, that of single losses afterwards."""
+
+    @staticmethod
+    def forward(ctx: Any, blocks: Any, summed: bool, *arrays: torch.Tensor | None) -> torch.Tensor:
+        ctx.blocks, ctx.needed = blocks, ctx.needs_input_grad[2:5]
+        ctx.save_for_backward(*arrays)
+        one = torch.ones((), dtype=blocks.call.dtype, device=arrays[0].device) if summed else None  # type: ignore[union-attr]
+        losses, ctx.gradients = blocks.run(backend, arrays, one, ctx.needed)
+        return backend.sum(losses) if summed else losses
+
+    @staticmethod
+    def backward(ctx: Any, g: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        arrays, (gradients, ctx.gradients) = ctx.saved_tensors, (ctx.gradients, None)
+        others = (None,) * (len(arrays) - 3)
+        if torch.is_grad_enabled() or _batched(g):
+            # To be differentiated once more, or for several cotangents at once.
+            with torch.enable_grad():
+                losses = ctx.blocks.whole(backend, arrays)
+                losses = losses if g.ndim else backend.sum(losses)
+                taped = [a for a, need in zip(arrays, ctx.needed, strict=False) if need]
+                made = iter(torch.autograd.grad(losses, taped, g, create_graph=torch.is_grad_enabled()))
+            return None, None, *(next(made) if need else None for need in ctx.needed), *others
+        if g.ndim or gradients is None:
+            gradients = ctx.blocks.run(backend, arrays, g.to(ctx.blocks.call.dtype), ctx.needed)[1]
+        elif g.item() != 1:
+            for d in gradients:
+                if d is not None:
+                    d.mul_(g).masked_fill_(g == 0, 0)
+        own = (d if d is None else d.to(a.dtype) for d, a in zip(gradients, arrays, strict=False))
+        return None, None, *own, *others
+
+
 @lru_cache(maxsize=16)
 def _row_ops(dtype: Any) -> _InPlace:
     return _InPlace(dtype)
@@ -421,6 +455,23 @@ class Torch(InPlaceBackend):
         vjp = forward.vjps[0]
         assert vjp is not None  # every function has one
         return layout.back(forward.value, True), lambda g: layout.back(vjp(layout.of(g)), True)
+
+    def product_dtype(self, x: torch.Tensor, weight: torch.Tensor) -> Any:
+        dtype = torch.promote_types(x.dtype, weight.dtype)
+        # Casts of the whole weight, where autocast would cast it for each block.
+        cast = torch.is_autocast_enabled(x.device.type) and dtype != torch.float64
+        return torch.get_autocast_dtype(x.device.type) if cast else dtype
+
+    def linear(self, blocks: Any, arrays: Arrays, *, summed: bool) -> torch.Tensor:
+        if _taped(*arrays[:3]):
+            return _Linear.apply(blocks, summed, *arrays)  # type: ignore[no-any-return, no-untyped-call]
+        return super().linear(blocks, arrays, summed=summed)  # type: ignore[no-any-return]
+
+    def add_product(self, total: torch.Tensor, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+        if total.dtype == b.dtype:
+            total.addmm_(a, b)
+            return total
+        return super().add_product(total, a, b)  # type: ignore[no-any-return]
 
     def reduced(
         self, call: Call, arrays: Arrays, reduce: Callable[[Array], Array], cotangent: Callable[[], Array]

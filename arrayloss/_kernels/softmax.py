@@ -370,6 +370,40 @@ class Tempered(Kernel):
 
 
 @dataclass(frozen=True)
+class WithZLoss(Kernel):
+    """A loss plus z (log sum exp(x))^2, of Chowdhery et al., "PaLM" (2022).
+
+    Inputs: the logits, the weight of each sample, that of the second term alone (None: 1), and what the loss takes.
+    """
+
+    loss: Any
+    z: Any
+
+    def forward(self, ops: Ops, x: Array, weight: Array | None, mass: Array | None, *target: Array | None) -> Forward:
+        own, (vjp, _, *others), _ = self.loss.forward(ops, x, None, *target)
+        lse, (vjp_lse,), _ = LogSumExp().forward(ops, x)
+        slope = ops.scalar(self.z) * lse
+
+        def vjp_x(g: Array) -> Array:
+            moved = vjp(g)
+            moved += vjp_lse(ops.multiply_zero_wins(times(g, mass), 2 * slope))  # type: ignore[misc]
+            return moved
+
+        def vjp_mass(g: Array) -> Array:
+            return ops.multiply_zero_wins(g, slope * lse)
+
+        term = slope * lse if mass is None else ops.multiply_zero_wins(mass, slope * lse)
+        return weighted(ops, weight, own + term, vjp_x, None if mass is None else vjp_mass, *others)
+
+    def second(self, ops: Ops, x: Array, mass: Array | None, *target: Array | None) -> Array:
+        """That of the loss, and 2 z (p^2 + log sum exp(x) p (1 - p))."""
+        lse, rows = LogSumExp().forward(ops, x).value, Rows(ops, x)
+        p = rows.p()
+        curved = 2 * ops.scalar(self.z) * (p * p + lse * p * rows.one_minus_p())
+        return self.loss.second(ops, x, *target) + times(curved, mass)
+
+
+@dataclass(frozen=True)
 class SecondDerivatives(Kernel):
     """The second derivatives of a loss by its own logits, times a weight for each sample; raised to `least` before."""
 

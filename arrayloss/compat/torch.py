@@ -28,6 +28,7 @@ from arrayloss.extending import (
     documented,
     given_log_probabilities,
     given_probabilities,
+    linear,
     loss,
     sigmoid,
 )
@@ -239,6 +240,71 @@ def cross_entropy(
     """
     reduction = _reduction(size_average, reduce, reduction)
     return _categorical(of_logits, input, target, weight, ignore_index, reduction, label_smoothing)
+
+
+@loss
+@documented(_CATEGORICAL)
+def linear_cross_entropy(
+    input: A,
+    linear_weight: Any,
+    target: Any,
+    *,
+    linear_bias: Any = None,
+    weight: Any = None,
+    reduction: str = "mean",
+    ignore_index: int | None = None,
+    label_smoothing: float = 0.0,
+    options: None = None,
+) -> Problem[A]:
+    """`torch.nn.functional.linear_cross_entropy`, of a layer whose output is (C,) or (N, C).
+
+    Parameters
+    ----------
+    input : array of floating-point numbers, (D,) or (N, D)
+        The input of the layer.
+    linear_weight : array of shape (C, D)
+        The weight of the layer.
+    target : array of integers, () or (N,), or of floating-point numbers, (C,) or (N, C)
+        Labels or probabilities.
+    linear_bias : array of shape (C,), optional
+        The bias of the layer.
+    reduction : {"mean", "sum", "none"}
+        As in `cross_entropy`.
+    ignore_index : int, optional
+        The label of samples that don't count; None is -100. With probabilities, it is a ValueError.
+    label_smoothing : float in [0, 1]
+        s: the target becomes (1 - s) target + s / C.
+    options : None
+        How torch cuts its blocks. Here there are always blocks, and anything but None is a TypeError.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from arrayloss.compat import torch as F
+    >>> x, w = np.asarray([[1.0, 2.0]]), np.asarray([[1.0, 0.0], [0.0, 1.0]])
+    >>> round(float(F.linear_cross_entropy(x, w, np.asarray([1]))), 6)
+    0.313262
+    """
+    if options is not None:
+        raise TypeError("options choose how torch cuts its blocks; leave them out: here the loss is always in blocks")
+    if input.ndim > 2:  # type: ignore[attr-defined]
+        raise ValueError(f"input must be (D,) or (N, D), not {tuple(input.shape)}")  # type: ignore[attr-defined]
+    target = check_given("target", target)
+    soft = backend_of(input, "input", target=target, weight=weight).kind(target.dtype) == "real floating"
+    if soft and ignore_index is not None and ignore_index >= 0:
+        raise ValueError(f"ignore_index {ignore_index} goes with integer labels; a target of probabilities has none")
+    return linear(
+        of_logits,
+        CrossEntropy(),
+        input,
+        linear_weight,
+        target,
+        bias=linear_bias,
+        label_smoothing=label_smoothing,
+        class_weight=weight,
+        ignore_index=-100 if soft or ignore_index is None else ignore_index,
+        reduction=over_all(reduction) if soft else reduction,
+    )
 
 
 @dataclass(frozen=True)

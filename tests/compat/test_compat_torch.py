@@ -49,7 +49,10 @@ def soft(shape: tuple[int, ...]) -> np.ndarray:
 
 @pytest.mark.parametrize(
     "name",
-    ["softmax", "log_softmax", "nll_loss", "cross_entropy", "binary_cross_entropy", "binary_cross_entropy_with_logits"],
+    [
+        *("softmax", "log_softmax", "nll_loss", "cross_entropy", "linear_cross_entropy"),
+        *("binary_cross_entropy", "binary_cross_entropy_with_logits"),
+    ],
 )
 def test_signature(name: str, same_signature: Any) -> None:
     same_signature(getattr(preset, name), getattr(F, name))
@@ -82,6 +85,20 @@ def test_categorical(lib: Any, originals: Any, name: str, target: str) -> None:
                 options=["weight", *options],
                 note=(shape, kind, options),
             )
+
+
+@pytest.mark.parametrize("target", ["labels", "probabilities"])
+def test_linear(lib: Any, originals: Any, target: str) -> None:
+    linear = logits((3, 5), "random")
+    for shape, reduction in itertools.product(lib.few([(4, 5), (5,)]), lib.few(["mean", "none", "sum"])):
+        x = logits(shape, "random")
+        t = soft((*shape[:-1], 3)) if target == "probabilities" else labels((*shape[:-1], 3))
+        options = {"reduction": reduction, "label_smoothing": 0.1}
+        expected = originals["torch"](
+            lambda x: F.linear_cross_entropy(x, tensor(linear), tensor(t), weight=tensor(WEIGHT), **options), x
+        )
+        call = lambda x, linear, t, w: preset.linear_cross_entropy(x, linear, t, weight=w, **options)
+        lib.agree(call, x, (linear, t, WEIGHT), expected, of="torch.linear_cross_entropy", note=(shape, options))
 
 
 @pytest.mark.parametrize("reduction", REDUCTIONS)

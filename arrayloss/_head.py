@@ -1,0 +1,155 @@
+"""A linear layer before a loss: logits = hidden @ weight.T + bias, which are there one block of rows at a time.
+
+Of a vocabulary of 128,256 classes and 2048 rows the logits are 1 GB, and their gradient again. Here each block of them
+becomes its losses and its part of the gradients of hidden, weight and bias, and is forgotten. What is computed of a
+block is the loss itself, by its own kernel.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from arrayloss._backends.generic import Arrays, Backend, Call
+from arrayloss._kernels.ops import Array
+
+
+class Gradients(NamedTuple):
+    """The derivatives of `linear_cross_entropy`; `bias` is None where the loss was given none."""
+
+    hidden: Any
+    weight: Any
+    bias: Any
+
+
+def _logits(
+    backend: Backend, dtype: Any, softcap: Any, hidden: Array, weight: Array, bias: Array | None
+) -> tuple[Array, Any]:
+    """The logits in the dtype to compute in, and their derivative by what the softcap is applied to (None: 1)."""
+    x = hidden @ weight.T
+    x = backend.astype(x if bias is None else x + bias, dtype)
+    if softcap is None:
+        return x, None
+    xp, cap = backend.xp, softcap if isinstance(softcap, (int, float)) else backend.astype(softcap, dtype)
+    x = x / cap
+    e = xp.exp(-2 * xp.abs(x))
+    # 1 - tanh^2, in which nothing cancels.
+    return cap * xp.tanh(x), 4 * e / ((1 + e) * (1 + e))
+
+
+@dataclass(frozen=True)
+class Blocks:
+    """How rows become losses and gradients. `call` is of the loss, for rows of logits.
+
+    Its arrays are the rows of hidden, the weight (classes, features), the bias or None, and the loss's other inputs.
+    """
+
+    call: Call
+    softcap: Any
+
+    def whole(self, backend: Backend, arrays: Arrays) -> Array:
+        """The losses (rows, 1), differentiable by the library's own autodiff by each of the arrays."""
+        hidden, weight, bias, *others = arrays
+        x, _ = _logits(backend, self.call.dtype, self.softcap, hidden, weight, bias)
+        prepared = (backend.prepared(self.call, a) for a in others)
+        return self.call.kernel.forward(backend.ops(self.call), x, *prepared).value
+
+    def run(
+        self, backend: Backend, arrays: Arrays, g: Array | None, needed: tuple[bool, ...] = (True, True, True)
+    ) -> tuple[Array, Any]:
+        """The losses (rows, 1); for a cotangent `g` of them also the gradients, those that are needed."""
+        hidden, weight, bias, *others = arrays
+        xp, dtype = backend.xp, self.call.dtype
+
+        def step(sums: Arrays, rows: Arrays) -> tuple[Arrays, Arrays]:
+            h, of_loss, *inputs = rows
+            x, slope = _logits(backend, dtype, self.softcap, h, weight, bias)
+            if g is None:
+                return sums, (backend.value(self.call, (x, *inputs)),)
+            loss, d = backend.value_and_gradient(self.call, (x, *inputs), of_loss)
+            if slope is not None:
+                d = d * slope
+            of_weight, of_bias = sums
+            if of_bias is not None:
+                of_bias = of_bias + xp.sum(d, axis=0)
+            d = backend.astype(d, h.dtype)
+            if of_weight is not None:
+                of_weight = backend.add_product(of_weight, d.T, h)
+            return (of_weight, of_bias), (loss, d @ weight if needed[0] else d[:, :0])
+
+        if g is None:
+            _, (losses,) = backend.scan(step, (), (hidden, None, *others), weight.shape[0])
+            return losses, None
+        g = xp.broadcast_to(g, (hidden.shape[0], 1))
+        sums = tuple(
+            xp.zeros_like(a, dtype=dtype) if a is not None and need else None
+            for a, need in zip((weight, bias), needed[1:], strict=True)
+        )
+        (of_weight, of_bias), (losses, of_hidden) = backend.scan(step, sums, (hidden, g, *others), weight.shape[0])
+        return losses, Gradients(of_hidden if needed[0] else None, of_weight, of_bias)
+
+
+@dataclass
+class Head:
+    """The layer, and what runs a loss of its logits: it has the three methods of a backend that run a kernel."""
+
+    backend: Backend
+    weight: Array
+    bias: Array | None
+    softcap: Any
+
+    @property
+    def classes(self) -> int:
+        return int(self.weight.shape[0])
+
+    def whole(self, hidden: Array, axis: int, dtype: Any) -> tuple[Array, Callable[[Array], Gradients]]:
+        """The logits, all of them, and a function from their gradient to those of hidden, weight and bias."""
+        backend, xp, weight, bias = self.backend, self.backend.xp, self.weight, self.bias
+        h = xp.moveaxis(hidden, axis, -1)
+        x, slope = _logits(backend, dtype, self.softcap, h, weight, bias)
+
+        def gradients(d: Array) -> Gradients:
+            d = xp.moveaxis(d, axis, -1)
+            d = xp.reshape(d if slope is None else d * slope, (-1, self.classes))
+            of_bias = None if bias is None else xp.sum(d, axis=0)
+            d = backend.astype(d, h.dtype)
+            of_hidden = xp.moveaxis(xp.reshape(d @ weight, h.shape), -1, axis)
+            return Gradients(of_hidden, d.T @ xp.reshape(h, (-1, h.shape[-1])), of_bias)
+
+        return xp.moveaxis(x, -1, axis), gradients
+
+    def value(self, call: Call, arrays: Arrays, *, summed: bool = False) -> Array:
+        blocks, rows = self._rows(call, arrays)
+        losses = self.backend.linear(blocks, rows, summed=summed)
+        return losses if summed else self._back(losses, arrays[0], call.axis, 1)
+
+    def value_and_gradient(
+        self, call: Call, arrays: Arrays, cotangent: Array, *, summed: bool = False
+    ) -> tuple[Array, Gradients]:
+        blocks, rows = self._rows(call, arrays)
+        (g,) = self._as_rows(call, (self.backend.astype(cotangent, call.dtype),), arrays[0])
+        losses, (of_hidden, *others) = blocks.run(self.backend, rows, g)
+        of_hidden = self._back(of_hidden, arrays[0], call.axis, rows[0].shape[1])
+        return self._back(losses, arrays[0], call.axis, 1), Gradients(of_hidden, *others)
+
+    def reduced(
+        self, call: Call, arrays: Arrays, reduce: Callable[[Array], Array], cotangent: Callable[[], Array]
+    ) -> Array:
+        return reduce(self.value(call, arrays, summed=True))
+
+    def _rows(self, call: Call, arrays: Arrays) -> tuple[Blocks, Arrays]:
+        hidden, *others = self._as_rows(call, arrays, arrays[0])
+        return Blocks(Call(call.kernel, 1, call.dtype), self.softcap), (hidden, self.weight, self.bias, *others)
+
+    def _as_rows(self, call: Call, arrays: Arrays, hidden: Array) -> list[Any]:
+        xp, ndim = self.backend.xp, hidden.ndim
+        return [
+            a if a is None or a.ndim != ndim else xp.reshape(xp.moveaxis(a, call.axis, -1), (-1, a.shape[call.axis]))
+            for a in arrays
+        ]
+
+    def _back(self, rows: Array, hidden: Array, axis: Any, length: int) -> Array:
+        xp = self.backend.xp
+        shape = (*hidden.shape[:axis], *hidden.shape[axis + 1 :], length)
+        return xp.moveaxis(xp.reshape(rows, shape), -1, axis)

@@ -1,0 +1,255 @@
+"""linear_cross_entropy: the cross-entropy of hidden @ weight.T + bias, block by block."""
+
+import inspect
+import pickle
+from typing import Any
+
+import numpy as np
+import pytest
+
+import arrayloss as al
+from arrayloss import Hardest, Mean, cross_entropy, linear_cross_entropy, value_and_grad
+from arrayloss._backends import generic
+from arrayloss.testing import Implementation
+from conformance.runner import Selection, judge
+
+ROWS, FEATURES, CLASSES = 11, 4, 7
+RNG = np.random.default_rng(3)
+# Numbers whose products are exact in every dtype.
+HIDDEN, WEIGHT, BIAS = (RNG.integers(-8, 9, shape) / 4 for shape in ((ROWS, FEATURES), (CLASSES, FEATURES), (CLASSES,)))
+LABELS = RNG.integers(CLASSES, size=ROWS)
+LABELS[3] = -100
+SOFT = RNG.dirichlet(np.ones(CLASSES), ROWS)
+WEIGHTS = {"class_weight": RNG.uniform(0.5, 2, CLASSES), "sample_weight": np.arange(ROWS) / 8}
+OPTIONS: list[dict[str, Any]] = [
+    {},
+    {"reduction": "sum", "label_smoothing": 0.1, **WEIGHTS},
+    {"reduction": Mean(over="all"), "z_loss": 0.25, **WEIGHTS},
+    {"reduction": Hardest(k=3)},
+    {"reduction": "none", "z_loss": 0.25},
+]
+
+
+@pytest.fixture(autouse=True)
+def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Blocks of three rows: the last one has two."""
+    monkeypatch.setattr(generic, "_LOGITS_BYTES", 4 * CLASSES * 3)
+
+
+def expected(target: Any, softcap: float | None, options: dict[str, Any], pull: Any) -> tuple[Any, list[Any]]:
+    """The value and the three gradients by way of the whole logits, on NumPy in float64."""
+    x = HIDDEN @ WEIGHT.T + BIAS
+    logits = x if softcap is None else softcap * np.tanh(x / softcap)
+    value, d = value_and_grad(cross_entropy)(logits, target, **options, **pull)
+    d = d if softcap is None else d / np.cosh(x / softcap) ** 2
+    return value, [d @ WEIGHT, d.T @ HIDDEN, d.sum(0)]
+
+
+def pull_of(options: dict[str, Any]) -> dict[str, Any]:
+    return {"cotangent": np.arange(ROWS) / 4} if options.get("reduction") == "none" else {}
+
+
+def agree(backend: Any, found: Any, due: Any) -> None:
+    rtol = 32 * backend.rtol()
+    np.testing.assert_allclose(backend.to_numpy(found), due, rtol=rtol, atol=rtol * np.max(np.abs(due)))
+
+
+@pytest.mark.parametrize("softcap", [None, 2.0])
+@pytest.mark.parametrize("target", [LABELS, SOFT], ids=["index", "soft"])
+@pytest.mark.parametrize("options", OPTIONS, ids=lambda o: "+".join(o) or "plain")
+def test_value_and_grad(backend: Any, options: dict[str, Any], target: Any, softcap: Any) -> None:
+    h, w, b, t = (backend.asarray(a) for a in (HIDDEN, WEIGHT, BIAS, target))
+    pull = pull_of(options)
+    moved = backend.options({**options, **pull})
+    value, gradients = value_and_grad(linear_cross_entropy)(h, w, t, bias=b, softcap=softcap, **moved)
+    due, of_arrays = expected(target, softcap, options, pull)
+    agree(backend, value, due)
+    for found, like, gradient in zip(gradients, (h, w, b), of_arrays, strict=True):
+        assert found.dtype == like.dtype
+        agree(backend, found, gradient)
+
+
+@pytest.mark.autodiff
+@pytest.mark.only(lambda backend, options, softcap: backend.name != "jax:cpu" or (softcap and "reduction" in options))
+@pytest.mark.parametrize("softcap", [None, 2.0])
+@pytest.mark.parametrize("options", OPTIONS, ids=lambda o: "+".join(o) or "plain")
+def test_autodiff_by_each_array_alone(backend: Any, options: dict[str, Any], softcap: Any) -> None:
+    arrays = [backend.asarray(a) for a in (HIDDEN, WEIGHT, BIAS)]
+    t, moved, pull = backend.asarray(LABELS), backend.options(options), pull_of(options)
+    seed = backend.asarray(pull["cotangent"]) if pull else None
+    due, of_arrays = expected(LABELS, softcap, options, pull)
+    for i, gradient in enumerate(of_arrays):
+
+        def loss(a: Any, i: int = i) -> Any:
+            h, w, b = (a if j == i else other for j, other in enumerate(arrays))
+            return linear_cross_entropy(h, w, t, bias=b, softcap=softcap, **moved)
+
+        value, found = backend.pullback(loss, arrays[i], cotangent=seed)
+        agree(backend, value, due)
+        agree(backend, found, gradient)
+
+
+@pytest.mark.autodiff
+@pytest.mark.only(lambda backend: backend.name in ("torch:cpu", "jax:cpu"))
+@pytest.mark.parametrize("name", ["target", "class_weight", "sample_weight"])
+def test_derivatives_by_the_other_inputs_are_never_a_silent_zero(backend: Any, name: str) -> None:
+    given = {"target": SOFT, "class_weight": WEIGHTS["class_weight"], "sample_weight": WEIGHTS["sample_weight"] + 1}
+    h, w = backend.asarray(HIDDEN), backend.asarray(WEIGHT)
+    others = backend.options(given)
+
+    def linear(a: Any) -> Any:
+        target, options = _split({**others, name: a})
+        return linear_cross_entropy(h, w, target, **options)
+
+    def whole(a: Any) -> Any:
+        target, options = _split({**others, name: a})
+        return cross_entropy(h @ w.T, target, **options)
+
+    for found, due in zip(*(backend.pullback(f, others[name]) for f in (linear, whole)), strict=True):
+        agree(backend, found, backend.to_numpy(due))
+
+
+def _split(arrays: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+    return arrays["target"], {name: a for name, a in arrays.items() if name != "target"}
+
+
+@pytest.mark.only(lambda backend: backend.name in ("torch:cpu", "jax:cpu"))
+def test_a_second_derivative(backend: Any) -> None:
+    """The derivative of |gradient|^2 is there, and that of the whole logits."""
+    w, t = backend.asarray(WEIGHT), backend.asarray(LABELS)
+    found = []
+    for loss in (lambda h: linear_cross_entropy(h, w, t), lambda h: cross_entropy(h @ w.T, t)):
+        if backend.library == "torch":
+            h = backend.asarray(HIDDEN).requires_grad_()
+            (g,) = backend.xp.autograd.grad(loss(h), h, create_graph=True)
+            found.append(backend.xp.autograd.grad((g * g).sum(), h)[0])
+        else:
+            import jax
+
+            of_loss = jax.grad(loss)
+            found.append(jax.grad(lambda h, of_loss=of_loss: (of_loss(h) ** 2).sum())(backend.asarray(HIDDEN)))
+    agree(backend, found[0], backend.to_numpy(found[1]))
+
+
+@pytest.mark.only(lambda backend: backend.name == "jax:cpu")
+def test_jit_and_vmap(backend: Any) -> None:
+    import jax
+
+    h, w, t = backend.asarray(np.stack([HIDDEN, HIDDEN / 2])), backend.asarray(WEIGHT), backend.asarray(LABELS)
+    loss = jax.jit(jax.vmap(jax.value_and_grad(lambda h: linear_cross_entropy(h, w, t))))
+    values, gradients = loss(h)
+    for one, value, gradient in zip(h, values, gradients, strict=True):
+        due, (of_hidden, *_) = value_and_grad(linear_cross_entropy)(np.asarray(one, np.float64), WEIGHT, LABELS)
+        agree(backend, value, due)
+        agree(backend, gradient, of_hidden)
+
+
+@pytest.mark.only(lambda backend: backend.name == "torch:cpu")
+def test_torch_compile_and_autocast(backend: Any) -> None:
+    """Compiled in one graph; under autocast the products are of half type, and the loss is float32."""
+    torch = backend.xp
+    h, w, t = (backend.asarray(a) for a in (HIDDEN, WEIGHT, LABELS))
+    h, w = h.float().requires_grad_(), w.float().requires_grad_()
+    compiled = torch.compile(linear_cross_entropy, backend="aot_eager", fullgraph=True)
+    due, (of_hidden, of_weight, _) = value_and_grad(linear_cross_entropy)(HIDDEN, WEIGHT, LABELS)
+    for loss, autocast, rtol in ((compiled, False, 1e-5), (linear_cross_entropy, True, 1e-2)):
+        with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+            value = loss(h, w, t)
+        assert value.dtype == torch.float32
+        for found, gradient in zip(torch.autograd.grad(value, (h, w)), (of_hidden, of_weight), strict=True):
+            assert found.dtype == torch.float32
+            np.testing.assert_allclose(found, gradient, rtol=rtol, atol=rtol * np.max(np.abs(gradient)))
+        np.testing.assert_allclose(value.detach(), due, rtol=rtol)
+
+
+@pytest.mark.only(lambda backend: backend.name in ("numpy", "torch:cpu", "jax:cpu"))
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_the_gradient_of_the_weight_is_summed_in_float32(backend: Any, dtype: str) -> None:
+    """In a half type, 300 equal terms of 1/8 from one row each would stop at 256/8 or at 32/8."""
+    if dtype not in backend.floats:
+        pytest.skip(f"{backend.name} has no {dtype}")
+    rows = 4096
+    h = backend.asarray(np.full((rows, 1), 0.125), dtype)
+    w = backend.asarray(np.zeros((2, 1)), dtype)
+    t = backend.asarray(np.zeros(rows, np.int64))
+    _, gradients = value_and_grad(linear_cross_entropy)(h, w, t, reduction="sum")
+    assert backend.to_numpy(gradients.weight).ravel().tolist() == [-rows / 16, rows / 16]
+
+
+def test_the_features_axis_and_no_samples(backend: Any) -> None:
+    h = np.moveaxis(np.stack([HIDDEN, HIDDEN / 2]), -1, 1)  # (2, features, rows)
+    t = np.stack([LABELS, LABELS])
+    w = backend.asarray(WEIGHT)
+    for x, target, axis in ((h, t, 1), (HIDDEN[0], np.asarray(2), -1), (HIDDEN[:0], LABELS[:0], -1)):
+        due, (of_hidden, of_weight, _) = value_and_grad(linear_cross_entropy)(
+            x, WEIGHT, target, axis=axis, reduction="sum"
+        )
+        logits = np.moveaxis(np.tensordot(x, WEIGHT, ((axis,), (1,))), -1, axis)
+        np.testing.assert_allclose(due, cross_entropy(logits, target, axis=axis, reduction="sum"), rtol=1e-12)
+        assert of_hidden.shape == x.shape
+        value, gradients = value_and_grad(linear_cross_entropy)(
+            backend.asarray(x), w, backend.asarray(target), axis=axis, reduction="sum"
+        )
+        np.testing.assert_allclose(backend.to_numpy(value), due, rtol=32 * backend.rtol())
+        np.testing.assert_allclose(backend.to_numpy(gradients.hidden), of_hidden, rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(backend.to_numpy(gradients.weight), of_weight, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.only(lambda backend: backend.name in ("numpy", "torch:cpu"))
+def test_the_suite_judges_it_as_a_cross_entropy(backend: Any) -> None:
+    """With the identity as the weight the logits are the hidden state itself, and the contract is the same."""
+
+    def loss(logits: Any, target: Any, **options: Any) -> Any:
+        return linear_cross_entropy(logits, _identity(logits), target, **options)
+
+    def both(_: Any) -> Any:
+        def closed(logits: Any, target: Any, **options: Any) -> Any:
+            value, gradients = value_and_grad(linear_cross_entropy)(logits, _identity(logits), target, **options)
+            return value, gradients.hidden
+
+        return closed
+
+    families = ("margins", "ties", "offset", "outlier", "soft", "weights")
+    selection = Selection(("cross_entropy",), (backend.name,), ("eager",), ("float32",), families, quick=True)
+    results = judge(Implementation("linear", {"cross_entropy": loss}, both), selection)
+    assert [(r.family, r.case, r.quantity, r.reason, r.measured) for r in results if r.failed] == []
+    assert sum(r.status == "ok" for r in results) > 10
+
+
+def _identity(x: Any) -> Any:
+    if hasattr(x, "new_zeros"):
+        eye = x.new_zeros((x.shape[-1],) * 2)
+        return eye.fill_diagonal_(1)
+    return x.__array_namespace__().eye(x.shape[-1], dtype=x.dtype)
+
+
+def test_errors_name_the_argument(backend: Any) -> None:
+    h, w, b, t = (backend.asarray(a) for a in (HIDDEN, WEIGHT, BIAS, LABELS))
+    for arrays, options, words in (
+        ((h, w[:, :3], t), {}, r"weight has shape \(7, 3\) and hidden \(11, 4\).*\(classes, 4\)"),
+        ((h, w[0, :], t), {}, r"weight must have shape \(classes, 4\)"),
+        ((h, w, t), {"bias": b[:3]}, r"bias has shape \(3,\).*\(7,\)"),
+        ((h, w, t), {"softcap": 0.0}, "softcap must be above 0"),
+        ((h, w, t), {"softcap": -1.0}, "softcap must be"),
+        ((h, w, t), {"z_loss": -1.0}, "z_loss must be"),
+        ((h, w, backend.asarray(SOFT[:, :3])), {}, r"target has shape \(11, 3\)"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            linear_cross_entropy(*arrays, **options)
+    with pytest.raises(TypeError, match="weight"):
+        linear_cross_entropy(h, None, t)
+    with pytest.raises(TypeError, match="weight must be an array of floating-point numbers"):
+        linear_cross_entropy(h, t, t)
+    if backend.reports_labels:
+        with pytest.raises(ValueError, match=r"label 7 at position \(0,\)"):
+            linear_cross_entropy(h, w, backend.asarray(np.full(ROWS, CLASSES)))
+
+
+def test_it_is_a_loss_like_the_others() -> None:
+    assert {"bias", "softcap", "z_loss", "label_smoothing", "class_weight"} <= set(
+        inspect.signature(linear_cross_entropy).parameters
+    )
+    f = pickle.loads(pickle.dumps(value_and_grad(linear_cross_entropy)))
+    assert f(HIDDEN, WEIGHT, LABELS)[1].bias is None
+    with pytest.raises((TypeError, ValueError)):  # it has no raw scores
+        al.objective(linear_cross_entropy)(LABELS, HIDDEN)
