@@ -33,11 +33,11 @@ def _tempered(problem: Problem[A], temperature: Scalar, *, both: bool = False) -
     return replace(problem, kernel=Tempered(kernel, divisor, both))
 
 
-def _focal_by_array(gamma: Scalar) -> tuple[Penalty, Any]:
-    """The penalty, and gamma where it is an array, or a list that is to be made one."""
+def _focal_by_array(gamma: Scalar) -> tuple[Penalty, dict[str, Any]]:
+    """The penalty, and its parameter where that is an array, or a list that is to be made one."""
     if isinstance(gamma, (list, tuple)) or getattr(gamma, "shape", None):
-        return Focal(None), gamma
-    return _focal(gamma), None
+        return Focal(None), {"gamma": gamma}
+    return _focal(gamma), {}
 
 
 def _focal(gamma: Scalar, name: str = "gamma") -> Penalty:
@@ -194,8 +194,8 @@ def softmax_focal_loss(
     >>> round(float(softmax_focal_loss(logits, np.asarray([0, 1]))), 6)
     0.005824
     """
-    penalty, by_class = _focal_by_array(gamma)
-    return categorical(softmax, penalty, logits, target, gamma=by_class, alpha=alpha, **options)
+    penalty, parameter = _focal_by_array(gamma)
+    return categorical(softmax, penalty, logits, target, parameter=parameter, alpha=alpha, **options)
 
 
 @loss
@@ -331,8 +331,8 @@ def sigmoid_focal_loss(
     >>> round(float(sigmoid_focal_loss(x, np.asarray([1, 0]), alpha=0.25)), 6)
     0.00851
     """
-    penalty, by_element = _focal_by_array(gamma)
-    return binary(sigmoid, penalty, logits, target, gamma=by_element, alpha=alpha, **options)
+    penalty, parameter = _focal_by_array(gamma)
+    return binary(sigmoid, penalty, logits, target, parameter=parameter, alpha=alpha, **options)
 
 
 @loss
