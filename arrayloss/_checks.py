@@ -173,6 +173,14 @@ def at_least(name: str, least: float, value: Any) -> Any:
     return number
 
 
+def above_zero(name: str, value: Any) -> Any:
+    """A finite number above 0."""
+    number = real(name, value)
+    if not traced(number) and not 0 < number < float("inf"):
+        raise ValueError(f"{name} must be a finite number above 0, not {value!r}")
+    return number
+
+
 def focusing(gamma: Any, name: str = "gamma") -> Any:
     """An exponent >= 0; a whole one as an int, since x ** 2 is a product where x ** 2.0 may be a pow."""
     number = at_least(name, 0, gamma)

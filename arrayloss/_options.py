@@ -41,7 +41,8 @@ class LossOptions(TypedDict, total=False):
         losses of bfloat16 logits.
     gamma : scalar or array, >= 0
         The focusing parameter: the larger it is, the less a well-classified $sample counts. With 0, the loss is the
-        cross-entropy. An array has one for each class or $sample: $exponents.
+        cross-entropy. An array has one for each class or $sample,
+        $exponents.
     Returns
         array
             With `reduction="none"`, the loss of each $sample, in the shape of $shape.
@@ -211,7 +212,11 @@ def _described(options: Any) -> Table:
     """The entries of a class of options, and of those that it is made of."""
     family = _family(options)
     if ElementOptions in family:
-        words = {"sample": "element", "shape": "`$array`", "exponents": "its shape must broadcast to that of `$array`"}
+        words = {
+            "sample": "element",
+            "shape": "`$array`",
+            "exponents": "and its shape must broadcast to that of `$array`",
+        }
     else:
         words = {"sample": "sample", "shape": "`$array` without the class axis"}
         words["exponents"] = "of shape (classes,), or of another that broadcasts to that of `$array`"

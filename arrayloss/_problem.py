@@ -100,7 +100,7 @@ def categorical(
     label_smoothing: Any = 0.0,
     z_loss: Any = 0.0,
     alpha: Any = None,
-    gamma: Any = None,
+    parameter: Mapping[str, Any] | None = None,
     axis: Any = -1,
     class_weight: Any = None,
     sample_weight: Any = None,
@@ -112,15 +112,16 @@ def categorical(
 ) -> Problem[A]:
     """A loss of classes along an axis: `penalty` of the probability that `link` gives to the right one.
 
-    `gamma` is an array for the penalty (`Penalty.of`): for each class, or of a shape that broadcasts to the logits.
+    `parameter` is the name and the array of a parameter of the penalty (`Penalty.of`): one number for each class, or of
+    a shape that broadcasts to the logits.
     With a `head`, its hidden state takes the place of the logits.
     """
     alpha = _checks.scalar(alpha)
     number = isinstance(alpha, (int, float))
     shares = None if number else alpha
-    options = {"class_weight": class_weight, "alpha": shares, "gamma": gamma}
-    options |= {"sample_weight": sample_weight, "where": where}
-    backend = _checks.backend(logits, name, target=_checks.given("target", target), **options)
+    options = {"class_weight": class_weight, "alpha": shares, "sample_weight": sample_weight, "where": where}
+    parameter = {} if parameter is None else parameter
+    backend = _checks.backend(logits, name, target=_checks.given("target", target), **options, **parameter)
     xp = backend.xp
     task = _task(backend, logits, _class_axis(logits, name, axis), sample_weight, where, reduction, dtype, head=head)
     if number:
@@ -134,10 +135,8 @@ def categorical(
     if alpha is not None and backend.can_inspect(alpha):
         _checks.within("alpha", backend, alpha)
     class_weight, alpha = (None if a is None else backend.astype(a, task.dtype) for a in (class_weight, alpha))
-    if gamma is not None and gamma.ndim == 1:
-        _checks.per_class(task.full, task.axis, gamma=gamma)
-        gamma = _per_class(xp, gamma, task)
-    parameter = task.parameter("gamma", gamma)
+    _checks.per_class(task.full, task.axis, **{option: a for option, a in parameter.items() if a.ndim == 1})
+    own = task.parameters({option: _per_class(xp, a, task) if a.ndim == 1 else a for option, a in parameter.items()})
     is_label = _checks.class_target(backend, target, task.full, task.shape, axis, ignore_index)
 
     if is_label:
@@ -146,7 +145,7 @@ def categorical(
         of_label = None if class_weight is None else backend.gather(class_weight, labels)
         divisor, mass = _product(divisor, of_label), of_label
         target = xp.expand_dims(labels, axis=task.axis)
-        if isinstance(smoothing, (int, float)) and not smoothing and gamma is None:
+        if isinstance(smoothing, (int, float)) and not smoothing and not own:
             factor = _product(of_label, None if alpha is None else backend.gather(alpha, labels))
             loss, inputs = _with_z(z, LabelLoss(link, penalty), None, (target,), task)
             return task.problem(loss, _product(weight, factor), inputs, divisor)
@@ -157,7 +156,7 @@ def categorical(
     per_class = _product(class_weight, alpha)
     given = (target, None if per_class is None else _per_class(xp, per_class, task))
     weights = TargetWeights(smoothing, is_label)
-    loss, inputs = task.with_weights(TargetLoss(link, penalty), weights, given, parameter)
+    loss, inputs = task.with_weights(TargetLoss(link, penalty), weights, given, own)
     loss, inputs = _with_z(z, loss, mass, inputs, task)
     return task.problem(loss, weight, inputs, divisor)
 
@@ -173,7 +172,7 @@ def binary(
     label_smoothing: Any = 0.0,
     pos_weight: Any = None,
     alpha: Any = None,
-    gamma: Any = None,
+    parameter: Mapping[str, Any] | None = None,
     sample_weight: Any = None,
     where: Any = None,
     ignore_index: int | tuple[int, ...] | None = None,
@@ -182,21 +181,21 @@ def binary(
 ) -> Problem[A]:
     """A loss of each element: `penalty` of the probability that `link` gives to the right one of the answers 1 and 0.
 
-    The answer 0 has the same penalty unless `penalty_of_zero` is given. `gamma` is an array for both (`Penalty.of`).
+    The answer 0 has the same penalty unless `penalty_of_zero` is given. `parameter` is for both (`Penalty.of`).
     """
     factors = {"pos_weight": pos_weight, "alpha": alpha}
     # A 0-d array is a number, unless it is traced; a list is told to be made an array.
     arrays = {option: a for option, a in factors.items() if hasattr(_checks.scalar(a), "shape")}
     given = arrays | {option: a for option, a in factors.items() if isinstance(a, (list, tuple))}
-    target = _checks.given("target", target)
+    given |= {} if parameter is None else parameter
     backend = _checks.backend(
-        logits, name, target=target, sample_weight=sample_weight, where=where, gamma=gamma, **given
+        logits, name, target=_checks.given("target", target), sample_weight=sample_weight, where=where, **given
     )
     task = _task(backend, logits, None, sample_weight, where, reduction, dtype)
     smoothing = _checks.fraction("label_smoothing", label_smoothing)
     _checks.answer_target(backend, target, task.shape)
     ignored = _checks.ignored(ignore_index)
-    parameter = task.parameter("gamma", gamma)
+    own = task.parameters(parameter or {})
     positive = negative = 1.0
     at_one = at_zero = None
     for option, a in arrays.items():
@@ -220,7 +219,7 @@ def binary(
     weight, divisor = task.weights()
     loss = BinaryLoss(link, penalty, penalty if penalty_of_zero is None else penalty_of_zero)
     weights = AnswerWeights(smoothing, positive, negative)
-    loss, inputs = task.with_weights(loss, weights, (target, at_one, at_zero), parameter)
+    loss, inputs = task.with_weights(loss, weights, (target, at_one, at_zero), own)
     return task.problem(loss, weight, inputs, divisor)
 
 
@@ -457,14 +456,14 @@ class _Task:
         known = xp.ones_like(self.wrong, dtype=self.dtype) if weight is None else weight
         return xp.where(self.wrong & (known != 0), xp.full_like(known, float("nan")), known), weight
 
-    def parameter(self, name: str, x: Array | None) -> Arrays:
-        """An array for the penalty, in the shape of the logits; nothing of None."""
-        if x is None:
-            return ()
-        _checks.broadcastable(name, x.shape, self.logits.shape)
-        if self.backend.can_inspect(x):
-            _checks.not_negative(name, self.backend, x)
-        return (self.backend.xp.broadcast_to(self.backend.astype(x, self.dtype), self.logits.shape),)
+    def parameters(self, named: Mapping[str, Array]) -> Arrays:
+        """Arrays for the penalty, in the shape of the logits."""
+        for name, x in named.items():
+            _checks.broadcastable(name, x.shape, self.full)
+            if self.backend.can_inspect(x):
+                _checks.not_negative(name, self.backend, x)
+        made = (self.backend.astype(x, self.dtype) for x in named.values())
+        return tuple(self.backend.xp.broadcast_to(x, self.full) for x in made)
 
     def with_weights(self, loss: Any, weights: Any, target: Arrays, own: Arrays) -> tuple[Any, Arrays]:
         """A loss and its inputs: the target as given, or the weights made of it, on the tape where there is one."""

@@ -300,8 +300,8 @@ def objective(loss: Callable[..., Any], /, *, min_hessian: float | None = None, 
         )
     if "reduction" in options:
         raise TypeError("an objective has no reduction: a booster sums over the samples of each leaf")
-    if min_hessian is not None and not 0 < _checks.real("min_hessian", min_hessian) < float("inf"):
-        raise ValueError(f"min_hessian must be a finite number above 0, not {min_hessian!r}")
+    if min_hessian is not None:
+        _checks.above_zero("min_hessian", min_hessian)
     return partial(_derivatives, loss, min_hessian, options)
 
 

@@ -6,13 +6,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, TypeVar, Unpack
 
 from arrayloss import _checks
 from arrayloss._kernels.divergence import Divergence
 from arrayloss._kernels.penalties import CrossEntropy, Focal, Penalty, Poly, Shifted
 from arrayloss._kernels.sigmoid import given_probabilities, sigmoid
-from arrayloss._kernels.softmax import given_log_probabilities, softmax
+from arrayloss._kernels.softmax import Tempered, WithZLoss, given_log_probabilities, softmax
 from arrayloss._options import AnswerOptions, ClassOptions, LabelOptions, RowOptions, Scalar
 from arrayloss._problem import Problem, binary, categorical, linear, paired
 from arrayloss.gradients import loss
@@ -21,11 +22,22 @@ A = TypeVar("A")
 _CROSS_ENTROPY = CrossEntropy()
 
 
-def _focal_by_array(gamma: Scalar) -> tuple[Penalty, Any]:
-    """The penalty, and gamma where it is an array, or a list that is to be made one."""
+def _tempered(problem: Problem[A], temperature: Scalar, *, both: bool = False) -> Problem[A]:
+    divisor = _checks.above_zero("temperature", temperature)
+    if not _checks.traced(divisor) and divisor == 1:
+        return problem
+    kernel: Any = problem.kernel
+    if isinstance(kernel, WithZLoss):
+        # The second term is of the logits as given.
+        return replace(problem, kernel=replace(kernel, loss=Tempered(kernel.loss, divisor)))
+    return replace(problem, kernel=Tempered(kernel, divisor, both))
+
+
+def _focal_by_array(gamma: Scalar) -> tuple[Penalty, dict[str, Any]]:
+    """The penalty, and its parameter where that is an array, or a list that is to be made one."""
     if isinstance(gamma, (list, tuple)) or getattr(gamma, "shape", None):
-        return Focal(None), gamma
-    return _focal(gamma), None
+        return Focal(None), {"gamma": gamma}
+    return _focal(gamma), {}
 
 
 def _focal(gamma: Scalar, name: str = "gamma") -> Penalty:
@@ -60,17 +72,22 @@ def nll_loss(log_probs: A, target: Any, /, **options: Unpack[LabelOptions]) -> P
 
 
 @loss
-def cross_entropy(logits: A, target: Any, /, *, z_loss: Scalar = 0.0, **options: Unpack[ClassOptions]) -> Problem[A]:
-    r"""Softmax cross-entropy: :math:`-\log p_t` with :math:`p = \mathrm{softmax}(x)`.
+def cross_entropy(
+    logits: A, target: Any, /, *, temperature: Scalar = 1.0, z_loss: Scalar = 0.0, **options: Unpack[ClassOptions]
+) -> Problem[A]:
+    r"""Softmax cross-entropy: :math:`-\log p_t` with :math:`p = \mathrm{softmax}(x / T)`.
 
     The loss of a sample is :math:`w \sum_c (t'_c\, w_c\, (-\log p_c) + t_c\, w_c\, z\, (\log \sum_j e^{x_j})^2)`. It is
     accurate also where the probability of the label is close to 1 and the loss close to 0.
 
     Parameters
     ----------
+    temperature : scalar > 0
+        T, by which the logits are divided. The gradient has a factor 1 / T; with a teacher's probabilities at the same
+        temperature as the target, it goes with 1 / T^2, and distillation multiplies the loss by T^2.
     z_loss : scalar >= 0
-        z: the factor of a second term, which keeps the logarithm of the sum of exponentials close to 0. PaLM was
-        trained with 1e-4.
+        z: the factor of a second term, which keeps the logarithm of the sum of exponentials close to 0, that of the
+        logits as given, at any temperature. PaLM was trained with 1e-4.
 
     References
     ----------
@@ -89,7 +106,7 @@ def cross_entropy(logits: A, target: Any, /, *, z_loss: Scalar = 0.0, **options:
     >>> f"{float(cross_entropy(np.asarray([[0.0, 50.0]]), np.asarray([1]))):.6g}"
     '1.92875e-22'
     """
-    return categorical(softmax, _CROSS_ENTROPY, logits, target, z_loss=z_loss, **options)
+    return _tempered(categorical(softmax, _CROSS_ENTROPY, logits, target, z_loss=z_loss, **options), temperature)
 
 
 @loss
@@ -177,8 +194,8 @@ def softmax_focal_loss(
     >>> round(float(softmax_focal_loss(logits, np.asarray([0, 1]))), 6)
     0.005824
     """
-    penalty, by_class = _focal_by_array(gamma)
-    return categorical(softmax, penalty, logits, target, gamma=by_class, alpha=alpha, **options)
+    penalty, parameter = _focal_by_array(gamma)
+    return categorical(softmax, penalty, logits, target, parameter=parameter, alpha=alpha, **options)
 
 
 @loss
@@ -210,19 +227,24 @@ def poly_loss(logits: A, target: Any, /, *, epsilon: Scalar = 2.0, **options: Un
 
 
 @loss
-def kl_divergence(logits: A, target_logits: Any, /, **options: Unpack[RowOptions]) -> Problem[A]:
+def kl_divergence(
+    logits: A, target_logits: Any, /, *, temperature: Scalar = 1.0, **options: Unpack[RowOptions]
+) -> Problem[A]:
     r"""Kullback-Leibler divergence of two softmaxes: :math:`\sum_c q_c \log(q_c / p_c)`.
 
     The student's probabilities are :math:`p = \mathrm{softmax}(x)`, of `logits`, and the teacher's are
-    :math:`q = \mathrm{softmax}(t)`, of `target_logits`. The loss of a sample is this sum times its weight. For
-    distillation at a temperature T, take ``T**2 * kl_divergence(x / T, t / T)``. The divergence and its gradients are
-    computed from the differences t - x, so that they are accurate also where the two are almost equal.
+    :math:`q = \mathrm{softmax}(t)`, of `target_logits`. The loss of a sample is this sum times its weight. The
+    divergence and its gradients are computed from the differences t - x, so that they are accurate also where the two
+    are almost equal.
 
     Parameters
     ----------
     target_logits : array of floating-point numbers
         The teacher's scores, in the shape of `logits`. They get a gradient too. The divergence is inf where p is 0 and
         q is not.
+    temperature : scalar > 0
+        T, by which both arrays of logits are divided. The gradient by the student's logits is (p - q) / T, which goes
+        with 1 / T^2 for large T: for distillation, multiply the loss by T^2.
 
     References
     ----------
@@ -239,7 +261,8 @@ def kl_divergence(logits: A, target_logits: Any, /, **options: Unpack[RowOptions
     >>> round(float(kl_divergence(student, student + np.asarray([[1e-9, 0.0]]))) * 1e20, 6)
     9.830597
     """
-    return paired(Divergence(), logits, target_logits, name="target_logits", **options)
+    made = paired(Divergence(), logits, target_logits, name="target_logits", **options)
+    return _tempered(made, temperature, both=True)
 
 
 @loss
@@ -308,8 +331,8 @@ def sigmoid_focal_loss(
     >>> round(float(sigmoid_focal_loss(x, np.asarray([1, 0]), alpha=0.25)), 6)
     0.00851
     """
-    penalty, by_element = _focal_by_array(gamma)
-    return binary(sigmoid, penalty, logits, target, gamma=by_element, alpha=alpha, **options)
+    penalty, parameter = _focal_by_array(gamma)
+    return binary(sigmoid, penalty, logits, target, parameter=parameter, alpha=alpha, **options)
 
 
 @loss

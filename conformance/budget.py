@@ -208,12 +208,12 @@ def _k_margin(case: Case, quantity: str) -> Floats:
 
 
 def _rows(case: Case) -> Floats:
-    """The logits, class axis last; a class that takes no part is -inf."""
+    """The logits over their temperature, class axis last; a class that takes no part is -inf."""
     x = np.moveaxis(case.arrays["logits"], case.axis, -1)
     if case.function in TRANSFORMS and "where" in case.arrays:
         mask = np.moveaxis(np.broadcast_to(case.arrays["where"], case.arrays["logits"].shape), case.axis, -1)
         x = np.where(mask != 0, x, -np.inf)
-    return x
+    return np.asarray(x / float(case.options.get("temperature", 1.0)))
 
 
 def _distances(case: Case) -> tuple[Floats, Floats]:

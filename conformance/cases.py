@@ -573,9 +573,13 @@ def _binary_options(function: str, dtype: str, rng: Draws) -> Iterator[Case]:
 
 def _further(function: str, dtype: str, rng: Draws) -> Iterator[Case]:
     """Forms of the options that `options` has not: a number where it has an array, and the other way round."""
-    if function in TRANSFORMS or function in PAIRED:
+    if function in TRANSFORMS:
         return
     shape = (3, 4)
+    if function in PAIRED:
+        pair = {"logits": rounded(rng.normal(shape) * 3, dtype), "target": rounded(rng.normal(shape) * 3, dtype)}
+        yield Case(function, "", "temperature", dtype, pair, {"temperature": 2.5}, "float", None, tuple(pair))
+        return
     if function in BINARY:
         x = rounded(_binary_inputs(function, shape, rng), dtype)
         arrays = {"logits": x, "target": rounded(rng.uniform(shape), dtype)}
@@ -602,6 +606,9 @@ def _further(function: str, dtype: str, rng: Draws) -> Iterator[Case]:
             "where": np.asarray([[1.0, 1.0], [0.0, 0.0], [0.0, 1.0]]),
         }
         wrt = ("logits", "sample_weight")
+        yield Case(function, "", "temperature", dtype, arrays, {"temperature": 2.5}, "index")
+        soft = {"logits": x, "target": rounded(rng.shares(shape), dtype)}
+        yield Case(function, "", "temperature", dtype, soft, {"temperature": 0.75}, "float", None, tuple(soft))
         for kind, arguments, size in (("Mean", {"axis": 1, "empty": "zero"}, 3), ("Sum", {"axis": (-2,)}, 2)):
             reduce, g = Reduce(kind, arguments), rounded(rng.uniform(size) + 0.5, dtype)
             yield Case(function, "", str(reduce), dtype, full, {"reduction": reduce}, "index", g, wrt)

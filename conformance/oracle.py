@@ -84,8 +84,8 @@ def _sharp(ball: arb, floor: arb) -> bool:
 
 
 @lru_cache(maxsize=4096)
-def _softmax(x: tuple[float, ...], floor_exponent: int) -> tuple[Balls, Balls, Balls]:
-    """p, 1 - p and -log p of one row; NaN throughout where the row has no answer."""
+def _softmax(x: tuple[float, ...], floor_exponent: int, temperature: float = 1.0) -> tuple[Balls, Balls, Balls]:
+    """p, 1 - p and -log p of one row over a temperature; NaN throughout where the row has no answer."""
     infinite = [c for c, value in enumerate(x) if value == math.inf]
     if any(math.isnan(value) for value in x) or len(infinite) > 1 or all(value == -math.inf for value in x):
         return ([arb.nan()] * len(x),) * 3
@@ -100,13 +100,14 @@ def _softmax(x: tuple[float, ...], floor_exponent: int) -> tuple[Balls, Balls, B
     floor = arb(2) ** (floor_exponent - PROOF_BITS - _GUARD_BITS)
 
     def compute() -> tuple[Balls, Balls, Balls]:
-        powers = [arb(0) if m else arb(value).exp() for value, m in zip(x, masked, strict=True)]
+        divided = [arb(0) if m else arb(value) / temperature for value, m in zip(x, masked, strict=True)]
+        powers = [arb(0) if m else value.exp() for value, m in zip(divided, masked, strict=True)]
         total = _sum(powers)
         log_total = total.log()
         return (
             [power / total for power in powers],
             [(total - power) / total for power in powers] if len(x) > 1 else [arb(0)],
-            [arb(0) if m else log_total - arb(value) for value, m in zip(x, masked, strict=True)]
+            [arb(0) if m else log_total - value for value, m in zip(divided, masked, strict=True)]
             if len(x) > 1
             else [arb(0)],
         )
@@ -470,6 +471,7 @@ def _categorical(case: Case) -> dict[str, Exact]:
     labels = None if soft else target.reshape(count).astype(np.int64)
     shares = np.moveaxis(target, axis, -1).reshape(count, classes) if soft else None
     smoothing = float(str(case.options.get("label_smoothing", 0.0)))
+    temperature = float(str(case.options.get("temperature", 1.0)))
     forms, _ = _forms(case, rows.shape, axis)
     z = float(str(case.options.get("z_loss", 0.0)))
     class_weight = _vector(case.arrays.get("class_weight"), classes)
@@ -499,12 +501,13 @@ def _categorical(case: Case) -> dict[str, Exact]:
         loss = arb(0)
         if active:
             values = tuple(float(v) for v in flat[i])
-            row = _softmax(values, floor_exponent) if case.function != "nll_loss" else _log_probs(values)
+            of_logits = case.function != "nll_loss"
+            row = _softmax(values, floor_exponent, temperature) if of_logits else _log_probs(values)
             for c, share in moved.items():
                 if not (class_weight[c] * alpha[c]).is_zero():
                     loss += share * class_weight[c] * alpha[c] * _cost(row, c, forms[i * classes + c])
             if z:
-                loss += z * _sum([q[c] * class_weight[c] for c in q]) * _log_total(row, values) ** 2
+                loss += z * _sum([q[c] * class_weight[c] for c in q]) * _log_total(case, values) ** 2
         samples.append(_Sample(loss, weight, bool(counted[i]), active))
         given.append(q)
         smooth.append(moved)
@@ -527,18 +530,19 @@ def _categorical(case: Case) -> dict[str, Exact]:
             steep = {c: t * _slope(row, c, forms[i * classes + c]) for c, t in steep.items() if not t.is_zero()}
             total = _sum(list(steep.values()))
             p, r, _ = row
+            pull = reduced.of_loss[i] / temperature
             for j in range(classes):
                 own = steep.get(j, arb(0))
                 difference = (p[j] * (total - own) if len(steep) > 1 or j not in steep else arb(0)) - own * r[j]
                 at = i * classes + j
                 if forgiving and difference.is_finite():
-                    larger = abs(reduced.of_loss[i]) * _max(p[j] * total, own)
-                    sheet.add_difference(at, reduced.of_loss[i] * difference, larger)
+                    sheet.add_difference(at, pull * difference, abs(pull) * _max(p[j] * total, own))
                 else:
-                    sheet.add(at, reduced.of_loss[i] * difference)
+                    sheet.add(at, pull * difference)
                 if z:
                     mass = _sum([q * class_weight[c] for c, q in given[i].items()])
-                    sheet.add(at, reduced.of_loss[i] * 2 * z * mass * _log_total(row, flat[i]) * p[j])
+                    share = _softmax(tuple(map(float, flat[i])), floor_exponent)[0][j]
+                    sheet.add(at, reduced.of_loss[i] * 2 * z * mass * _log_total(case, flat[i]) * share)
         found["d logits"] = _like(sheet.written(), lead, classes, axis)
     found.update(_categorical_others(case, reduced, samples, given, smooth, table))
     return found
@@ -561,8 +565,8 @@ def _categorical_others(
     alpha = _vector(case.arrays.get("alpha", case.options.get("alpha")), classes)
     sample_weight = _per_sample(case.arrays.get("sample_weight"), lead)
     keep = 1 - arb(float(str(case.options.get("label_smoothing", 0.0))))
-    z = float(str(case.options.get("z_loss", 0.0)))
     forms, places = _forms(case, rows.shape, axis)
+    z = float(str(case.options.get("z_loss", 0.0)))
     found: dict[str, Exact] = {}
     sheets = {
         "gamma": _Sheet(case.arrays["gamma"].shape if "gamma" in case.arrays else (), case),
@@ -592,7 +596,7 @@ def _categorical_others(
                 elif name == "target":
                     sheet.add(i * classes + c, of_loss * keep * class_weight[c] * alpha[c] * _cost(row, c, form))
                     if z:
-                        sheet.add(i * classes + c, of_loss * class_weight[c] * z * _log_total(row, flat[i]) ** 2)
+                        sheet.add(i * classes + c, of_loss * class_weight[c] * z * _log_total(case, flat[i]) ** 2)
                     sheet.add(i * classes + c, of_weight * sample_weight[i] * class_weight[c])
                 elif name == "class_weight":
                     if c in smooth[i]:
@@ -600,7 +604,7 @@ def _categorical_others(
                     if c in given[i]:
                         sheet.add(c, of_weight * sample_weight[i] * given[i][c])
                         if z:
-                            sheet.add(c, of_loss * given[i][c] * z * _log_total(row, flat[i]) ** 2)
+                            sheet.add(c, of_loss * given[i][c] * z * _log_total(case, flat[i]) ** 2)
                 elif c in smooth[i]:
                     sheet.add(c, of_loss * smooth[i][c] * class_weight[c] * _cost(row, c, form))
     for name in wanted:
@@ -613,9 +617,10 @@ def _categorical_others(
     return found
 
 
-def _log_total(row: tuple[Balls, Balls, Balls], values: Sequence[float]) -> arb:
-    """The logarithm of the sum of the exponentials of a finite row."""
-    return row[2][0] + arb(float(values[0]))
+def _log_total(case: Case, values: Sequence[float]) -> arb:
+    """The logarithm of the sum of the exponentials of a finite row, which no temperature divides."""
+    row = tuple(float(v) for v in values)
+    return _softmax(row, FORMATS[case.result_dtype].subnormal_exponent)[2][0] + arb(row[0])
 
 
 def _log_probs(values: tuple[float, ...]) -> tuple[Balls, Balls, Balls]:
@@ -821,24 +826,26 @@ def _settled(row: tuple[float, ...]) -> tuple[float, ...]:
     return tuple(0.0 if v == math.inf else -math.inf for v in row) if math.inf in row else row
 
 
-def _below_top(row: tuple[float, ...]) -> Balls:
-    """How far each number of a row is below the maximum; 0 where it isn't finite."""
+def _below_top(row: tuple[float, ...], temperature: float) -> Balls:
+    """How far each number of a row is below the maximum, over the temperature; 0 where it isn't finite."""
     top = arb(max(row))
-    return [top - v if math.isfinite(v) else arb(0) for v in row]
+    return [(top - v) / temperature if math.isfinite(v) else arb(0) for v in row]
 
 
-def _divergence(x: tuple[float, ...], t: tuple[float, ...], floor_exponent: int, epsilon: float) -> _Divergence:
+def _divergence(
+    x: tuple[float, ...], t: tuple[float, ...], floor_exponent: int, epsilon: float, temperature: float
+) -> _Divergence:
     """What rounding a row's x - max does is known to first order from the derivatives: p - q by the logits.
 
     In the loss the second order counts as well, because the first is 0 where the rows are alike: it is
     `sum q (change of log(q / p))**2 / 2`.
     """
-    p, q = _softmax(x, floor_exponent)[0], _softmax(t, floor_exponent)[0]
+    p, q = (_softmax(row, floor_exponent, temperature)[0] for row in (x, t))
     nan, nothing = [arb.nan()] * len(x), [arb(0)] * len(x)
     if not (p[0].is_finite() and q[0].is_finite()):
         undefined = _Moving(nan, nan, nothing)
         return _Divergence(_Moving([arb.nan()], [arb.nan()], [arb(0)]), undefined, undefined)
-    away_x, away_t = _below_top(x), _below_top(t)
+    away_x, away_t = _below_top(x, temperature), _below_top(t, temperature)
     moved = [a * d + b * e for a, d, b, e in zip(p, away_x, q, away_t, strict=True)]
     of_logits = _Moving(
         [a - b for a, b in zip(p, q, strict=True)], [_max(a, b) for a, b in zip(p, q, strict=True)], moved
@@ -850,10 +857,12 @@ def _divergence(x: tuple[float, ...], t: tuple[float, ...], floor_exponent: int,
     floor = arb(2) ** (floor_exponent - PROOF_BITS - _GUARD_BITS)
 
     def compute() -> Sequence[Balls]:
-        powers, taught = ([arb(0) if v == -math.inf else arb(v).exp() for v in row] for row in (x, t))
+        powers, taught = ([arb(0) if v == -math.inf else (arb(v) / temperature).exp() for v in row] for row in (x, t))
         sum_x, sum_t = _sum(powers), _sum(taught)
         constant = (sum_t / sum_x).log()
-        ratio = [arb(0) if v == -math.inf else arb(v) - arb(u) - constant for u, v in zip(x, t, strict=True)]
+        ratio = [
+            arb(0) if v == -math.inf else (arb(v) - arb(u)) / temperature - constant for u, v in zip(x, t, strict=True)
+        ]
         taught = [b / sum_t for b in taught]
         pairs = list(zip(taught, ratio, strict=True))
         loss = _sum([b * r for b, r in pairs])
@@ -888,11 +897,13 @@ def _paired(case: Case) -> dict[str, Exact]:
     counted = _flags(case.arrays.get("where"), lead)
     floor_exponent = FORMATS[case.result_dtype].subnormal_exponent
     epsilon = FORMATS["float32" if case.dtype in HALF else case.dtype].epsilon
+    temperature = float(str(case.options.get("temperature", 1.0)))
     parts: list[_Divergence | None] = []
     samples: list[_Sample] = []
     for i, (x, t) in enumerate(zip(rows.reshape(count, classes), others.reshape(count, classes), strict=True)):
         active = bool(counted[i]) and not sample_weight[i].is_zero()
-        part = _divergence(tuple(map(float, x)), tuple(map(float, t)), floor_exponent, epsilon) if active else None
+        pair = tuple(map(float, x)), tuple(map(float, t))
+        part = _divergence(*pair, floor_exponent, epsilon, temperature) if active else None
         parts.append(part)
         if part is None:
             samples.append(_Sample(arb(0), sample_weight[i], bool(counted[i]), active))
@@ -906,7 +917,7 @@ def _paired(case: Case) -> dict[str, Exact]:
         for i, part in enumerate(parts):
             if part is None:
                 continue
-            pull = reduced.of_loss[i]
+            pull = reduced.of_loss[i] / temperature
             slopes = part.of_logits if name == "logits" else part.of_target
             for j, (slope, size, moved) in enumerate(zip(slopes.numbers, slopes.sizes, slopes.moved, strict=True)):
                 term, larger = pull * slope, abs(pull) * size

@@ -150,6 +150,7 @@ def _options(loss: Any, target: str) -> Iterator[dict[str, Any]]:
         yield {"alpha": np.asarray([0.2, 0.3, 0.5])}
     if loss is al.cross_entropy:
         yield {"z_loss": 0.25}
+        yield {"temperature": 1.5}
     if loss is al.poly_loss:
         yield {"epsilon": -0.5}
     if loss is al.asymmetric_loss:

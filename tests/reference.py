@@ -56,11 +56,13 @@ def categorical(
     gamma: Any = 0.0,
     alpha: Any = None,
     epsilon: float = 0.0,
+    temperature: float = 1.0,
     z_loss: float = 0.0,
     log_probs: bool = False,
 ) -> tuple[Any, Any, Any]:
     """Losses (times the sample weight), weights for the mean, and which samples count; no class axis."""
-    x = np.moveaxis(exact(logits), axis, -1)
+    given = np.moveaxis(exact(logits), axis, -1)
+    x = given / exact(temperature)[()]
     classes = x.shape[-1]
     target = np.asarray(target)
     counts = np.ones(x.shape[:-1], dtype=bool) if where is None else np.broadcast_to(where, x.shape[:-1])
@@ -70,8 +72,8 @@ def categorical(
         y = exact(one_hot(target, classes))
     else:
         y = np.moveaxis(exact(target), axis, -1)
-    lse = np.asarray(_ln(_exp(x).sum(-1)), dtype=object)
-    logp = x if log_probs else x - lse[..., None]
+    logp = x if log_probs else x - np.asarray(_ln(_exp(x).sum(-1)), dtype=object)[..., None]
+    lse = np.asarray(_ln(_exp(given).sum(-1)), dtype=object)
     s = exact(label_smoothing)[()]
     smooth = (1 - s) * y + s / classes
     cw = exact(np.ones(classes) if class_weight is None else class_weight)
@@ -118,9 +120,15 @@ def binary(
 
 
 def divergence(
-    logits: Any, target_logits: Any, *, axis: int = -1, sample_weight: Any = None, where: Any = None
+    logits: Any,
+    target_logits: Any,
+    *,
+    axis: int = -1,
+    temperature: float = 1.0,
+    sample_weight: Any = None,
+    where: Any = None,
 ) -> tuple[Any, Any, Any]:
-    x, t = (np.moveaxis(exact(a), axis, -1) for a in (logits, target_logits))
+    x, t = (np.moveaxis(exact(a), axis, -1) / exact(temperature)[()] for a in (logits, target_logits))
     log_p, log_q = (a - np.asarray(_ln(_exp(a).sum(-1)), dtype=object)[..., None] for a in (x, t))
     counts = np.ones(x.shape[:-1], dtype=bool) if where is None else np.broadcast_to(where, x.shape[:-1])
     w = np.broadcast_to(exact(1.0 if sample_weight is None else sample_weight), counts.shape)

@@ -72,6 +72,15 @@ def test_categorical_inputs_all_differentiate(loss: Any) -> None:
     check(f, *inputs, *([doubles(4, low=0.2, high=0.9, seed=3), doubles(4, low=0.5, high=2.5)] if focal else []))
 
 
+def test_temperature() -> None:
+    """A learned one, too; value_and_grad, which is by the logits, takes it as a number."""
+    x, temperature = doubles(4, 3), torch.tensor(1.5, dtype=torch.float64, requires_grad=True)
+    check(lambda x, t: cross_entropy(x, LABELS, temperature=t), x, temperature)
+    both = value_and_grad(cross_entropy)(x.detach(), LABELS, temperature=temperature)
+    for one, two in zip(both, value_and_grad(cross_entropy)(x.detach(), LABELS, temperature=1.5), strict=True):
+        torch.testing.assert_close(one, two)
+
+
 @pytest.mark.parametrize("loss", CATEGORICAL, ids=names)
 def test_weights_of_index_labels(loss: Any) -> None:
     def f(x: Any, w: Any, c: Any) -> Any:

@@ -241,6 +241,11 @@ MESSAGES = [
     ),
     ("cross_entropy(x, labels, label_smoothing=None)", TypeError, "label_smoothing must be a real number, not None"),
     (
+        "cross_entropy(x, labels, temperature=0)",
+        ValueError,
+        "temperature must be a finite number above 0, not 0",
+    ),
+    (
         "softmax_focal_loss(x, labels, gamma=np.asarray([1.0, np.inf, 0.0]))",
         ValueError,
         "gamma must hold finite numbers of at least 0, not inf",

@@ -134,6 +134,7 @@ Z: list[dict[str, Any]] = [
 CASES = [(loss, options) for loss in CATEGORICAL for options in COMMON]
 CASES += [(loss, options) for loss in (cross_entropy, softmax_focal_loss, poly_loss) for options in SMOOTH]
 CASES += [(cross_entropy, options) for options in Z]
+CASES += [(cross_entropy, {"temperature": 2.5, "z_loss": 0.1, "label_smoothing": 0.1, "class_weight": CLASS_WEIGHT})]
 CASES += [(softmax_focal_loss, options) for options in FOCAL]
 CASES += [(poly_loss, options) for options in POLY]
 

@@ -38,7 +38,8 @@ def _divergence(x: list[Any], t: list[Any]) -> Any:
 def _value(case: Case, arrays: dict[str, list[Any]]) -> Any:
     """The loss of flat lists of mpmath numbers, reduced: a 2-d problem, axis last."""
     shape = case.arrays["logits"].shape
-    x = arrays["logits"]
+    divisor = mpmath.mpf(case.options.get("temperature", 1.0))
+    x, taught = ([v / divisor for v in arrays[name]] for name in ("logits", "target"))
     count = shape[0]
     gamma = mpmath.mpf(case.options.get("gamma", 2.0)) if "focal" in case.function else mpmath.mpf(0)
     s = mpmath.mpf(case.options.get("label_smoothing", 0.0))
@@ -58,7 +59,7 @@ def _value(case: Case, arrays: dict[str, list[Any]]) -> Any:
             weight = sample_weight[i]
         elif case.function in PAIRED:
             row = slice(i * shape[1], (i + 1) * shape[1])
-            loss, weight = _divergence(x[row], arrays["target"][row]), sample_weight[i]
+            loss, weight = _divergence(x[row], taught[row]), sample_weight[i]
         else:
             classes = shape[1]
             row = x[i * classes : (i + 1) * classes]
@@ -170,6 +171,14 @@ def test_losses_and_all_gradients(function: str, reduction: str | Reduce) -> Non
         for kind in ("index", "float") if function in CATEGORICAL else ("float",):
             case = _problem(function, rng, far, **options, **({"kind": kind} if function in CATEGORICAL else {}))
             _check(case, FAR if far else NEAR)
+
+
+@pytest.mark.parametrize("kind", ["index", "float"])
+def test_temperature(kind: str) -> None:
+    rng = np.random.default_rng(5)
+    for function in ("cross_entropy", *PAIRED):
+        options = {"kind": kind, "label_smoothing": 0.125} if function in CATEGORICAL else {}
+        _check(_problem(function, rng, False, reduction="mean", temperature=2.5, **options), NEAR)
 
 
 @pytest.mark.parametrize("kind", ["index", "float"])

@@ -442,7 +442,7 @@ class Torch(InPlaceBackend):
     def value_and_gradient(
         self, call: Call, arrays: Arrays, cotangent: Array, *, summed: bool = False
     ) -> tuple[Array, Array]:
-        if not _plain() or taped(cotangent, *arrays):
+        if not _plain() or taped(cotangent, *arrays) or not is_static(call.kernel):
             return super(InPlaceBackend, self).value_and_gradient(call, arrays, cotangent)
         return super().value_and_gradient(call, arrays, cotangent, summed=summed)
 

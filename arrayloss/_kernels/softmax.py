@@ -340,6 +340,36 @@ class FromTarget(Kernel):
 
 
 @dataclass(frozen=True)
+class Tempered(Kernel):
+    """Wraps a loss: of x / temperature; with `both`, the target is logits, and divided as well.
+
+    The maximum is subtracted before the division, so that both round numbers of the size of x - max.
+    """
+
+    loss: Any
+    temperature: Any
+    both: bool = False
+
+    def forward(self, ops: Ops, x: Array, weight: Array | None, *inputs: Any) -> Forward:
+        divided, *rest = self._divided(ops, x, *inputs)
+        value, (vjp_x, vjp_weight, *others), _ = self.loss.forward(ops, divided, weight, *rest)
+
+        def through(vjp: Vjp | None) -> Vjp | None:
+            return vjp and (lambda g: vjp(g / ops.scalar(self.temperature)))
+
+        return Forward(value, (through(vjp_x), vjp_weight, *(map(through, others) if self.both else others)))
+
+    def second(self, ops: Ops, x: Array, *inputs: Any) -> Array:
+        second: Array = self.loss.second(ops, *self._divided(ops, x, *inputs))
+        return second / ops.scalar(self.temperature) / ops.scalar(self.temperature)
+
+    def _divided(self, ops: Ops, *inputs: Any) -> list[Any]:
+        logits = len(inputs) if self.both else 1
+        divided = ((x - Maximum(ops, x).top) / ops.scalar(self.temperature) for x in inputs[:logits])
+        return [*divided, *inputs[logits:]]
+
+
+@dataclass(frozen=True)
 class WithZLoss(Kernel):
     """A loss plus z (log sum exp(x))^2, of Chowdhery et al., "PaLM" (2022).
 

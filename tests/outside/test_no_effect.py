@@ -59,6 +59,7 @@ def test_every_option_has_an_effect() -> None:
         "gamma_negative": 1.0,
         "margin": 0.2,
         "epsilon": 1.0,
+        "temperature": 2.0,
         "pos_weight": 3.0,
         "z_loss": 0.1,
     }

@@ -19,6 +19,8 @@ OPTIONS = [
     (al.softmax_focal_loss, "gamma", 0.5),
     (al.softmax_focal_loss, "label_smoothing", 0.25),
     (al.cross_entropy, "label_smoothing", 0.25),
+    (al.cross_entropy, "temperature", 2.0),
+    (al.kl_divergence, "temperature", 2.5),
     (al.cross_entropy, "z_loss", 0.125),
     (al.poly_loss, "epsilon", 0.5),
     (al.poly_loss, "label_smoothing", 0.5),
