@@ -224,21 +224,29 @@ def paired(
     logits: A,
     target: Any,
     *,
-    name: str,
+    names: tuple[str, str],
+    probabilities: bool = False,
     axis: Any = -1,
     sample_weight: Any = None,
     where: Any = None,
     reduction: Any = "mean",
     dtype: Any = None,
 ) -> Problem[A]:
-    """A loss of logits along an axis against others of the same shape, called `name`."""
-    backend = _checks.backend(logits, **{name: _checks.given(name, target)}, sample_weight=sample_weight, where=where)
+    """A loss of one array along an axis against another of its shape: logits too, or `probabilities`."""
+    first, name = names
+    backend = _checks.backend(
+        logits, first, **{name: _checks.given(name, target)}, sample_weight=sample_weight, where=where
+    )
     xp = backend.xp
     if backend.kind(target.dtype) != "real floating":
         raise TypeError(f"{name} must be an array of real floating-point numbers, not of {target.dtype}")
-    position = _class_axis(logits, "logits", axis)
-    task = _task(backend, logits, position, sample_weight, where, reduction, dtype, target.dtype)
-    _checks.same_shape(name, target.shape, logits.shape, logits.shape, "there is one for each logit")  # type: ignore[attr-defined]
+    task = _task(
+        backend, logits, _class_axis(logits, first, axis), sample_weight, where, reduction, dtype, target.dtype
+    )
+    shape = task.logits.shape
+    _checks.same_shape(name, target.shape, shape, shape, "there is one number for each class", f"{first} has")
+    if probabilities:
+        target = task.probabilities(target)
     weight, divisor = task.weights()
     if weight is not None:
         # What counts for nothing must not reach second derivatives either.

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any, TypeVar, Unpack
 
 from arrayloss import _checks
-from arrayloss._kernels.divergence import Divergence
+from arrayloss._kernels.divergence import GivenJensenShannon, GivenKullbackLeibler, JensenShannon, KullbackLeibler
 from arrayloss._kernels.penalties import CrossEntropy, Focal, Penalty, Poly, Shifted
 from arrayloss._kernels.sigmoid import given_probabilities, sigmoid
 from arrayloss._kernels.softmax import given_log_probabilities, softmax
@@ -31,11 +31,6 @@ def nll_loss(log_probs: A, target: Any, /, **options: Unpack[LabelOptions]) -> P
     r"""Negative log-likelihood of log-probabilities: :math:`-\log p_t`.
 
     The loss of a sample is :math:`w \sum_c t_c\, w_c\, (-\log p_c)`.
-
-    Parameters
-    ----------
-    log_probs : array of floating-point numbers, at least 1-D
-        The logarithm of the probability of each class, along `axis`; for example from `log_softmax`.
 
     References
     ----------
@@ -202,19 +197,38 @@ def poly_loss(logits: A, target: Any, /, *, epsilon: Scalar = 2.0, **options: Un
 
 
 @loss
-def kl_divergence(logits: A, target_logits: Any, /, **options: Unpack[RowOptions]) -> Problem[A]:
+def kl_divergence(log_probs: A, probs: Any, /, **options: Unpack[RowOptions]) -> Problem[A]:
+    r"""Kullback-Leibler divergence of log-probabilities and probabilities: :math:`\sum_c q_c (\log q_c - \log p_c)`.
+
+    The arguments are those of `torch.nn.functional.kl_div` and `optax.kl_divergence`: the model's :math:`\log p` and
+    the target's q. The loss of a sample is this sum times its weight, inf where p is 0 and q is not; a class with q = 0
+    has no part in it. Where a row does not sum to 1, as rounded ones, it may be slightly below 0. For two arrays of
+    logits, `kl_divergence_with_logits` is more accurate where they are almost equal.
+
+    References
+    ----------
+    Kullback and Leibler, "On Information and Sufficiency", Annals of Mathematical Statistics 22 (1951).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from arrayloss import kl_divergence
+    >>> log_p, q = np.log(np.asarray([[0.5, 0.5]])), np.asarray([[1.0, 0.0]])
+    >>> round(float(kl_divergence(log_p, q)), 6)
+    0.693147
+    """
+    return paired(GivenKullbackLeibler(), log_probs, probs, names=("log_probs", "probs"), probabilities=True, **options)
+
+
+@loss
+def kl_divergence_with_logits(logits: A, target_logits: Any, /, **options: Unpack[RowOptions]) -> Problem[A]:
     r"""Kullback-Leibler divergence of two softmaxes: :math:`\sum_c q_c \log(q_c / p_c)`.
 
     The student's probabilities are :math:`p = \mathrm{softmax}(x)`, of `logits`, and the teacher's are
     :math:`q = \mathrm{softmax}(t)`, of `target_logits`. The loss of a sample is this sum times its weight. For
-    distillation at a temperature T, take ``T**2 * kl_divergence(x / T, t / T)``. The divergence and its gradients are
-    computed from the differences t - x, so that they are accurate also where the two are almost equal.
-
-    Parameters
-    ----------
-    target_logits : array of floating-point numbers
-        The teacher's scores, in the shape of `logits`. They get a gradient too. The divergence is inf where p is 0 and
-        q is not.
+    distillation at a temperature T, take ``T**2 * kl_divergence_with_logits(x / T, t / T)``. The divergence and its
+    gradients are computed from the differences t - x, so that they are accurate also where the two are almost equal. It
+    is inf where a teacher's class has a logit of -inf for the student.
 
     References
     ----------
@@ -224,14 +238,60 @@ def kl_divergence(logits: A, target_logits: Any, /, **options: Unpack[RowOptions
     Examples
     --------
     >>> import numpy as np
-    >>> from arrayloss import kl_divergence
+    >>> from arrayloss import kl_divergence_with_logits
     >>> student, teacher = np.asarray([[0.0, 1.0]]), np.asarray([[1.0, 0.0]])
-    >>> round(float(kl_divergence(student, teacher)), 6)
+    >>> round(float(kl_divergence_with_logits(student, teacher)), 6)
     0.462117
-    >>> round(float(kl_divergence(student, student + np.asarray([[1e-9, 0.0]]))) * 1e20, 6)
+    >>> round(float(kl_divergence_with_logits(student, student + np.asarray([[1e-9, 0.0]]))) * 1e20, 6)
     9.830597
     """
-    return paired(Divergence(), logits, target_logits, name="target_logits", **options)
+    return paired(KullbackLeibler(), logits, target_logits, names=("logits", "target_logits"), **options)
+
+
+@loss
+def js_divergence(log_probs: A, probs: Any, /, **options: Unpack[RowOptions]) -> Problem[A]:
+    r"""Jensen-Shannon divergence of log-probabilities and probabilities: half the divergences of both from their mean.
+
+    With :math:`m = (p + q) / 2`, the loss of a sample is
+    :math:`\sum_c (p_c \log(p_c / m_c) + q_c \log(q_c / m_c)) / 2`, times its weight. It is symmetric in p and q, and at
+    most :math:`\log 2`.
+
+    References
+    ----------
+    Lin, "Divergence Measures Based on the Shannon Entropy", IEEE Transactions on Information Theory 37 (1991).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from arrayloss import js_divergence
+    >>> log_p, q = np.log(np.asarray([[0.5, 0.5]])), np.asarray([[1.0, 0.0]])
+    >>> round(float(js_divergence(log_p, q)), 6)
+    0.215762
+    """
+    return paired(GivenJensenShannon(), log_probs, probs, names=("log_probs", "probs"), probabilities=True, **options)
+
+
+@loss
+def js_divergence_with_logits(logits: A, target_logits: Any, /, **options: Unpack[RowOptions]) -> Problem[A]:
+    r"""Jensen-Shannon divergence of two softmaxes.
+
+    With :math:`p = \mathrm{softmax}(x)`, :math:`q = \mathrm{softmax}(t)` and :math:`m = (p + q) / 2`, the loss of a
+    sample is :math:`\sum_c (p_c \log(p_c / m_c) + q_c \log(q_c / m_c)) / 2`, times its weight. It is symmetric in p and
+    q, at most :math:`\log 2`, and accurate also where the two are almost equal.
+
+    References
+    ----------
+    Lin, "Divergence Measures Based on the Shannon Entropy", IEEE Transactions on Information Theory 37 (1991).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from arrayloss import js_divergence_with_logits
+    >>> x, t = np.asarray([[0.0, 1.0]]), np.asarray([[1.0, 0.0]])
+    >>> round(float(js_divergence_with_logits(x, t)), 6)
+    0.110944
+    """
+    return paired(JensenShannon(), logits, target_logits, names=("logits", "target_logits"), **options)
 
 
 @loss

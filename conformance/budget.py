@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from arrayloss.testing import FORMATS, HALF, Case, Due, Exact, Floats, spacing
 
-from .cases import ELEMENTWISE, PAIRED, TRANSFORMS
+from .cases import DIVERGENCES, ELEMENTWISE, TRANSFORMS
 from .oracle import chance, part_below
 
 HALF_ULP = 1.0
@@ -31,6 +31,9 @@ BUDGET: dict[str, tuple[float, float]] = {
     "asymmetric_loss": (8, 12),
     "poly_loss": (8, 8),
     "kl_divergence": (8, 12),
+    "kl_divergence_with_logits": (8, 12),
+    "js_divergence": (8, 12),
+    "js_divergence_with_logits": (8, 12),
 }
 """ULP allowed to the value and to the gradient, in float32 and float64; gamma up to 2 for the focal losses."""
 
@@ -71,7 +74,7 @@ def _allowance(case: Case, quantity: str, numbers: Exact, terms: int) -> Floats:
     number shows in results that are small normal numbers (`measure` sees to those that are none).
     """
     dtype = dtype_of(case, quantity)
-    if case.function not in PAIRED:
+    if case.function not in DIVERGENCES:
         return allowance(case, quantity)
     form = FORMATS[dtype]
     size = np.where(np.isfinite(numbers.scale), np.maximum(numbers.scale, np.abs(numbers.high)), 0)
@@ -98,7 +101,7 @@ def _factor(case: Case) -> float:
     """What an exponential is multiplied by, at the most: what a compiler flushed may have been a normal number's."""
     if case.dtype == "float16":  # made of float32, far from where these end
         return 1.0
-    if case.function in PAIRED:
+    if case.function in DIVERGENCES:
         return -FORMATS[case.dtype].subnormal_exponent  # a log ratio
     if case.function == "asymmetric_loss":
         return 1 / (float(case.options.get("margin", 0.05)) or 1)
@@ -137,8 +140,8 @@ def allowance(case: Case, quantity: str) -> Floats:
     x - max is rounded once, and exp magnifies that rounding by its size: k is the distance of the element from the
     maximum of its row; for what a class costs (a loss, -log p) and for 1 - p, that of the largest other logit.
     For asymmetric_loss, what the answer 0 costs is a power of p - margin, which has the rounding of p and of the margin
-    at its own size, the 4 ULP of a sigmoid: 4 margin / (p - margin), times 1 + gamma. That of kl_divergence is made
-    with its exact numbers (`_allowance`).
+    at its own size, the 4 ULP of a sigmoid: 4 margin / (p - margin), times 1 + gamma. That of a divergence is made with
+    its exact numbers (`_allowance`).
     """
     if case.function == "asymmetric_loss" and dtype_of(case, quantity) not in HALF:
         return _k_margin(case, quantity)
@@ -173,7 +176,7 @@ def flushable(case: Case, quantity: str) -> Floats:
 
 def _has_rows(case: Case) -> bool:
     """Whether logits are compared with the maximum of a row."""
-    return case.function not in (*ELEMENTWISE, *PAIRED, "nll_loss") and case.arrays["logits"].size > 0
+    return case.function not in (*ELEMENTWISE, *DIVERGENCES, "nll_loss") and case.arrays["logits"].size > 0
 
 
 def _gamma(case: Case) -> float:

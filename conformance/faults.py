@@ -20,12 +20,12 @@ from arrayloss.testing import Case, Implementation, Loss
 
 from . import runner
 from .backends import arrayloss, versions
-from .cases import BINARY, CATEGORICAL, ELEMENTWISE, FUNCTIONS, PAIRED
+from .cases import BINARY, CATEGORICAL, DIVERGENCES, ELEMENTWISE, FUNCTIONS, GIVEN, PAIRED
 from .runner import Selection
 
 LABELLED = (*CATEGORICAL, *BINARY)
-LOSSES = (*LABELLED, *PAIRED)
-ROWS = ("softmax", "log_softmax", "logsumexp", *CATEGORICAL, *PAIRED)
+LOSSES = (*LABELLED, *DIVERGENCES)
+ROWS = ("softmax", "log_softmax", "logsumexp", *CATEGORICAL, *DIVERGENCES)
 FOCAL = ("softmax_focal_loss", "sigmoid_focal_loss")
 SMOOTHED = tuple(name for name in LABELLED if name not in ("nll_loss", "binary_cross_entropy"))
 POSITIVE = ("binary_cross_entropy_with_logits", "sigmoid_focal_loss")
@@ -119,7 +119,7 @@ def _clipped(f: Loss, x: Any, *target: Any, **options: Any) -> Any:
         return f(xp.clip(x, 1e-7, 1 - 1e-7), *target, **options)
     if f.__name__ in ELEMENTWISE:
         return f(xp.clip(x, -math.log(1e7), math.log(1e7)), *target, **options)
-    if f.__name__ != "nll_loss":
+    if f.__name__ not in ("nll_loss", *GIVEN):
         x = _right("log_softmax")(x, axis=options.get("axis", -1), where=options.get("where") if not target else None)
     return f(xp.clip(x, math.log(1e-7), math.log1p(-1e-7)), *target, **options)
 
@@ -247,7 +247,7 @@ def _naive(name: str) -> Loss:
         xp = array_namespace(x)
         if name in ELEMENTWISE:
             p = x if name == "binary_cross_entropy" else xp.exp(x) / (1 + xp.exp(x))
-        elif name == "nll_loss":
+        elif name in ("nll_loss", *GIVEN):
             p = xp.exp(x)
         else:
             total = xp.sum(xp.exp(x), axis=axis, keepdims=True)
@@ -276,9 +276,12 @@ def _naive_cost(
 ) -> Any:
     """What each class costs, and in the binary family each answer."""
     xp = array_namespace(p)
-    if name in PAIRED:
-        q = xp.exp(y) / xp.sum(xp.exp(y), axis=-1, keepdims=True)
-        return q * (xp.log(q) - xp.log(p))
+    if name in DIVERGENCES:
+        q = xp.exp(y) / xp.sum(xp.exp(y), axis=-1, keepdims=True) if name in PAIRED else y
+        if name.startswith("kl"):
+            return q * (xp.log(q) - xp.log(p))
+        m = (p + q) / 2
+        return (p * xp.log(p / m) + q * xp.log(q / m)) / 2
     if name not in BINARY and xp.isdtype(y.dtype, "integral"):
         y = xp.arange(p.shape[-1]) == y[..., None]
     y = xp.astype(y, p.dtype)
@@ -342,7 +345,7 @@ def faults() -> list[Fault]:
         changed("epsilon of the wrong sign", "epsilon", lambda epsilon: -epsilon / 4, "poly_loss"),
         without("margin", "asymmetric_loss"),
         Fault("gammas swapped", _gammas_swapped, ("asymmetric_loss",)),
-        Fault("student and teacher swapped", _other_way, PAIRED),
+        Fault("student and teacher swapped", _other_way, ("kl_divergence_with_logits",)),
         without("label_smoothing", *SMOOTHED),
         Fault("label_smoothing kept from the label", _smoothed_to_others, SMOOTHED),
         without("where", *ROWS[:3], *LOSSES),

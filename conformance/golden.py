@@ -17,7 +17,7 @@ import numpy as np
 from arrayloss.testing import FORMATS, HALF, PER_SAMPLE, Case, Due, Floats, Reduce, vectors
 
 from . import budget
-from .cases import ELEMENTWISE, FUNCTIONS, PAIRED, cases
+from .cases import DIVERGENCES, ELEMENTWISE, FUNCTIONS, cases
 from .oracle import exact
 from .runner import Selection
 
@@ -34,8 +34,8 @@ SAMPLES = {
 }
 """Families of which some samples are taken, and how many of each case."""
 
-SHARE = {**dict.fromkeys(ELEMENTWISE, 2), **dict.fromkeys(PAIRED, 0.35), "poly_loss": 0.35}
-"""How many times as many: single numbers are short, two arrays of logits long, and some losses have more cases."""
+SHARE = {**dict.fromkeys(ELEMENTWISE, 2), **dict.fromkeys(DIVERGENCES, 0.35), "poly_loss": 0.35}
+"""How many times as many: single numbers are short, two arrays of classes long, and some losses have more cases."""
 
 WHOLE = ("options", "nonfinite")
 """Families of which all samples are taken, in float32: what they ask for is no matter of digits."""

@@ -14,7 +14,7 @@ import numpy as np
 from arrayloss.testing import FORMATS, Case, Floats, Implementation, rounded
 
 from . import runner
-from .cases import ELEMENTWISE, FUNCTIONS, PAIRED, TRANSFORMS
+from .cases import ELEMENTWISE, FUNCTIONS, GIVEN, PAIRED, TRANSFORMS
 from .cases import ROWS as STRESS_ROWS
 from .draws import Draws
 from .runner import Result, Selection
@@ -67,7 +67,7 @@ def hunt(implementation: Implementation, selection: Selection, seconds: float) -
     """
     rng = Draws(selection.seed)
     known = _anew(implementation)
-    functions = [f for f in selection.functions or FUNCTIONS if f != "nll_loss"]
+    functions = [f for f in selection.functions or FUNCTIONS if f not in ("nll_loss", *GIVEN)]
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         for function in functions:

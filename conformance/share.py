@@ -85,7 +85,14 @@ def _budgeted(budget: float | None, selection: Selection) -> Iterator[Case]:
         yield case
 
 
-LONGEST = ("kl_divergence", "softmax_focal_loss", "asymmetric_loss", "poly_loss", "cross_entropy")
+LONGEST = (
+    "kl_divergence_with_logits",
+    "js_divergence_with_logits",
+    "softmax_focal_loss",
+    "asymmetric_loss",
+    "poly_loss",
+    "cross_entropy",
+)
 """The functions that take longest to compile."""
 
 

@@ -118,13 +118,28 @@ def binary(
 
 
 def divergence(
-    logits: Any, target_logits: Any, *, axis: int = -1, sample_weight: Any = None, where: Any = None
+    logits: Any,
+    target: Any,
+    *,
+    axis: int = -1,
+    sample_weight: Any = None,
+    where: Any = None,
+    given: bool = False,
+    jensen_shannon: bool = False,
 ) -> tuple[Any, Any, Any]:
-    x, t = (np.moveaxis(exact(a), axis, -1) for a in (logits, target_logits))
+    """Of two arrays of logits; if `given`, of log-probabilities and probabilities."""
+    x, t = (np.moveaxis(exact(a), axis, -1) for a in (logits, target))
     log_p, log_q = (a - np.asarray(_ln(_exp(a).sum(-1)), dtype=object)[..., None] for a in (x, t))
+    if given:
+        log_p, log_q = x, np.asarray(_ln(t), dtype=object)
     counts = np.ones(x.shape[:-1], dtype=bool) if where is None else np.broadcast_to(where, x.shape[:-1])
     w = np.broadcast_to(exact(1.0 if sample_weight is None else sample_weight), counts.shape)
-    return (_exp(log_q) * (log_q - log_p)).sum(-1) * w, np.array(w), counts
+    p, q = _exp(log_p), _exp(log_q)
+    terms = q * (log_q - log_p)
+    if jensen_shannon:
+        log_m = _ln((p + q) / 2)
+        terms = (p * (log_p - log_m) + q * (log_q - log_m)) / 2
+    return terms.sum(-1) * w, np.array(w), counts
 
 
 # --- reductions ---------------------------------------------------------------------------------------------

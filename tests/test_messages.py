@@ -446,12 +446,12 @@ MESSAGES = [
     ("softmax(x, dim=1)", TypeError, "softmax() got an unexpected keyword argument 'dim'; did you mean axis?"),
     # Two arrays of logits.
     (
-        "kl_divergence(x, labels)",
+        "kl_divergence_with_logits(x, labels)",
         TypeError,
         "target_logits must be an array of real floating-point numbers, not of int64",
     ),
     (
-        "kl_divergence(np.zeros((2, 0)), np.zeros((2, 0)))",
+        "kl_divergence_with_logits(np.zeros((2, 0)), np.zeros((2, 0)))",
         ValueError,
         "logits of shape (2, 0) have no classes along axis -1",
     ),

@@ -23,13 +23,17 @@ INPUTS = {
     "cross_entropy": (LOGITS, LABELS),
     "softmax_focal_loss": (LOGITS, SOFT),
     "poly_loss": (LOGITS, LABELS),
-    "kl_divergence": (LOGITS, np.log(SOFT)),
+    "kl_divergence": (np.log(SOFT[::-1]), SOFT),
+    "kl_divergence_with_logits": (LOGITS, np.log(SOFT)),
+    "js_divergence": (np.log(SOFT[::-1]), SOFT),
+    "js_divergence_with_logits": (LOGITS, np.log(SOFT)),
     "binary_cross_entropy": (1 / (1 + np.exp(-LOGITS)), BITS),
     "binary_cross_entropy_with_logits": (LOGITS, BITS),
     "sigmoid_focal_loss": (LOGITS, SOFT),
     "asymmetric_loss": (LOGITS, SOFT),
 }
-CATEGORICAL = ["nll_loss", "cross_entropy", "softmax_focal_loss", "poly_loss", "kl_divergence"]
+DIVERGENCES = ["kl_divergence", "kl_divergence_with_logits", "js_divergence", "js_divergence_with_logits"]
+CATEGORICAL = ["nll_loss", "cross_entropy", "softmax_focal_loss", "poly_loss", *DIVERGENCES]
 
 
 def test_what_help_says_of_a_loss() -> None:
@@ -104,7 +108,9 @@ def test_cotangent(backend: Any, name: str) -> None:
     options |= {"log_probs": True} if name == "nll_loss" else {}
     options |= {"epsilon": 2.0} if name == "poly_loss" else {}
     options |= {"gammas": (1.0, 4.0), "margin": 0.05} if name == "asymmetric_loss" else {}
-    family = reference.divergence if name == "kl_divergence" else family
+    if name in DIVERGENCES:
+        family = reference.divergence
+        options = {"given": "logits" not in name, "jensen_shannon": name.startswith("js")}
     options |= {"probs": True} if name == "binary_cross_entropy" else {}
     value = reference.value(family, logits, target, **options)
     gradient = reference.gradient(family, logits, target, reduce=reference.none, cotangent=cotangent, **options)
