@@ -9,6 +9,7 @@ from arrayloss.losses import (
     binary_cross_entropy,
     binary_cross_entropy_with_logits,
     cross_entropy,
+    generalized_cross_entropy,
     js_divergence,
     js_divergence_with_logits,
     kl_divergence,
@@ -18,6 +19,7 @@ from arrayloss.losses import (
     poly_loss,
     sigmoid_focal_loss,
     softmax_focal_loss,
+    symmetric_cross_entropy,
 )
 from arrayloss.reductions import Hardest, Mean, Sum
 
@@ -45,6 +47,7 @@ __all__ = [
     "binary_cross_entropy",
     "binary_cross_entropy_with_logits",
     "cross_entropy",
+    "generalized_cross_entropy",
     "grad",
     "js_divergence",
     "js_divergence_with_logits",
@@ -61,5 +64,6 @@ __all__ = [
     "sigmoid_focal_loss",
     "softmax",
     "softmax_focal_loss",
+    "symmetric_cross_entropy",
     "value_and_grad",
 ]

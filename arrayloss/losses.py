@@ -6,11 +6,12 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, TypeVar, Unpack
 
 from arrayloss import _checks
 from arrayloss._kernels.divergence import GivenJensenShannon, GivenKullbackLeibler, JensenShannon, KullbackLeibler
-from arrayloss._kernels.penalties import CrossEntropy, Focal, Penalty, Poly, Shifted
+from arrayloss._kernels.penalties import CrossEntropy, Focal, Generalized, Penalty, Poly, Shifted, Symmetric
 from arrayloss._kernels.sigmoid import given_probabilities, sigmoid
 from arrayloss._kernels.softmax import given_log_probabilities, softmax
 from arrayloss._options import AnswerOptions, ClassOptions, ElementOptions, LabelOptions, RowOptions, Scalar
@@ -19,6 +20,7 @@ from arrayloss.gradients import loss
 
 A = TypeVar("A")
 _CROSS_ENTROPY = CrossEntropy()
+_LOG_ZERO = math.log(1e-4)
 
 
 def _focal(gamma: Scalar, name: str = "gamma") -> Penalty:
@@ -194,6 +196,83 @@ def poly_loss(logits: A, target: Any, /, *, epsilon: Scalar = 2.0, **options: Un
     0.470805
     """
     return categorical(softmax, Poly(_checks.at_least("epsilon", -1, epsilon)), logits, target, **options)
+
+
+@loss
+def generalized_cross_entropy(
+    logits: A, target: Any, /, *, q: Scalar = 0.7, **options: Unpack[ClassOptions]
+) -> Problem[A]:
+    r"""Generalised cross-entropy of a softmax, for noisy labels: :math:`(1 - p_t^q) / q`.
+
+    The loss of a sample is :math:`w \sum_c t'_c\, w_c\, (1 - p_c^q) / q`, with :math:`p = \mathrm{softmax}(x)`. For a
+    label it is at most 1 / q, and its gradient is :math:`p_t^q` times that of the cross-entropy, so that samples whose
+    label may be wrong count little.
+
+    Parameters
+    ----------
+    q : scalar in [0, 1]
+        How little a wrong label counts: 0 gives the cross-entropy, and 1 gives 1 - p.
+
+    References
+    ----------
+    Zhang and Sabuncu, "Generalized Cross Entropy Loss for Training Deep Neural Networks with Noisy Labels", NeurIPS
+    2018.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from arrayloss import generalized_cross_entropy
+    >>> logits = np.asarray([[2.0, 0.0, 0.0], [0.0, 3.0, 0.0]])
+    >>> round(float(generalized_cross_entropy(logits, np.asarray([0, 1]))), 6)
+    0.156188
+    """
+    power = _checks.fraction("q", q)
+    penalty: Penalty = Generalized(power) if _checks.traced(power) or power else _CROSS_ENTROPY
+    return categorical(softmax, penalty, logits, target, **options)
+
+
+@loss
+def symmetric_cross_entropy(
+    logits: A,
+    target: Any,
+    /,
+    *,
+    alpha: Scalar = 0.1,
+    beta: Scalar = 1.0,
+    log_zero: Scalar = _LOG_ZERO,
+    **options: Unpack[ClassOptions],
+) -> Problem[A]:
+    r"""Symmetric cross-entropy of a softmax, for noisy labels: :math:`\alpha (-\log p_t) - \beta A\, (1 - p_t)`.
+
+    To the cross-entropy of the target and p, the reverse one is added, that of p and the target, where :math:`\log 0`
+    is a constant A. For a label that is :math:`-A (1 - p_t)`. The loss of a sample is
+    :math:`w \sum_c t'_c\, w_c\, (\alpha (-\log p_c) - \beta A\, (1 - p_c))`: a soft target has the mixture of the
+    losses of its labels.
+
+    Parameters
+    ----------
+    alpha : scalar >= 0
+        The weight of the cross-entropy.
+    beta : scalar >= 0
+        The weight of the reverse cross-entropy.
+    log_zero : scalar <= 0
+        A: what the logarithm of a target of 0 is.
+
+    References
+    ----------
+    Wang et al., "Symmetric Cross Entropy for Robust Learning with Noisy Labels", ICCV 2019; the defaults are
+    those of the paper for CIFAR-10, and A is that of the authors' code, log(1e-4).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from arrayloss import symmetric_cross_entropy
+    >>> logits = np.asarray([[2.0, 0.0, 0.0], [0.0, 3.0, 0.0]])
+    >>> round(float(symmetric_cross_entropy(logits, np.asarray([0, 1]))), 6)
+    1.414719
+    """
+    reverse = _checks.at_least("beta", 0, beta) * _checks.at_least("-log_zero", 0, -_checks.real("log_zero", log_zero))
+    return categorical(softmax, Symmetric(_checks.at_least("alpha", 0, alpha), reverse), logits, target, **options)
 
 
 @loss

@@ -30,6 +30,8 @@ BUDGET: dict[str, tuple[float, float]] = {
     "softmax_focal_loss": (12, 12),
     "asymmetric_loss": (8, 12),
     "poly_loss": (8, 8),
+    "generalized_cross_entropy": (8, 12),
+    "symmetric_cross_entropy": (8, 8),
     "kl_divergence": (8, 12),
     "kl_divergence_with_logits": (8, 12),
     "js_divergence": (8, 12),
@@ -105,6 +107,9 @@ def _factor(case: Case) -> float:
         return -FORMATS[case.dtype].subnormal_exponent  # a log ratio
     if case.function == "asymmetric_loss":
         return 1 / (float(case.options.get("margin", 0.05)) or 1)
+    if case.function == "symmetric_cross_entropy":
+        given = {"alpha": 0.1, "beta": 1.0, "log_zero": math.log(1e-4), **case.options}
+        return max(1.0, float(given["alpha"] - given["beta"] * given["log_zero"]))
     return max(1.0, 1 + float(case.options.get("epsilon", 2.0))) if case.function == "poly_loss" else 1.0
 
 
@@ -149,7 +154,11 @@ def allowance(case: Case, quantity: str) -> Floats:
         return np.zeros(())
     # An exponential further down is no number of the dtype: k is at most 104 in float32.
     end = math.ceil(-FORMATS[dtype_of(case, quantity)].subnormal_exponent * LOG_2)
-    return (1 + _gamma(case)) * np.minimum(_of_quantity(case, quantity, *_distances(case)), end)
+    far, near = _distances(case)
+    found = (1 + _gamma(case)) * np.minimum(_of_quantity(case, quantity, far, near), end)
+    if case.function == "generalized_cross_entropy" and quantity == "d logits":
+        found = found + np.moveaxis(_k_power(case, far), -1, case.axis)
+    return found
 
 
 def flushable(case: Case, quantity: str) -> Floats:
@@ -186,6 +195,17 @@ def _gamma(case: Case) -> float:
     if case.function == "asymmetric_loss":
         return max(float(case.options.get("gamma_positive", 1.0)), float(case.options.get("gamma_negative", 4.0)))
     return float(case.options.get("gamma", 2.0)) if "focal" in case.function else 0.0
+
+
+def _k_power(case: Case, far: Floats) -> Floats:
+    """For p^q = exp(-q (-log p)), which goes with the gradient: three roundings of -log p at its size, times q."""
+    if case.target_kind == "index" and not case.options.get("label_smoothing"):
+        counts = np.arange(far.shape[-1]) == np.maximum(case.arrays["target"], 0)[..., None]
+    elif case.target_kind == "index":
+        counts = np.ones(far.shape, dtype=np.bool_)
+    else:
+        counts = np.moveaxis(case.arrays["target"], case.axis, -1) != 0
+    return np.asarray(3 * float(case.options.get("q", 0.7)) * np.max(np.where(counts, far, 0), axis=-1, keepdims=True))
 
 
 def _k_margin(case: Case, quantity: str) -> Floats:

@@ -21,7 +21,8 @@ from arrayloss.testing import FORMATS, HALF, Case, Floats, Reduce, rounded
 from .draws import Draws, Size, spaced
 
 TRANSFORMS = ("softmax", "log_softmax", "logsumexp", "sigmoid", "log_sigmoid")
-CATEGORICAL = ("nll_loss", "cross_entropy", "softmax_focal_loss", "poly_loss")
+NOISY = ("generalized_cross_entropy", "symmetric_cross_entropy")
+CATEGORICAL = ("nll_loss", "cross_entropy", "softmax_focal_loss", "poly_loss", *NOISY)
 PAIRED = ("kl_divergence_with_logits", "js_divergence_with_logits")  # the target is logits too
 GIVEN = ("kl_divergence", "js_divergence")  # log-probabilities and probabilities
 DIVERGENCES = (*PAIRED, *GIVEN)
@@ -31,6 +32,8 @@ ELEMENTWISE = ("sigmoid", "log_sigmoid", *BINARY)
 
 GAMMAS = (0.0, 0.5, 1.0, 2.0, 5.0)
 EPSILONS = (2.0, -1.0, -0.5)
+POWERS = (0.7, 0.125, 1.0)
+SYMMETRIES: tuple[dict[str, float], ...] = ({}, {"alpha": 6.0, "beta": 0.1, "log_zero": -4.0})
 ASYMMETRIES: tuple[dict[str, float], ...] = (
     {},
     {"gamma_positive": 0.0, "gamma_negative": 0.0},
@@ -44,6 +47,10 @@ def variants(function: str, gammas: tuple[float, ...] = GAMMAS) -> list[dict[str
         return [{"gamma": gamma} for gamma in gammas]
     if function == "poly_loss":
         return [{"epsilon": epsilon} for epsilon in EPSILONS[: len(gammas)]]
+    if function == "generalized_cross_entropy":
+        return [{"q": q} for q in POWERS[: len(gammas)]]
+    if function == "symmetric_cross_entropy":
+        return list(SYMMETRIES[: len(gammas)])
     return list(ASYMMETRIES[: len(gammas)]) if function == "asymmetric_loss" else [{}]
 
 

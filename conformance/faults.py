@@ -270,6 +270,10 @@ def _naive_cost(
     *,
     gamma: float = 2.0,
     epsilon: float = 2.0,
+    q: float = 0.7,
+    alpha: float = 0.1,
+    beta: float = 1.0,
+    log_zero: float = math.log(1e-4),
     gamma_positive: float = 1.0,
     gamma_negative: float = 4.0,
     margin: float = 0.05,
@@ -277,14 +281,18 @@ def _naive_cost(
     """What each class costs, and in the binary family each answer."""
     xp = array_namespace(p)
     if name in DIVERGENCES:
-        q = xp.exp(y) / xp.sum(xp.exp(y), axis=-1, keepdims=True) if name in PAIRED else y
+        y = xp.exp(y) / xp.sum(xp.exp(y), axis=-1, keepdims=True) if name in PAIRED else y
         if name.startswith("kl"):
-            return q * (xp.log(q) - xp.log(p))
-        m = (p + q) / 2
-        return (p * xp.log(p / m) + q * xp.log(q / m)) / 2
+            return y * (xp.log(y) - xp.log(p))
+        m = (p + y) / 2
+        return (p * xp.log(p / m) + y * xp.log(y / m)) / 2
     if name not in BINARY and xp.isdtype(y.dtype, "integral"):
         y = xp.arange(p.shape[-1]) == y[..., None]
     y = xp.astype(y, p.dtype)
+    if name == "generalized_cross_entropy":
+        return y * (1 - p**q) / q
+    if name == "symmetric_cross_entropy":
+        return -y * (alpha * xp.log(p) + beta * log_zero * (1 - p))
     power = gamma if "focal" in name else gamma_positive if name == "asymmetric_loss" else 0.0
     cost = -y * (1 - p) ** power * xp.log(p)
     if name == "poly_loss":
@@ -343,6 +351,8 @@ def faults() -> list[Fault]:
         changed("gamma one more", "gamma", lambda gamma: gamma + 1, *FOCAL),
         without("epsilon", "poly_loss"),
         changed("epsilon of the wrong sign", "epsilon", lambda epsilon: -epsilon / 4, "poly_loss"),
+        without("q", "generalized_cross_entropy"),
+        without("log_zero", "symmetric_cross_entropy"),
         without("margin", "asymmetric_loss"),
         Fault("gammas swapped", _gammas_swapped, ("asymmetric_loss",)),
         Fault("student and teacher swapped", _other_way, ("kl_divergence_with_logits",)),
@@ -397,7 +407,7 @@ def with_fault(fault: Fault, function: str) -> Implementation:
 
 
 def _formula_only(case: Case) -> str | None:
-    form = {"gamma", "epsilon", "gamma_positive", "gamma_negative", "margin"}
+    form = {"gamma", "epsilon", "q", "alpha", "beta", "log_zero", "gamma_positive", "gamma_negative", "margin"}
     extras = {*case.arrays, *case.options} - {"logits", "target", "reduction", *form}
     reduction = case.options.get("reduction", "none")
     return f"takes no {', '.join(extras)}" if extras else None if isinstance(reduction, str) else "no such reduction"

@@ -17,7 +17,7 @@ import numpy as np
 from arrayloss.testing import FORMATS, HALF, PER_SAMPLE, Case, Due, Floats, Reduce, vectors
 
 from . import budget
-from .cases import DIVERGENCES, ELEMENTWISE, FUNCTIONS, cases
+from .cases import DIVERGENCES, ELEMENTWISE, FUNCTIONS, NOISY, POWERS, cases
 from .oracle import exact
 from .runner import Selection
 
@@ -34,7 +34,12 @@ SAMPLES = {
 }
 """Families of which some samples are taken, and how many of each case."""
 
-SHARE = {**dict.fromkeys(ELEMENTWISE, 2), **dict.fromkeys(DIVERGENCES, 0.35), "poly_loss": 0.35}
+SHARE = {
+    **dict.fromkeys(ELEMENTWISE, 2),
+    **dict.fromkeys(DIVERGENCES, 0.35),
+    "poly_loss": 0.35,
+    **dict.fromkeys(NOISY, 0.35),
+}
 """How many times as many: single numbers are short, two arrays of classes long, and some losses have more cases."""
 
 WHOLE = ("options", "nonfinite")
@@ -77,6 +82,8 @@ def _wanted(case: Case) -> bool:
     classes = {"margins": 3, "soft": 3, "probabilities": 2}.get(case.family, 10)
     gammas = GAMMAS if case.family == "margins" else (2.0,)
     if case.options.get("epsilon", 2.0) != 2.0 and case.family != "margins":
+        return False
+    if case.options.get("q", POWERS[0]) != POWERS[0] and case.family != "margins":
         return False
     return case.options.get("gamma", 2.0) in gammas and (logits.ndim == 1 or logits.shape[-1] == classes)
 

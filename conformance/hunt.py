@@ -27,6 +27,7 @@ PARAMETERS: dict[str, tuple[str, tuple[float, ...]]] = {
     "softmax_focal_loss": ("gamma", (0.5, 1, 2, 5)),
     "sigmoid_focal_loss": ("gamma", (0.5, 1, 2, 5)),
     "poly_loss": ("epsilon", (2, -1)),
+    "generalized_cross_entropy": ("q", (0.125, 0.7, 1)),
     "asymmetric_loss": ("gamma_negative", (0, 1, 4)),
 }
 """The option that makes a function another formula, and what is drawn for it."""

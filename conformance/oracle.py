@@ -8,7 +8,8 @@ Notation, for one sample: `p` the probabilities, `r = 1 - p`, `l = -log p`; with
 `cost = r**gamma * l` and `slope = -p * d cost / dp = r**gamma * (1 + gamma * p * l / r) >= 0`. With coefficients `t`
 (target times weights), the loss is `sum_c t_c cost_c`, and its derivative with respect to logit j is
 `p_j * sum_{c != j} t_c slope_c  -  t_j slope_j r_j`. poly_loss adds `epsilon r` to the cost and `epsilon p` to the
-slope.
+slope. generalized_cross_entropy has the cost `(1 - p**q) / q` and the slope `p**q`; symmetric_cross_entropy is a
+multiple of poly_loss.
 """
 
 from __future__ import annotations
@@ -117,21 +118,38 @@ def _softmax(x: tuple[float, ...], floor_exponent: int) -> tuple[Balls, Balls, B
 
 @dataclass(frozen=True)
 class _Form:
-    """`r**gamma * l + epsilon * r`."""
+    """`scale * r**gamma * l + epsilon * r`; or `(1 - p**q) / q`, if q is not 0."""
 
     gamma: float = 0.0
     epsilon: float = 0.0
+    scale: float = 1.0
+    q: float = 0.0
 
 
 def _form(case: Case) -> _Form:
     if "focal" in case.function:
         return _Form(gamma=float(str(case.options.get("gamma", 2.0))))
+    if case.function == "generalized_cross_entropy":
+        return _Form(q=float(str(case.options.get("q", 0.7))))
+    if case.function == "symmetric_cross_entropy":
+        given = {"alpha": 0.1, "beta": 1.0, "log_zero": math.log(1e-4), **case.options}
+        alpha, beta, log_zero = (float(str(given[name])) for name in ("alpha", "beta", "log_zero"))
+        return _Form(epsilon=beta * -log_zero, scale=alpha)
     return _Form(epsilon=float(str(case.options.get("epsilon", 2.0))) if case.function == "poly_loss" else 0.0)
 
 
 def _cost(row: tuple[Balls, Balls, Balls], c: int, form: _Form) -> arb:
-    """`r**gamma * l + epsilon * r`: what class c would cost."""
+    """What class c would cost."""
     _, r, minus_log = row
+    if form.q:
+        # The textbook's 1 - p**q, of -log p, which has all digits of it where p is next to 1.
+        return (
+            -(-arb(form.q) * minus_log[c]).expm1() / arb(form.q)
+            if minus_log[c].is_finite()
+            else 1 / arb(form.q) + 0 * r[c]
+        )
+    if form.scale != 1:
+        return arb(form.scale) * minus_log[c] + arb(form.epsilon) * r[c]
     if form.epsilon < 0 and r[c].is_finite():
         return _excess(r[c], minus_log[c]) + (1 + arb(form.epsilon)) * r[c]
     cost = minus_log[c] if form.gamma == 0 else _power(r[c], form.gamma) * minus_log[c]
@@ -153,11 +171,13 @@ def _slope(row: tuple[Balls, Balls, Balls], c: int, form: _Form) -> arb:
     """`-p * d cost / dp`, positive."""
     p, r, minus_log = row
     gamma = form.gamma
+    if form.q and p[c].is_finite():
+        return (-arb(form.q) * minus_log[c]).exp() if minus_log[c].is_finite() else arb(0)
     if gamma == 0:
         if not p[c].is_finite():
             return arb.nan()
         # 1 + epsilon p, in terms of one sign.
-        return r[c] + (1 + arb(form.epsilon)) * p[c] if form.epsilon else arb(1)
+        return arb(form.scale) * (r[c] + p[c]) + arb(form.epsilon) * p[c] if form.epsilon else arb(1)
     if not p[c].is_finite():
         return arb.nan()
     if not minus_log[c].is_finite():  # p = 0: p log p -> 0 and 1 - p = 1
@@ -440,7 +460,7 @@ def _hardest(
 
 
 def _categorical(case: Case) -> dict[str, Exact]:
-    """nll_loss, cross_entropy, softmax_focal_loss and poly_loss."""
+    """The losses of one right class."""
     axis = case.axis
     rows = np.moveaxis(case.arrays["logits"], axis, -1)
     lead, classes = rows.shape[:-1], rows.shape[-1]

@@ -18,7 +18,7 @@ from arrayloss.testing import Backend, Case, Implementation
 
 from . import golden, hunt, peers, real, runner
 from .backends import arrayloss
-from .cases import FUNCTIONS
+from .cases import FUNCTIONS, NOISY
 from .runner import Result, Selection, Spread, Spreads
 
 
@@ -91,6 +91,7 @@ LONGEST = (
     "softmax_focal_loss",
     "asymmetric_loss",
     "poly_loss",
+    *NOISY,
     "cross_entropy",
 )
 """The functions that take longest to compile."""

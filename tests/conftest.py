@@ -286,6 +286,8 @@ class Backend:
             "nll_loss",
             "softmax_focal_loss",
             "poly_loss",
+            "generalized_cross_entropy",
+            "symmetric_cross_entropy",
             "kl_divergence",
             "kl_divergence_with_logits",
             "js_divergence",

@@ -57,6 +57,8 @@ def categorical(
     alpha: Any = None,
     epsilon: float = 0.0,
     z_loss: float = 0.0,
+    scale: float = 1.0,
+    q: float = 0.0,
     log_probs: bool = False,
 ) -> tuple[Any, Any, Any]:
     """Losses (times the sample weight), weights for the mean, and which samples count; no class axis."""
@@ -77,7 +79,9 @@ def categorical(
     cw = exact(np.ones(classes) if class_weight is None else class_weight)
     a = exact(np.ones(classes) if alpha is None else alpha)
     focus = _power(1 - _exp(logp), exact(gamma)[()]) if gamma else 1
-    cost = focus * -logp + exact(epsilon)[()] * (1 - _exp(logp))
+    cost = exact(scale)[()] * focus * -logp + exact(epsilon)[()] * (1 - _exp(logp))
+    if q:
+        cost = (1 - _power(_exp(logp), exact(q)[()])) / exact(q)[()]
     loss = (smooth * cw * a * cost).sum(-1) + (y * cw).sum(-1) * exact(z_loss)[()] * lse * lse
     w = np.broadcast_to(exact(1.0 if sample_weight is None else sample_weight), counts.shape)
     return loss * w, (y * cw).sum(-1) * w, counts

@@ -21,6 +21,15 @@ def _cost(p: Any, gamma: Any) -> Any:
     return mpmath.inf if p == 0 else (1 - p) ** gamma * -mpmath.log(p)
 
 
+def _of_class(case: Case, p: Any, gamma: Any, epsilon: float) -> Any:
+    given = {name: mpmath.mpf(v) for name, v in case.options.items() if name in ("q", "alpha", "beta", "log_zero")}
+    if case.function == "generalized_cross_entropy":
+        return (1 - p ** given["q"]) / given["q"]
+    if case.function == "symmetric_cross_entropy":
+        return given["alpha"] * _cost(p, gamma) - given["beta"] * given["log_zero"] * (1 - p)
+    return _cost(p, gamma) + mpmath.mpf(epsilon) * (1 - p)
+
+
 def _answers(case: Case, p: Any, gamma: Any) -> tuple[Any, Any]:
     """The costs of the answers 1 and 0."""
     if case.function != "asymmetric_loss":
@@ -82,7 +91,7 @@ def _value(case: Case, arrays: dict[str, list[Any]]) -> Any:
                 share = ((1 - s) * q[c] + s / classes) * class_weight[c] * alpha[c]
                 weight += sample_weight[i] * q[c] * class_weight[c]
                 if share != 0:
-                    loss += share * (_cost(p_row[c], gamma) + mpmath.mpf(epsilon) * (1 - p_row[c]))
+                    loss += share * _of_class(case, p_row[c], gamma, epsilon)
         losses.append(sample_weight[i] * loss)
         weights.append(weight)
     how = case.options.get("reduction", "mean")
@@ -155,6 +164,10 @@ def _problem(function: str, rng: np.random.Generator, far: bool, **options: Any)
     return Case(function, "", "", "float64", arrays, options, kind, cotangent, wrt)
 
 
+NOISY: dict[str, dict[str, float]] = {
+    "generalized_cross_entropy": {"q": 0.375},
+    "symmetric_cross_entropy": {"alpha": 0.25, "beta": 1.5, "log_zero": -4.0},
+}
 LOSSES = (*CATEGORICAL, *DIVERGENCES, *BINARY)
 REDUCTIONS = ("none", "mean", "sum", Reduce("Mean", {"over": "all"}), Reduce("Hardest", {"k": 2}))
 
@@ -169,6 +182,7 @@ def test_losses_and_all_gradients(function: str, reduction: str | Reduce) -> Non
             options["label_smoothing"] = 0.125
         if function == "poly_loss":
             options["epsilon"] = -0.75
+        options |= NOISY.get(function, {})
         if function == "asymmetric_loss":
             options |= {"gamma_positive": 0.5, "gamma_negative": 1.5, "margin": 0.0625}
         if "focal" in function:
@@ -272,6 +286,12 @@ def _natively(torch: Any, case: Case, a: dict[str, Any]) -> Any:
         q = ((1 - smoothing) * q + smoothing / x.shape[-1]) * a["class_weight"] * a.get("alpha", 1)
         log_p = x if case.function == "nll_loss" else f.log_softmax(x, -1)
         losses = -(q * (1 if gamma is None else (1 - f.softmax(x, -1)) ** gamma) * log_p).sum(-1)
+        p = f.softmax(x, -1)
+        if case.function == "generalized_cross_entropy":
+            losses = (q * (1 - p ** case.options["q"]) / case.options["q"]).sum(-1)
+        if case.function == "symmetric_cross_entropy":
+            alpha, beta, log_zero = (case.options[name] for name in ("alpha", "beta", "log_zero"))
+            losses = alpha * losses - beta * log_zero * (q * (1 - p)).sum(-1)
         if case.function == "poly_loss":
             losses = losses + case.options["epsilon"] * (q * (1 - f.softmax(x, -1))).sum(-1)
     losses = a["sample_weight"] * losses
@@ -291,6 +311,7 @@ def test_torch_agrees_in_float64(function: str, reduction: str) -> None:
             options["label_smoothing"] = 0.125
         options |= {"gamma": 1.5} if "focal" in function else {}
         options |= {"epsilon": -0.75} if function == "poly_loss" else {}
+        options |= NOISY.get(function, {})
         if function == "asymmetric_loss":
             options |= {"gamma_positive": 0.5, "gamma_negative": 2.0, "margin": 0.05}
         options |= {"alpha": 0.25} if function == "sigmoid_focal_loss" else {}

@@ -23,17 +23,23 @@ INPUTS = {
     "cross_entropy": (LOGITS, LABELS),
     "softmax_focal_loss": (LOGITS, SOFT),
     "poly_loss": (LOGITS, LABELS),
-    "kl_divergence": (np.log(SOFT[::-1]), SOFT),
+    "generalized_cross_entropy": (LOGITS, LABELS),
+    "symmetric_cross_entropy": (LOGITS, SOFT),
+    "kl_divergence": (np.log(np.roll(SOFT, 1, axis=0)), SOFT),
     "kl_divergence_with_logits": (LOGITS, np.log(SOFT)),
-    "js_divergence": (np.log(SOFT[::-1]), SOFT),
+    "js_divergence": (np.log(np.roll(SOFT, 1, axis=0)), SOFT),
     "js_divergence_with_logits": (LOGITS, np.log(SOFT)),
     "binary_cross_entropy": (1 / (1 + np.exp(-LOGITS)), BITS),
     "binary_cross_entropy_with_logits": (LOGITS, BITS),
     "sigmoid_focal_loss": (LOGITS, SOFT),
     "asymmetric_loss": (LOGITS, SOFT),
 }
+NOISY: dict[str, dict[str, float]] = {
+    "generalized_cross_entropy": {"q": 0.7},
+    "symmetric_cross_entropy": {"scale": 0.1, "epsilon": -np.log(1e-4)},
+}
 DIVERGENCES = ["kl_divergence", "kl_divergence_with_logits", "js_divergence", "js_divergence_with_logits"]
-CATEGORICAL = ["nll_loss", "cross_entropy", "softmax_focal_loss", "poly_loss", *DIVERGENCES]
+CATEGORICAL = ["nll_loss", "cross_entropy", "softmax_focal_loss", "poly_loss", *NOISY, *DIVERGENCES]
 
 
 def test_what_help_says_of_a_loss() -> None:
@@ -108,6 +114,7 @@ def test_cotangent(backend: Any, name: str) -> None:
     options |= {"log_probs": True} if name == "nll_loss" else {}
     options |= {"epsilon": 2.0} if name == "poly_loss" else {}
     options |= {"gammas": (1.0, 4.0), "margin": 0.05} if name == "asymmetric_loss" else {}
+    options |= NOISY.get(name, {})
     if name in DIVERGENCES:
         family = reference.divergence
         options = {"given": "logits" not in name, "jensen_shannon": name.startswith("js")}
