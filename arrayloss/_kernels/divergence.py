@@ -116,12 +116,28 @@ class KullbackLeibler(Kernel):
 
 @dataclass(frozen=True)
 class GivenKullbackLeibler(Kernel):
-    """sum q log(q / p), for the log-probabilities log p and the probabilities q."""
+    """sum q log(q / p), for the log-probabilities log p and the probabilities q, or, with `log_target`, log q.
+
+    `generalized`, it is sum q log(q / p) + p - q, which is not negative where p and q do not sum to 1 either.
+    """
+
+    log_target: bool = False
+    generalized: bool = False
 
     def forward(self, ops: Ops, x: Array, weight: Array | None, target: Array) -> Forward:
-        ratio = given_log_ratio(ops, x, target)
-        value = ops.sum(ops.multiply_zero_wins(target, ratio))
-        return weighted(ops, weight, value, lambda g: -g * target, lambda g: ops.scale(ratio + 1, g))
+        q = ops.xp.exp(target) if self.log_target else target
+        ratio = target - x if self.log_target else given_log_ratio(ops, x, q)
+        terms, by_log_p, by_q = ops.multiply_zero_wins(q, ratio), -q, ratio
+        if self.generalized:
+            by_log_p = ops.xp.exp(x) - q
+            terms = terms + by_log_p
+        else:
+            by_q = by_q + 1
+
+        def vjp_target(g: Array) -> Array:
+            return ops.multiply_zero_wins(g, ops.multiply_zero_wins(q, by_q) if self.log_target else by_q)
+
+        return weighted(ops, weight, ops.sum(terms), lambda g: g * by_log_p, vjp_target)
 
 
 @dataclass(frozen=True)
