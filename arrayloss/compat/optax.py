@@ -304,19 +304,7 @@ def generalized_kl_divergence(log_predictions: A, targets: Any, axis: Axis = -1,
     return _categorical(_given_divergence, log_predictions, targets, axis, where, **options)
 
 
-@loss
-@documented(_ROWS)
-def convex_kl_divergence(log_predictions: A, targets: Any, axis: Axis = -1, where: Any = None) -> Problem[A]:
-    """`optax.convex_kl_divergence`, the old name of `generalized_kl_divergence`.
-
-    Parameters
-    ----------
-    log_predictions : array of floating-point numbers
-        Logarithms of p.
-    targets : array of floating-point numbers, of the shape of `log_predictions`
-        q.
-    """
-    return problem(generalized_kl_divergence, log_predictions, targets, axis, where)
+convex_kl_divergence = generalized_kl_divergence  # its old name, which Optax says is deprecated
 
 
 @loss
