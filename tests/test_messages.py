@@ -13,7 +13,7 @@ import pytest
 
 import arrayloss as al
 from arrayloss import extending, testing
-from arrayloss.compat import keras, onnx, optax, torch, torchvision
+from arrayloss.compat import keras, kornia, monai, onnx, optax, torch, torchvision
 from arrayloss.compat.sklearn import log_loss
 from conformance.cases import FUNCTIONS
 
@@ -33,6 +33,8 @@ NAMES: dict[str, Any] = {
     "elsewhere": strict.Device("device1"),
     "log_loss": log_loss,
     "keras": keras,
+    "kornia": kornia,
+    "monai": monai,
     "onnx": onnx,
     "optax": optax,
     "torchvision": torchvision,
@@ -274,18 +276,29 @@ MESSAGES = [
     ("Hardest()", ValueError, "Hardest takes fraction= or k=, one of the two"),
     ("Hardest(fraction=1.5)", ValueError, "fraction must be above 0 and at most 1, not 1.5"),
     ("Hardest(k=0)", ValueError, "k must be an int of at least 1, not 0"),
+    # Focal losses that are maps elsewhere.
+    (
+        "kornia.focal_loss(x, labels, None)",
+        ValueError,
+        'reduction must be "mean" or "sum"; for "none" there is arrayloss.softmax_focal_loss, by pixel',
+    ),
+    (
+        "monai.FocalLoss(x, p, reduction='none', use_softmax=True)",
+        ValueError,
+        'with a softmax, reduction must be "mean" or "sum"',
+    ),
     # Gradients.
     (
-        "value_and_grad(softmax)",
+        "value_and_grad(len)",
         TypeError,
-        "value_and_grad takes a loss of arrayloss, such as cross_entropy, not softmax; its options go to the function "
-        "that comes back",
+        "value_and_grad takes a loss of arrayloss, such as cross_entropy, not len; its options go to the function that "
+        "comes back",
     ),
     (
         "grad(cross_entropy)(x, labels, reduction='none')",
         TypeError,
-        'reduction="none" gives a loss for each sample, and a gradient only with cotangent=, an array that weighs them '
-        "(of ones, for the gradient of their sum)",
+        'a function, or a loss with reduction="none", has a gradient only with cotangent=, an array of weights of its '
+        "results (of ones, for the gradient of their sum)",
     ),
     (
         "grad(cross_entropy)(x, labels, cotangent=np.ones(2))",
