@@ -36,11 +36,14 @@ SAMPLES = {
 
 SHARE = {
     **dict.fromkeys(ELEMENTWISE, 2),
-    **dict.fromkeys(DIVERGENCES, 0.35),
+    **dict.fromkeys((*DIVERGENCES, *NOISY), 0.15),
+    "kl_divergence_with_logits": 0.35,
     "poly_loss": 0.35,
-    **dict.fromkeys(NOISY, 0.35),
 }
 """How many times as many: single numbers are short, two arrays of classes long, and some losses have more cases."""
+
+ALIKE = ("kl_divergence", "js_divergence", "js_divergence_with_logits", *NOISY)
+"""Losses whose options are those of another loss: of the reductions, the mean is written down."""
 
 WHOLE = ("options", "nonfinite")
 """Families of which all samples are taken, in float32: what they ask for is no matter of digits."""
@@ -68,8 +71,12 @@ def picked(function: str) -> Iterator[Case]:
         samples = IN_HALF if dtype in HALF else SAMPLES
         for case in cases(function, dtype, quick=True):
             if case.family in samples and _wanted(case):
-                case = _distinct(case, round(samples[case.family] * SHARE.get(function, 1)))
-            elif case.family not in WHOLE or dtype != "float32":
+                case = _distinct(case, max(2, round(samples[case.family] * SHARE.get(function, 1))))
+            elif (
+                case.family not in WHOLE
+                or dtype != "float32"
+                or (function in ALIKE and case.family == "options" and case.options.get("reduction", "mean") != "mean")
+            ):
                 continue
             elif case.options.get("reduction") == "none" and case.arrays["logits"].size:
                 case = _distinct(case)

@@ -177,7 +177,7 @@ def _slope(row: tuple[Balls, Balls, Balls], c: int, form: _Form) -> arb:
         if not p[c].is_finite():
             return arb.nan()
         # 1 + epsilon p, in terms of one sign.
-        return arb(form.scale) * (r[c] + p[c]) + arb(form.epsilon) * p[c] if form.epsilon else arb(1)
+        return arb(form.scale) * r[c] + (arb(form.scale) + arb(form.epsilon)) * p[c] if form.epsilon else arb(1)
     if not p[c].is_finite():
         return arb.nan()
     if not minus_log[c].is_finite():  # p = 0: p log p -> 0 and 1 - p = 1
