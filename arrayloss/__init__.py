@@ -9,12 +9,17 @@ from arrayloss.losses import (
     binary_cross_entropy,
     binary_cross_entropy_with_logits,
     cross_entropy,
+    generalized_cross_entropy,
+    js_divergence,
+    js_divergence_with_logits,
     kl_divergence,
+    kl_divergence_with_logits,
     linear_cross_entropy,
     nll_loss,
     poly_loss,
     sigmoid_focal_loss,
     softmax_focal_loss,
+    symmetric_cross_entropy,
 )
 from arrayloss.reductions import Hardest, Mean, Sum
 
@@ -43,8 +48,12 @@ __all__ = [
     "binary_cross_entropy",
     "binary_cross_entropy_with_logits",
     "cross_entropy",
+    "generalized_cross_entropy",
     "grad",
+    "js_divergence",
+    "js_divergence_with_logits",
     "kl_divergence",
+    "kl_divergence_with_logits",
     "linear_cross_entropy",
     "log_sigmoid",
     "log_softmax",
@@ -56,5 +65,6 @@ __all__ = [
     "sigmoid_focal_loss",
     "softmax",
     "softmax_focal_loss",
+    "symmetric_cross_entropy",
     "value_and_grad",
 ]

@@ -64,6 +64,14 @@ class RowOptions(LossOptions, total=False):
     """
     logits : array of floating-point numbers, at least 1-D
         The score of each class, along `axis`. -inf leaves a class out.
+    target_logits : array of floating-point numbers
+        The other scores t, in the shape of `logits`. They get a gradient too.
+    log_probs : array of floating-point numbers, at least 1-D
+        The logarithm of the probability of each class, along `axis`; for example from `log_softmax`.
+    probs : array of floating-point numbers
+        The probabilities q of the target, in the shape of `log_probs`. They get a gradient too, which is -inf where q
+        is 0 and p is not. A negative or NaN one is a ValueError on a CPU, outside of traced or compiled functions;
+        elsewhere that loss is NaN.
     axis : int
         The class axis.
     """

@@ -85,6 +85,45 @@ class Problem(Generic[A]):
         """That of the samples."""
         return _without(self.logits.shape, self.axis)
 
+    def losses(self, value: Array) -> Array:
+        """The kernel's value, in the shape of the samples."""
+        return value if self.axis is None else self.backend.xp.squeeze(value, axis=self.axis)
+
+    def pulled(self, g: Array) -> Array:
+        """What the kernel's value is pulled back from, for a number `g` of each loss."""
+        aligned: Array = _along(self.backend.xp, g, self.axis)
+        return aligned
+
+
+@dataclass
+class Function(Problem[A]):
+    """A function of one array: its result is the kernel's value. `left_out` is that of a class not in `where`."""
+
+    where: Array | None = None
+    left_out: float = 0.0
+    keepdims: bool = False
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        shape = tuple(self.logits.shape)
+        if self.kernel.keeps_classes:
+            return shape
+        return tuple(1 if i == self.axis else n for i, n in enumerate(shape)) if self.keepdims else super().shape
+
+    def losses(self, value: Array) -> Array:
+        if self.kernel.keeps_classes or self.keepdims:
+            return self._taking_part(value, self.left_out)
+        return super().losses(value)
+
+    def pulled(self, g: Array) -> Array:
+        return self._taking_part(g, 0.0) if self.kernel.keeps_classes or self.keepdims else super().pulled(g)
+
+    def _taking_part(self, x: Array, left_out: float) -> Array:
+        """`x`, with a constant for the classes that take no part, which has no derivative."""
+        if self.where is None or not self.kernel.keeps_classes:
+            return x
+        return self.backend.xp.where(self.where, x, self.backend.xp.full_like(x, left_out))
+
 
 # -------------------------------------------------------------------------------------------------------------------
 # From arguments to a problem
@@ -228,21 +267,29 @@ def paired(
     logits: A,
     target: Any,
     *,
-    name: str,
+    names: tuple[str, str],
+    probabilities: bool = False,
     axis: Any = -1,
     sample_weight: Any = None,
     where: Any = None,
     reduction: Any = "mean",
     dtype: Any = None,
 ) -> Problem[A]:
-    """A loss of logits along an axis against others of the same shape, called `name`."""
-    backend = _checks.backend(logits, **{name: _checks.given(name, target)}, sample_weight=sample_weight, where=where)
+    """A loss of one array along an axis against another of its shape: logits too, or `probabilities`."""
+    first, name = names
+    backend = _checks.backend(
+        logits, first, **{name: _checks.given(name, target)}, sample_weight=sample_weight, where=where
+    )
     xp = backend.xp
     if backend.kind(target.dtype) != "real floating":
         raise TypeError(f"{name} must be an array of real floating-point numbers, not of {target.dtype}")
-    position = _class_axis(logits, "logits", axis)
-    task = _task(backend, logits, position, sample_weight, where, reduction, dtype, target.dtype)
-    _checks.same_shape(name, target.shape, logits.shape, logits.shape, "there is one for each logit")  # type: ignore[attr-defined]
+    task = _task(
+        backend, logits, _class_axis(logits, first, axis), sample_weight, where, reduction, dtype, target.dtype
+    )
+    shape = task.logits.shape
+    _checks.same_shape(name, target.shape, shape, shape, "there is one number for each class", f"{first} has")
+    if probabilities:
+        target, _ = task.probabilities(target, None)
     weight, divisor = task.weights()
     if weight is not None:
         # What counts for nothing must not reach second derivatives either.
@@ -301,6 +348,22 @@ def _with_z(z: Any, loss: Kernel, mass: Array | None, inputs: Arrays, task: _Tas
     if isinstance(z, (int, float)) and not z:
         return loss, inputs
     return WithZLoss(loss, z), (_along(task.backend.xp, mass, task.axis), *inputs)
+
+
+def function(
+    kernel: Kernel, x: A, axis: Any, where: Any = None, *, keepdims: bool = False, left_out: float = 0.0
+) -> Function[A]:
+    """A function of one array: of each element, or along `axis`."""
+    backend = _checks.backend(x, "x", where=where)
+    array: Any = x
+    position = None if kernel.elementwise else _checks.class_axis(axis, array.ndim)
+    if where is not None:
+        _checks.mask(backend.xp, where, tuple(array.shape))
+        array = backend.xp.where(where, array, backend.xp.full_like(array, -float("inf")))
+    samples, dtype = Samples(backend, 0, None, None, ()), backend.compute_dtype(array.dtype)
+    made: Function[A] = Function(backend, kernel, (array,), position, dtype, samples, None, array.dtype)
+    made.where, made.left_out, made.keepdims = where, left_out, keepdims
+    return made
 
 
 def _class_axis(logits: Any, name: str, axis: Any) -> int:
@@ -547,7 +610,7 @@ def value(problem: Problem[A]) -> A:
     result: A
     if reduction is None or reduction.ranks:
         value = problem.runs.value(problem.call, problem.arrays)
-        parts = None if reduction is None else reduction.parts(problem.samples, _losses(problem, value))
+        parts = None if reduction is None else reduction.parts(problem.samples, problem.losses(value))
         result = _reduced(problem, value, parts)
         return result
     reduced = reduction.parts(problem.samples, None)
@@ -568,7 +631,7 @@ def value_with_gradient(problem: Problem[A], cotangent: Array | None = None) -> 
     backend, reduction, call, arrays = problem.backend, problem.reduction, problem.call, problem.arrays
     parts = None
     if reduction is not None:
-        losses = _losses(problem, problem.runs.value(call, arrays)) if reduction.ranks else None
+        losses = problem.losses(problem.runs.value(call, arrays)) if reduction.ranks else None
         parts = reduction.parts(problem.samples, losses)
     if parts is None or parts.axis is not None:
         axis = () if parts is None else parts.axis or ()
@@ -583,7 +646,7 @@ def value_with_gradient(problem: Problem[A], cotangent: Array | None = None) -> 
         cotangent = backend.astype(cotangent, call.dtype)
     elif cotangent is not None:
         raise TypeError('cotangent= goes with reduction="none" or Mean(axis=...); this result is one number')
-    g = _along(backend.xp, cotangent, call.axis) if parts is None else _cotangent(problem, parts, cotangent)
+    g = problem.pulled(cotangent) if parts is None else _cotangent(problem, parts, cotangent)
     summed = parts is not None and parts.share is None and parts.axis is None
     value, gradient = problem.runs.value_and_gradient(call, arrays, g, summed=summed)
     if problem.restore is not None:
@@ -606,38 +669,13 @@ def second_derivatives(problem: Problem[A], weight: Array | None, least: float |
     return backend.astype(second, x.dtype)  # type: ignore[no-any-return]
 
 
-def function(kernel: Kernel, x: A, axis: Any, where: Any = None, *, keepdims: bool = True, left_out: float = 0.0) -> A:
-    """A function of one array: of each element, or along `axis`; `left_out` is the result of a class not in `where`."""
-    backend = _checks.backend(x, "x", where=where)
-    xp = backend.xp
-    position = None if kernel.elementwise else _checks.class_axis(axis, x.ndim)  # type: ignore[attr-defined]
-    array: Any = x
-    call = Call(kernel, position, backend.compute_dtype(array.dtype))
-    with backend.context(array):
-        if where is not None:
-            _checks.mask(xp, where, tuple(array.shape))
-            array = xp.where(where, array, xp.full_like(array, -float("inf")))
-        y = backend.value(call, (array,))
-        if where is not None and kernel.keeps_classes:
-            # Constants, which have no derivative.
-            y = xp.where(where, y, xp.full_like(y, left_out))
-        if not kernel.keeps_classes and not keepdims:
-            y = xp.squeeze(y, axis=position)
-        return backend.astype(y, array.dtype)  # type: ignore[no-any-return]
-
-
-def _losses(problem: Problem[Any], value: Array) -> Array:
-    """The kernel's value without the class axis."""
-    return value if problem.axis is None else problem.backend.xp.squeeze(value, axis=problem.axis)
-
-
 def _reduced(problem: Problem[Any], value: Array, parts: Parts | None) -> Array:
     """Reduce the kernel's value; where all samples are summed alike, it may be partial sums, one for each block."""
     backend, xp = problem.backend, problem.backend.xp
     if parts is None:
-        return backend.astype(_losses(problem, value), problem.result)
+        return backend.astype(problem.losses(value), problem.result)
     if parts.share is not None or parts.axis is not None:
-        value = _losses(problem, value)
+        value = problem.losses(value)
     if parts.share is not None:
         value = xp.where(parts.share == 0, xp.zeros_like(value), value * parts.share)
     total, denominator = backend.finished(backend.sum(value, parts.axis), parts.denominator)

@@ -23,8 +23,9 @@ from arrayloss._checks import given as check_given
 from arrayloss._checks import mask as check_mask
 from arrayloss._checks import same_shape as check_same_shape
 from arrayloss._checks import within as check_within
+from arrayloss._kernels.divergence import GivenKullbackLeibler
 from arrayloss._kernels.ops import Forward, Kernel, Ops, Position, Vjp
-from arrayloss._kernels.penalties import CrossEntropy, Focal, Penalty, Probability, expm1
+from arrayloss._kernels.penalties import CrossEntropy, Focal, Generalized, Penalty, Probability, expm1
 from arrayloss._kernels.sigmoid import BinaryLink, BinaryLoss, BinaryVjp, given_probabilities, sigmoid
 from arrayloss._kernels.softmax import FromTarget, Link, given_log_probabilities, softmax, weighted
 from arrayloss._options import AnswerOptions, ClassOptions, ElementOptions, LabelOptions, RowOptions, Scalar, documented
@@ -43,6 +44,8 @@ __all__ = [
     "Focal",
     "Forward",
     "FromTarget",
+    "Generalized",
+    "GivenKullbackLeibler",
     "Kernel",
     "LabelOptions",
     "Link",

@@ -8,8 +8,8 @@ from arrayloss import _checks
 from arrayloss._kernels.sigmoid import LogSigmoid, Sigmoid
 from arrayloss._kernels.softmax import LogSoftmax, LogSumExp, Softmax
 from arrayloss._options import documented
-from arrayloss._problem import function
-from arrayloss.gradients import with_suggestions
+from arrayloss._problem import Problem, function
+from arrayloss.gradients import loss, with_suggestions
 
 A = TypeVar("A")
 _ELEMENTS = """
@@ -30,9 +30,9 @@ where : array of bool, optional
         If `axis` is out of range, or the shape of `where` does not broadcast."""
 
 
-@with_suggestions
+@loss
 @documented(_ROWS)
-def softmax(x: A, /, *, axis: int = -1, where: Any = None) -> A:
+def softmax(x: A, /, *, axis: int = -1, where: Any = None) -> Problem[A]:
     r"""Probabilities, in [0, 1], from logits: :math:`p_c = e^{x_c} / \sum_j e^{x_j}`.
 
     An element that `where` leaves out has probability 0. One +inf in a row has probability 1. A row is nan if it has
@@ -53,9 +53,9 @@ def softmax(x: A, /, *, axis: int = -1, where: Any = None) -> A:
     return function(Softmax(), x, axis, where)
 
 
-@with_suggestions
+@loss
 @documented(_ROWS)
-def log_softmax(x: A, /, *, axis: int = -1, where: Any = None) -> A:
+def log_softmax(x: A, /, *, axis: int = -1, where: Any = None) -> Problem[A]:
     r"""Log-probabilities, at most 0, from logits: :math:`\log p_c = x_c - \log \sum_j e^{x_j}`.
 
     The result is accurate also where :math:`p_c` is close to 1, where ``x - logsumexp(x)`` would be rounded to 0. An
@@ -76,9 +76,9 @@ def log_softmax(x: A, /, *, axis: int = -1, where: Any = None) -> A:
     return function(LogSoftmax(), x, axis, where, left_out=-float("inf"))
 
 
-@with_suggestions
+@loss
 @documented(_ROWS)
-def logsumexp(x: A, /, *, axis: int = -1, where: Any = None, keepdims: bool = False) -> A:
+def logsumexp(x: A, /, *, axis: int = -1, where: Any = None, keepdims: bool = False) -> Problem[A]:
     r"""The logarithm of a sum of exponentials: :math:`\log \sum_c e^{x_c}`.
 
     A sum of nothing gives -inf.
@@ -108,9 +108,9 @@ def logsumexp(x: A, /, *, axis: int = -1, where: Any = None, keepdims: bool = Fa
     return function(LogSumExp(), x, axis, where, keepdims=keepdims)
 
 
-@with_suggestions
+@loss
 @documented(_ELEMENTS)
-def sigmoid(x: A, /) -> A:
+def sigmoid(x: A, /) -> Problem[A]:
     r"""The logistic function of each element, in [0, 1]: :math:`1 / (1 + e^{-x})`.
 
     Examples
@@ -123,9 +123,9 @@ def sigmoid(x: A, /) -> A:
     return function(Sigmoid(), x, None)
 
 
-@with_suggestions
+@loss
 @documented(_ELEMENTS)
-def log_sigmoid(x: A, /) -> A:
+def log_sigmoid(x: A, /) -> Problem[A]:
     r"""The logarithm of the logistic function of each element, at most 0: :math:`-\log(1 + e^{-x})`.
 
     Examples

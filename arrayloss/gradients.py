@@ -180,7 +180,8 @@ def value_and_grad(loss: Callable[Concatenate[Any, P], Any], /) -> ValueAndGrad[
     Parameters
     ----------
     loss : function
-        A loss of `arrayloss`, of `arrayloss.compat`, or of your own.
+        A loss of `arrayloss`, of `arrayloss.compat`, or of your own; or `softmax`, `log_softmax`, `logsumexp`,
+        `sigmoid` or `log_sigmoid`, with the option ``cotangent=``.
 
     Returns
     -------

@@ -6,12 +6,13 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import Any, TypeVar, Unpack
 
 from arrayloss import _checks
-from arrayloss._kernels.divergence import Divergence
-from arrayloss._kernels.penalties import CrossEntropy, Focal, Penalty, Poly, Shifted
+from arrayloss._kernels.divergence import GivenJensenShannon, GivenKullbackLeibler, JensenShannon, KullbackLeibler
+from arrayloss._kernels.penalties import CrossEntropy, Focal, Generalized, Penalty, Poly, Shifted, Symmetric
 from arrayloss._kernels.sigmoid import given_probabilities, sigmoid
 from arrayloss._kernels.softmax import Tempered, WithZLoss, given_log_probabilities, softmax
 from arrayloss._options import AnswerOptions, ClassOptions, LabelOptions, RowOptions, Scalar
@@ -20,6 +21,7 @@ from arrayloss.gradients import loss
 
 A = TypeVar("A")
 _CROSS_ENTROPY = CrossEntropy()
+_LOG_ZERO = math.log(1e-4)
 
 
 def _tempered(problem: Problem[A], temperature: Scalar, *, both: bool = False) -> Problem[A]:
@@ -50,11 +52,6 @@ def nll_loss(log_probs: A, target: Any, /, **options: Unpack[LabelOptions]) -> P
     r"""Negative log-likelihood of log-probabilities: :math:`-\log p_t`.
 
     The loss of a sample is :math:`w \sum_c t_c\, w_c\, (-\log p_c)`.
-
-    Parameters
-    ----------
-    log_probs : array of floating-point numbers, at least 1-D
-        The logarithm of the probability of each class, along `axis`; for example from `log_softmax`.
 
     References
     ----------
@@ -227,7 +224,108 @@ def poly_loss(logits: A, target: Any, /, *, epsilon: Scalar = 2.0, **options: Un
 
 
 @loss
-def kl_divergence(
+def generalized_cross_entropy(
+    logits: A, target: Any, /, *, q: Scalar = 0.7, **options: Unpack[ClassOptions]
+) -> Problem[A]:
+    r"""Generalised cross-entropy of a softmax, for noisy labels: :math:`(1 - p_t^q) / q`.
+
+    The loss of a sample is :math:`w \sum_c t'_c\, w_c\, (1 - p_c^q) / q`, with :math:`p = \mathrm{softmax}(x)`. For a
+    label it is at most 1 / q, and its gradient is :math:`p_t^q` times that of the cross-entropy, so that samples whose
+    label may be wrong count little.
+
+    Parameters
+    ----------
+    q : scalar in [0, 1]
+        How little a wrong label counts: 0 gives the cross-entropy, and 1 gives 1 - p.
+
+    References
+    ----------
+    Zhang and Sabuncu, "Generalized Cross Entropy Loss for Training Deep Neural Networks with Noisy Labels", NeurIPS
+    2018.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from arrayloss import generalized_cross_entropy
+    >>> logits = np.asarray([[2.0, 0.0, 0.0], [0.0, 3.0, 0.0]])
+    >>> round(float(generalized_cross_entropy(logits, np.asarray([0, 1]))), 6)
+    0.156188
+    """
+    power = _checks.fraction("q", q)
+    penalty: Penalty = Generalized(power) if _checks.traced(power) or power else _CROSS_ENTROPY
+    return categorical(softmax, penalty, logits, target, **options)
+
+
+@loss
+def symmetric_cross_entropy(
+    logits: A,
+    target: Any,
+    /,
+    *,
+    alpha: Scalar = 0.1,
+    beta: Scalar = 1.0,
+    log_zero: Scalar = _LOG_ZERO,
+    **options: Unpack[ClassOptions],
+) -> Problem[A]:
+    r"""Symmetric cross-entropy of a softmax, for noisy labels: :math:`\alpha (-\log p_t) - \beta A\, (1 - p_t)`.
+
+    To the cross-entropy of the target and p, the reverse one is added, that of p and the target, where :math:`\log 0`
+    is a constant A. For a label that is :math:`-A (1 - p_t)`. The loss of a sample is
+    :math:`w \sum_c t'_c\, w_c\, (\alpha (-\log p_c) - \beta A\, (1 - p_c))`: a soft target has the mixture of the
+    losses of its labels.
+
+    Parameters
+    ----------
+    alpha : scalar >= 0
+        The weight of the cross-entropy.
+    beta : scalar >= 0
+        The weight of the reverse cross-entropy.
+    log_zero : scalar <= 0
+        A: what the logarithm of a target of 0 is.
+
+    References
+    ----------
+    Wang et al., "Symmetric Cross Entropy for Robust Learning with Noisy Labels", ICCV 2019; the defaults are
+    those of the paper for CIFAR-10, and A is that of the authors' code, log(1e-4).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from arrayloss import symmetric_cross_entropy
+    >>> logits = np.asarray([[2.0, 0.0, 0.0], [0.0, 3.0, 0.0]])
+    >>> round(float(symmetric_cross_entropy(logits, np.asarray([0, 1]))), 6)
+    1.414719
+    """
+    reverse = _checks.at_least("beta", 0, beta) * _checks.at_least("-log_zero", 0, -_checks.real("log_zero", log_zero))
+    return categorical(softmax, Symmetric(_checks.at_least("alpha", 0, alpha), reverse), logits, target, **options)
+
+
+@loss
+def kl_divergence(log_probs: A, probs: Any, /, **options: Unpack[RowOptions]) -> Problem[A]:
+    r"""Kullback-Leibler divergence of log-probabilities and probabilities: :math:`\sum_c q_c (\log q_c - \log p_c)`.
+
+    The arguments are those of `torch.nn.functional.kl_div` and `optax.kl_divergence`: the model's :math:`\log p` and
+    the target's q. The loss of a sample is this sum times its weight, inf where p is 0 and q is not; a class with q = 0
+    has no part in it. Where a row does not sum to 1, as rounded ones, it may be slightly below 0. For two arrays of
+    logits, `kl_divergence_with_logits` is more accurate where they are almost equal.
+
+    References
+    ----------
+    Kullback and Leibler, "On Information and Sufficiency", Annals of Mathematical Statistics 22 (1951).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from arrayloss import kl_divergence
+    >>> log_p, q = np.log(np.asarray([[0.5, 0.5]])), np.asarray([[1.0, 0.0]])
+    >>> round(float(kl_divergence(log_p, q)), 6)
+    0.693147
+    """
+    return paired(GivenKullbackLeibler(), log_probs, probs, names=("log_probs", "probs"), probabilities=True, **options)
+
+
+@loss
+def kl_divergence_with_logits(
     logits: A, target_logits: Any, /, *, temperature: Scalar = 1.0, **options: Unpack[RowOptions]
 ) -> Problem[A]:
     r"""Kullback-Leibler divergence of two softmaxes: :math:`\sum_c q_c \log(q_c / p_c)`.
@@ -235,13 +333,10 @@ def kl_divergence(
     The student's probabilities are :math:`p = \mathrm{softmax}(x)`, of `logits`, and the teacher's are
     :math:`q = \mathrm{softmax}(t)`, of `target_logits`. The loss of a sample is this sum times its weight. The
     divergence and its gradients are computed from the differences t - x, so that they are accurate also where the two
-    are almost equal.
+    are almost equal. It is inf where a teacher's class has a logit of -inf for the student.
 
     Parameters
     ----------
-    target_logits : array of floating-point numbers
-        The teacher's scores, in the shape of `logits`. They get a gradient too. The divergence is inf where p is 0 and
-        q is not.
     temperature : scalar > 0
         T, by which both arrays of logits are divided. The gradient by the student's logits is (p - q) / T, which goes
         with 1 / T^2 for large T: for distillation, multiply the loss by T^2.
@@ -254,15 +349,61 @@ def kl_divergence(
     Examples
     --------
     >>> import numpy as np
-    >>> from arrayloss import kl_divergence
+    >>> from arrayloss import kl_divergence_with_logits
     >>> student, teacher = np.asarray([[0.0, 1.0]]), np.asarray([[1.0, 0.0]])
-    >>> round(float(kl_divergence(student, teacher)), 6)
+    >>> round(float(kl_divergence_with_logits(student, teacher)), 6)
     0.462117
-    >>> round(float(kl_divergence(student, student + np.asarray([[1e-9, 0.0]]))) * 1e20, 6)
+    >>> round(float(kl_divergence_with_logits(student, student + np.asarray([[1e-9, 0.0]]))) * 1e20, 6)
     9.830597
     """
-    made = paired(Divergence(), logits, target_logits, name="target_logits", **options)
+    made = paired(KullbackLeibler(), logits, target_logits, names=("logits", "target_logits"), **options)
     return _tempered(made, temperature, both=True)
+
+
+@loss
+def js_divergence(log_probs: A, probs: Any, /, **options: Unpack[RowOptions]) -> Problem[A]:
+    r"""Jensen-Shannon divergence of log-probabilities and probabilities: half the divergences of both from their mean.
+
+    With :math:`m = (p + q) / 2`, the loss of a sample is
+    :math:`\sum_c (p_c \log(p_c / m_c) + q_c \log(q_c / m_c)) / 2`, times its weight. It is symmetric in p and q, and at
+    most :math:`\log 2`.
+
+    References
+    ----------
+    Lin, "Divergence Measures Based on the Shannon Entropy", IEEE Transactions on Information Theory 37 (1991).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from arrayloss import js_divergence
+    >>> log_p, q = np.log(np.asarray([[0.5, 0.5]])), np.asarray([[1.0, 0.0]])
+    >>> round(float(js_divergence(log_p, q)), 6)
+    0.215762
+    """
+    return paired(GivenJensenShannon(), log_probs, probs, names=("log_probs", "probs"), probabilities=True, **options)
+
+
+@loss
+def js_divergence_with_logits(logits: A, target_logits: Any, /, **options: Unpack[RowOptions]) -> Problem[A]:
+    r"""Jensen-Shannon divergence of two softmaxes.
+
+    With :math:`p = \mathrm{softmax}(x)`, :math:`q = \mathrm{softmax}(t)` and :math:`m = (p + q) / 2`, the loss of a
+    sample is :math:`\sum_c (p_c \log(p_c / m_c) + q_c \log(q_c / m_c)) / 2`, times its weight. It is symmetric in p and
+    q, at most :math:`\log 2`, and accurate also where the two are almost equal.
+
+    References
+    ----------
+    Lin, "Divergence Measures Based on the Shannon Entropy", IEEE Transactions on Information Theory 37 (1991).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from arrayloss import js_divergence_with_logits
+    >>> x, t = np.asarray([[0.0, 1.0]]), np.asarray([[1.0, 0.0]])
+    >>> round(float(js_divergence_with_logits(x, t)), 6)
+    0.110944
+    """
+    return paired(JensenShannon(), logits, target_logits, names=("logits", "target_logits"), **options)
 
 
 @loss

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from arrayloss.testing import FORMATS, HALF, Case, Due, Exact, Floats, spacing
 
-from .cases import ELEMENTWISE, PAIRED, TRANSFORMS
+from .cases import DIVERGENCES, ELEMENTWISE, TRANSFORMS
 from .oracle import chance, exact, part_below
 
 HALF_ULP = 1.0
@@ -31,7 +31,12 @@ BUDGET: dict[str, tuple[float, float]] = {
     "softmax_focal_loss": (12, 12),
     "asymmetric_loss": (8, 12),
     "poly_loss": (8, 8),
+    "generalized_cross_entropy": (8, 12),
+    "symmetric_cross_entropy": (8, 8),
     "kl_divergence": (8, 12),
+    "kl_divergence_with_logits": (8, 12),
+    "js_divergence": (8, 12),
+    "js_divergence_with_logits": (8, 12),
 }
 """ULP allowed to the value and to the gradient, in float32 and float64; gamma up to 2 for the focal losses."""
 
@@ -72,7 +77,7 @@ def _allowance(case: Case, quantity: str, numbers: Exact, terms: int) -> Floats:
     number shows in results that are small normal numbers (`measure` sees to those that are none).
     """
     dtype = dtype_of(case, quantity)
-    if case.function not in PAIRED:
+    if case.function not in DIVERGENCES:
         return allowance(case, quantity)
     form = FORMATS[dtype]
     size = np.where(np.isfinite(numbers.scale), np.maximum(numbers.scale, np.abs(numbers.high)), 0)
@@ -99,10 +104,13 @@ def _factor(case: Case) -> float:
     """What an exponential is multiplied by, at the most: what a compiler flushed may have been a normal number's."""
     if case.dtype == "float16":  # made of float32, far from where these end
         return 1.0
-    if case.function in PAIRED:
+    if case.function in DIVERGENCES:
         return -FORMATS[case.dtype].subnormal_exponent  # a log ratio
     if case.function == "asymmetric_loss":
         return 1 / (float(case.options.get("margin", 0.05)) or 1)
+    if case.function == "symmetric_cross_entropy":
+        given = {"alpha": 0.1, "beta": 1.0, "log_zero": math.log(1e-4), **case.options}
+        return max(1.0, float(given["alpha"] - given["beta"] * given["log_zero"]))
     return max(1.0, 1 + float(case.options.get("epsilon", 2.0))) if case.function == "poly_loss" else 1.0
 
 
@@ -138,8 +146,8 @@ def allowance(case: Case, quantity: str) -> Floats:
     x - max is rounded once, and exp magnifies that rounding by its size: k is the distance of the element from the
     maximum of its row; for what a class costs (a loss, -log p) and for 1 - p, that of the largest other logit.
     For asymmetric_loss, what the answer 0 costs is a power of p - margin, which has the rounding of p and of the margin
-    at its own size, the 4 ULP of a sigmoid: 4 margin / (p - margin), times 1 + gamma. That of kl_divergence is made
-    with its exact numbers (`_allowance`).
+    at its own size, the 4 ULP of a sigmoid: 4 margin / (p - margin), times 1 + gamma. That of a divergence is made with
+    its exact numbers (`_allowance`).
     """
     if case.function == "asymmetric_loss" and dtype_of(case, quantity) not in HALF:
         return _k_margin(case, quantity)
@@ -147,7 +155,11 @@ def allowance(case: Case, quantity: str) -> Floats:
         return np.zeros(())
     # An exponential further down is no number of the dtype: k is at most 104 in float32.
     end = math.ceil(-FORMATS[dtype_of(case, quantity)].subnormal_exponent * LOG_2)
-    return (1 + _gamma(case)) * np.minimum(_of_quantity(case, quantity, *_distances(case)), end)
+    far, near = _distances(case)
+    found = (1 + _gamma(case)) * np.minimum(_of_quantity(case, quantity, far, near), end)
+    if case.function == "generalized_cross_entropy" and quantity == "d logits":
+        found = found + np.moveaxis(_k_power(case, far), -1, case.axis)
+    return found
 
 
 def flushable(case: Case, quantity: str) -> Floats:
@@ -174,7 +186,7 @@ def flushable(case: Case, quantity: str) -> Floats:
 
 def _has_rows(case: Case) -> bool:
     """Whether logits are compared with the maximum of a row."""
-    return case.function not in (*ELEMENTWISE, *PAIRED, "nll_loss") and case.arrays["logits"].size > 0
+    return case.function not in (*ELEMENTWISE, *DIVERGENCES, "nll_loss") and case.arrays["logits"].size > 0
 
 
 def _gamma(case: Case) -> float:
@@ -186,6 +198,17 @@ def _gamma(case: Case) -> float:
     if "gamma" in case.arrays:
         return float(np.max(case.arrays["gamma"]))
     return float(case.options.get("gamma", 2.0)) if "focal" in case.function else 0.0
+
+
+def _k_power(case: Case, far: Floats) -> Floats:
+    """For p^q = exp(-q (-log p)), which goes with the gradient: three roundings of -log p at its size, times q."""
+    if case.target_kind == "index" and not case.options.get("label_smoothing"):
+        counts = np.arange(far.shape[-1]) == np.maximum(case.arrays["target"], 0)[..., None]
+    elif case.target_kind == "index":
+        counts = np.ones(far.shape, dtype=np.bool_)
+    else:
+        counts = np.moveaxis(case.arrays["target"], case.axis, -1) != 0
+    return np.asarray(3 * float(case.options.get("q", 0.7)) * np.max(np.where(counts, far, 0), axis=-1, keepdims=True))
 
 
 def _k_margin(case: Case, quantity: str) -> Floats:

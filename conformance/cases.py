@@ -10,6 +10,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
+from decimal import Decimal
 from typing import Any
 
 import numpy as np
@@ -20,14 +21,19 @@ from arrayloss.testing import FORMATS, HALF, Case, Floats, Reduce, rounded
 from .draws import Draws, Size, spaced
 
 TRANSFORMS = ("softmax", "log_softmax", "logsumexp", "sigmoid", "log_sigmoid")
-CATEGORICAL = ("nll_loss", "cross_entropy", "softmax_focal_loss", "poly_loss")
-PAIRED = ("kl_divergence",)  # the target is logits too
+NOISY = ("generalized_cross_entropy", "symmetric_cross_entropy")
+CATEGORICAL = ("nll_loss", "cross_entropy", "softmax_focal_loss", "poly_loss", *NOISY)
+PAIRED = ("kl_divergence_with_logits", "js_divergence_with_logits")  # the target is logits too
+GIVEN = ("kl_divergence", "js_divergence")  # log-probabilities and probabilities
+DIVERGENCES = (*PAIRED, *GIVEN)
 BINARY = ("binary_cross_entropy", "binary_cross_entropy_with_logits", "sigmoid_focal_loss", "asymmetric_loss")
-FUNCTIONS = (*TRANSFORMS, *CATEGORICAL, *PAIRED, *BINARY)
+FUNCTIONS = (*TRANSFORMS, *CATEGORICAL, *DIVERGENCES, *BINARY)
 ELEMENTWISE = ("sigmoid", "log_sigmoid", *BINARY)
 
 GAMMAS = (0.0, 0.5, 1.0, 2.0, 5.0)
 EPSILONS = (2.0, -1.0, -0.5)
+POWERS = (0.7, 0.125, 1.0)
+SYMMETRIES: tuple[dict[str, float], ...] = ({}, {"alpha": 6.0, "beta": 0.1, "log_zero": -4.0})
 ASYMMETRIES: tuple[dict[str, float], ...] = (
     {},
     {"gamma_positive": 0.0, "gamma_negative": 0.0},
@@ -41,6 +47,10 @@ def variants(function: str, gammas: tuple[float, ...] = GAMMAS) -> list[dict[str
         return [{"gamma": gamma} for gamma in gammas]
     if function == "poly_loss":
         return [{"epsilon": epsilon} for epsilon in EPSILONS[: len(gammas)]]
+    if function == "generalized_cross_entropy":
+        return [{"q": q} for q in POWERS[: len(gammas)]]
+    if function == "symmetric_cross_entropy":
+        return list(SYMMETRIES[: len(gammas)])
     return list(ASYMMETRIES[: len(gammas)]) if function == "asymmetric_loss" else [{}]
 
 
@@ -186,7 +196,7 @@ def _stress(
     """A family of categorical stress rows: label and one-hot cotangent at the same class."""
 
     def family(function: str, dtype: str, rng: Draws) -> Iterator[Case]:
-        if function in ELEMENTWISE or function == "nll_loss":
+        if function in (*ELEMENTWISE, *GIVEN, "nll_loss"):
             return
         for count in classes:
             rows, labels = make(count, dtype, rng)
@@ -234,6 +244,23 @@ def _teachers(rows: Floats, dtype: str) -> Floats:
     return rounded(np.where(np.arange(len(rows))[:, None] % 3 == 0, other, near), dtype)
 
 
+def _pair(function: str, x: Floats, t: Floats, dtype: str) -> dict[str, Floats]:
+    """Two arrays of logits, classes last; or what they mean: log-probabilities, and probabilities, 0 if not normal."""
+    if function in PAIRED:
+        return {"logits": x, "target": t}
+    q = rounded(np.apply_along_axis(lambda row: [float(v.exp()) for v in _decimal_logs(row)], -1, t), dtype)
+    log_p = np.apply_along_axis(lambda row: [float(v) for v in _decimal_logs(row)], -1, x)
+    return {"logits": rounded(log_p, dtype), "target": np.where(q < FORMATS[dtype].tiny, 0, q)}
+
+
+def _decimal_logs(row: Floats) -> list[Decimal]:
+    """The log-softmax, by decimal arithmetic, which is the same on every processor."""
+    logits = [Decimal(v) for v in row.tolist()]
+    top = max(logits)
+    total = sum(((v - top).exp() for v in logits), Decimal(0)).ln() + top
+    return [v - total for v in logits]
+
+
 # ---------------------------------------------------------------- families
 
 KINKS = (-2.9444389791664403, -1.0986122886681098)
@@ -269,7 +296,7 @@ def _soft(function: str, dtype: str, rng: Draws) -> Iterator[Case]:
     if function in ELEMENTWISE:
         yield from _soft_binary(function, dtype, rng)
         return
-    if function in PAIRED:
+    if function in DIVERGENCES:
         return
     for classes in (3, 10):
         rows, labels = _margin_rows(classes, dtype, rng)
@@ -316,11 +343,11 @@ def _weights(function: str, dtype: str, rng: Draws) -> Iterator[Case]:
     wrt: tuple[str, ...]
     options: dict[str, Any]
     end = 8 if dtype == "float16" else 20 if "focal" in function or function == "asymmetric_loss" else 60
-    if function in PAIRED:
+    if function in DIVERGENCES:
         rows, _ = _margin_rows(10, dtype, rng)
         rows = _filled(rows[np.max(np.abs(rows), axis=1) <= end])
         weight = rounded(rng.between(1e-3, 1e3, len(rows)), dtype)
-        arrays = {"logits": rows, "target": _teachers(rows, dtype), "sample_weight": weight}
+        arrays = {**_pair(function, rows, _teachers(rows, dtype), dtype), "sample_weight": weight}
         wrt = tuple(arrays)
         yield Case(function, "", "weights", dtype, arrays, {"reduction": "none"}, "float", np.ones(len(rows)), wrt)
         return
@@ -376,6 +403,14 @@ def _chances(dtype: str, more: Floats | tuple[()] = ()) -> Floats:
 
 def _probabilities(function: str, dtype: str, rng: Draws) -> Iterator[Case]:
     """Probabilities from the smallest normal to one ULP below 1, and the logarithms of such."""
+    if function in GIVEN:
+        for classes in (2, 10):
+            rows, _ = _margin_rows(classes, dtype, rng)
+            rows = _filled(np.concatenate([rows, _tie_rows(classes, dtype, rng)[0]]))
+            arrays = _pair(function, rows, _teachers(rows, dtype), dtype)
+            name, both = f"{classes} classes", ("logits", "target")
+            yield Case(function, "", name, dtype, arrays, {"reduction": "none"}, "float", np.ones(len(rows)), both)
+        return
     if function not in ("binary_cross_entropy", "nll_loss"):
         return
     p = _chances(dtype, rng.uniform(30))
@@ -435,9 +470,11 @@ def _plain(function: str, dtype: str, rng: Draws, count: int) -> Case:
         arrays = {"logits": rounded(x, dtype), "target": (rng.uniform(count) < 0.4).astype(np.float64)}
         return Case(function, "", "plain", dtype, arrays, {}, "float")
     x = rng.normal((count, 5)) * 3
-    if function in PAIRED:
-        x = rounded(x, dtype)
-        return Case(function, "", "plain", dtype, {"logits": x, "target": _teachers(x, dtype)}, {}, "float")
+    if function in DIVERGENCES:
+        x = rounded(x[:ROWS], dtype)  # decimal arithmetic is slow
+        arrays = _pair(function, x, _teachers(x, dtype), dtype)
+        arrays = {name: np.resize(a, (count, 5)) for name, a in arrays.items()}
+        return Case(function, "", "plain", dtype, arrays, {}, "float")
     if function == "nll_loss":
         x = -np.abs(x)
     labels = rng.integers(5, count)
@@ -471,7 +508,7 @@ def _options(function: str, dtype: str, rng: Draws) -> Iterator[Case]:
     if function in BINARY:
         yield from _binary_options(function, dtype, rng)
         return
-    if function in PAIRED:
+    if function in DIVERGENCES:
         yield from _paired_options(function, dtype, rng)
         return
     shapes: tuple[tuple[tuple[int, ...], int], ...] = (((6,), -1), ((8, 5), -1), ((5, 8), 0), ((2, 5, 3, 2), 1))
@@ -525,8 +562,8 @@ _REDUCTIONS = (
 
 def _paired_options(function: str, dtype: str, rng: Draws) -> Iterator[Case]:
     for shape, axis in (((6,), -1), ((8, 5), -1), ((5, 8), 0), ((2, 5, 3, 2), 1)):
-        x, t = (rounded(rng.normal(shape) * 3, dtype) for _ in range(2))
-        arrays = {"logits": x, "target": t}
+        x, t = (rounded(np.moveaxis(rng.normal(shape) * 3, axis, -1), dtype) for _ in range(2))
+        arrays = {name: np.moveaxis(a, -1, axis) for name, a in _pair(function, x, t, dtype).items()}
         yield Case(function, "", f"{len(shape)}-d", dtype, arrays, {"axis": axis}, "float", None, ("logits", "target"))
     lead = tuple(np.delete(shape, axis))
     full = {
@@ -576,9 +613,10 @@ def _further(function: str, dtype: str, rng: Draws) -> Iterator[Case]:
     if function in TRANSFORMS:
         return
     shape = (3, 4)
-    if function in PAIRED:
-        pair = {"logits": rounded(rng.normal(shape) * 3, dtype), "target": rounded(rng.normal(shape) * 3, dtype)}
-        yield Case(function, "", "temperature", dtype, pair, {"temperature": 2.5}, "float", None, tuple(pair))
+    if function in DIVERGENCES:
+        if function == "kl_divergence_with_logits":
+            pair = {"logits": rounded(rng.normal(shape) * 3, dtype), "target": rounded(rng.normal(shape) * 3, dtype)}
+            yield Case(function, "", "temperature", dtype, pair, {"temperature": 2.5}, "float", None, tuple(pair))
         return
     if function in BINARY:
         x = rounded(_binary_inputs(function, shape, rng), dtype)
@@ -648,7 +686,7 @@ def _nonfinite(function: str, dtype: str, rng: Draws) -> Iterator[Case]:
         yield Case(function, "", "ignored", dtype, ignored, {"ignore_index": -1}, "index")
         yield from _nothing_left(function, dtype, arrays, "float")
         return
-    if function in PAIRED:
+    if function in DIVERGENCES:
         yield from _paired_nonfinite(function, dtype)
         return
     rows = np.asarray(
@@ -728,9 +766,24 @@ def _paired_nonfinite(function: str, dtype: str) -> Iterator[Case]:
         ([0.0, nan, 0.0], [0.0, 0.0, 0.0]),
         ([0.0, 0.0, 0.0], [0.0, 0.0, nan]),
     ]
+    if function in GIVEN:
+        pairs = [
+            ([-0.5, -1.0, -2.0], [0.5, 0.25, 0.25]),
+            ([-0.5, -1.0, -inf], [0.5, 0.5, 0.0]),
+            ([-0.5, -1.0, -2.0], [1.0, 0.0, 0.0]),
+            ([0.0, -inf, -inf], [1.0, 0.0, 0.0]),
+            ([-0.5, -1.0, -inf], [0.5, 0.25, 0.25]),
+            ([-inf, -inf, -inf], [0.5, 0.25, 0.25]),
+            ([-0.5, nan, -1.0], [0.5, 0.25, 0.25]),
+        ]
     arrays = {"logits": np.asarray([x for x, _ in pairs]), "target": np.asarray([t for _, t in pairs])}
-    for name, some in _mixes(*arrays.values()):
-        filled = {key: _filled(values[some]) for key, values in arrays.items()}
+    values = arrays
+    if function in GIVEN:
+        # What a nan pulls back is left open by the contract, as in nll_loss.
+        yield Case(function, "", "nan", dtype, arrays, {"reduction": "none"}, "float", wrt=())
+        values = {name: a[:-1] for name, a in arrays.items()}
+    for name, some in _mixes(*values.values()):
+        filled = {key: _filled(a[some]) for key, a in values.items()}
         yield Case(function, "", f"values{name}", dtype, filled, {"reduction": "none"}, "float", np.ones(ROWS))
     keep = np.asarray([i < 4 for i in range(len(pairs))], dtype=np.float64)
     for name in ("where", "sample_weight"):

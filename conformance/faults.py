@@ -20,12 +20,12 @@ from arrayloss.testing import Case, Implementation, Loss
 
 from . import runner
 from .backends import arrayloss, versions
-from .cases import BINARY, CATEGORICAL, ELEMENTWISE, FUNCTIONS, PAIRED
+from .cases import BINARY, CATEGORICAL, DIVERGENCES, ELEMENTWISE, FUNCTIONS, GIVEN, PAIRED
 from .runner import Selection
 
 LABELLED = (*CATEGORICAL, *BINARY)
-LOSSES = (*LABELLED, *PAIRED)
-ROWS = ("softmax", "log_softmax", "logsumexp", *CATEGORICAL, *PAIRED)
+LOSSES = (*LABELLED, *DIVERGENCES)
+ROWS = ("softmax", "log_softmax", "logsumexp", *CATEGORICAL, *DIVERGENCES)
 FOCAL = ("softmax_focal_loss", "sigmoid_focal_loss")
 SMOOTHED = tuple(name for name in LABELLED if name not in ("nll_loss", "binary_cross_entropy"))
 POSITIVE = ("binary_cross_entropy_with_logits", "sigmoid_focal_loss")
@@ -119,7 +119,7 @@ def _clipped(f: Loss, x: Any, *target: Any, **options: Any) -> Any:
         return f(xp.clip(x, 1e-7, 1 - 1e-7), *target, **options)
     if f.__name__ in ELEMENTWISE:
         return f(xp.clip(x, -math.log(1e7), math.log(1e7)), *target, **options)
-    if f.__name__ != "nll_loss":
+    if f.__name__ not in ("nll_loss", *GIVEN):
         x = _right("log_softmax")(x, axis=options.get("axis", -1), where=options.get("where") if not target else None)
     return f(xp.clip(x, math.log(1e-7), math.log1p(-1e-7)), *target, **options)
 
@@ -247,7 +247,7 @@ def _naive(name: str) -> Loss:
         xp = array_namespace(x)
         if name in ELEMENTWISE:
             p = x if name == "binary_cross_entropy" else xp.exp(x) / (1 + xp.exp(x))
-        elif name == "nll_loss":
+        elif name in ("nll_loss", *GIVEN):
             p = xp.exp(x)
         else:
             total = xp.sum(xp.exp(x), axis=axis, keepdims=True)
@@ -270,18 +270,29 @@ def _naive_cost(
     *,
     gamma: float = 2.0,
     epsilon: float = 2.0,
+    q: float = 0.7,
+    alpha: float = 0.1,
+    beta: float = 1.0,
+    log_zero: float = math.log(1e-4),
     gamma_positive: float = 1.0,
     gamma_negative: float = 4.0,
     margin: float = 0.05,
 ) -> Any:
     """What each class costs, and in the binary family each answer."""
     xp = array_namespace(p)
-    if name in PAIRED:
-        q = xp.exp(y) / xp.sum(xp.exp(y), axis=-1, keepdims=True)
-        return q * (xp.log(q) - xp.log(p))
+    if name in DIVERGENCES:
+        y = xp.exp(y) / xp.sum(xp.exp(y), axis=-1, keepdims=True) if name in PAIRED else y
+        if name.startswith("kl"):
+            return y * (xp.log(y) - xp.log(p))
+        m = (p + y) / 2
+        return (p * xp.log(p / m) + y * xp.log(y / m)) / 2
     if name not in BINARY and xp.isdtype(y.dtype, "integral"):
         y = xp.arange(p.shape[-1]) == y[..., None]
     y = xp.astype(y, p.dtype)
+    if name == "generalized_cross_entropy":
+        return y * (1 - p**q) / q
+    if name == "symmetric_cross_entropy":
+        return -y * (alpha * xp.log(p) + beta * log_zero * (1 - p))
     power = gamma if "focal" in name else gamma_positive if name == "asymmetric_loss" else 0.0
     cost = -y * (1 - p) ** power * xp.log(p)
     if name == "poly_loss":
@@ -340,9 +351,11 @@ def faults() -> list[Fault]:
         changed("gamma one more", "gamma", lambda gamma: gamma + 1, *FOCAL),
         without("epsilon", "poly_loss"),
         changed("epsilon of the wrong sign", "epsilon", lambda epsilon: -epsilon / 4, "poly_loss"),
+        without("q", "generalized_cross_entropy"),
+        without("log_zero", "symmetric_cross_entropy"),
         without("margin", "asymmetric_loss"),
         Fault("gammas swapped", _gammas_swapped, ("asymmetric_loss",)),
-        Fault("student and teacher swapped", _other_way, PAIRED),
+        Fault("student and teacher swapped", _other_way, ("kl_divergence_with_logits",)),
         without("label_smoothing", *SMOOTHED),
         Fault("label_smoothing kept from the label", _smoothed_to_others, SMOOTHED),
         without("where", *ROWS[:3], *LOSSES),
@@ -394,7 +407,7 @@ def with_fault(fault: Fault, function: str) -> Implementation:
 
 
 def _formula_only(case: Case) -> str | None:
-    form = {"gamma", "epsilon", "gamma_positive", "gamma_negative", "margin"}
+    form = {"gamma", "epsilon", "q", "alpha", "beta", "log_zero", "gamma_positive", "gamma_negative", "margin"}
     extras = {*case.arrays, *case.options} - {"logits", "target", "reduction", *form}
     reduction = case.options.get("reduction", "none")
     return f"takes no {', '.join(extras)}" if extras else None if isinstance(reduction, str) else "no such reduction"

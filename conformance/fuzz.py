@@ -32,7 +32,7 @@ from arrayloss.testing import (
 )
 
 from . import budget
-from .cases import BINARY, CATEGORICAL, ELEMENTWISE, FUNCTIONS, PAIRED, TRANSFORMS, variants
+from .cases import BINARY, CATEGORICAL, DIVERGENCES, ELEMENTWISE, FUNCTIONS, GIVEN, PAIRED, TRANSFORMS, variants
 from .draws import Draws
 from .oracle import exact
 
@@ -222,8 +222,9 @@ def _loss(rng: Draws, function: str, dtype: str) -> Case:
         options["axis"] = axis
     lead = shape if elementwise else tuple(n for i, n in enumerate(shape) if i != axis % len(shape))
     hardest = isinstance(options["reduction"], Reduce) and options["reduction"].kind == "Hardest"
-    x = _logits(rng, shape, dtype, _chance(rng, 0.2) and not hardest and function not in ("nll_loss", *PAIRED))
-    if function == "nll_loss":
+    special = function not in ("nll_loss", *DIVERGENCES)
+    x = _logits(rng, shape, dtype, _chance(rng, 0.2) and not hardest and special)
+    if function in ("nll_loss", *GIVEN):
         x = -np.abs(x)
     if function == "binary_cross_entropy":
         x = rounded(rng.between(2.0**-7, 1 - 2.0**-7, shape or 1).reshape(shape), dtype)
@@ -231,6 +232,8 @@ def _loss(rng: Draws, function: str, dtype: str) -> Case:
     kind = "float"
     if function in PAIRED:
         arrays["target"] = _logits(rng, shape, dtype, False)
+    elif function in GIVEN:
+        arrays["target"] = _target(rng, kind, shape, lead, axis, elementwise, dtype, options)
     else:
         kind = _one(rng, ("index", "index", "float", "bool") if elementwise else ("index", "index", "float"))
         arrays["target"] = _target(rng, kind, shape, lead, axis, elementwise, dtype, options)
@@ -246,7 +249,7 @@ def _loss(rng: Draws, function: str, dtype: str) -> Case:
         options["alpha"] = 0.25
     if function in BINARY and _chance(rng, 0.3):
         arrays["pos_weight"] = _weights(rng, _part_of(rng, shape), dtype)
-    if function not in ("nll_loss", *PAIRED) and _chance(rng, 0.25):
+    if function not in ("nll_loss", *DIVERGENCES) and _chance(rng, 0.25):
         options["label_smoothing"] = _one(rng, (0.125, 0.5, 1.0))
     if function == "cross_entropy" and np.all(np.isfinite(x)) and _chance(rng, 0.25):
         options["z_loss"] = _one(rng, (0.0, 2.0**-10, 1.0))

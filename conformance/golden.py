@@ -17,7 +17,7 @@ import numpy as np
 from arrayloss.testing import FORMATS, HALF, PER_SAMPLE, Case, Due, Floats, Reduce, vectors
 
 from . import budget
-from .cases import ELEMENTWISE, FUNCTIONS, PAIRED, cases
+from .cases import DIVERGENCES, ELEMENTWISE, FUNCTIONS, NOISY, POWERS, cases
 from .oracle import exact
 from .runner import Selection
 
@@ -34,8 +34,16 @@ SAMPLES = {
 }
 """Families of which some samples are taken, and how many of each case."""
 
-SHARE = {**dict.fromkeys(ELEMENTWISE, 2), **dict.fromkeys(PAIRED, 0.35), "poly_loss": 0.35}
-"""How many times as many: single numbers are short, two arrays of logits long, and some losses have more cases."""
+SHARE = {
+    **dict.fromkeys(ELEMENTWISE, 2),
+    **dict.fromkeys((*DIVERGENCES, *NOISY), 0.15),
+    "kl_divergence_with_logits": 0.35,
+    "poly_loss": 0.35,
+}
+"""How many times as many: single numbers are short, two arrays of classes long, and some losses have more cases."""
+
+ALIKE = ("kl_divergence", "js_divergence", "js_divergence_with_logits", *NOISY)
+"""Losses whose options are those of another loss: of the reductions, the mean is written down."""
 
 WHOLE = ("options", "nonfinite")
 """Families of which all samples are taken, in float32: what they ask for is no matter of digits."""
@@ -63,8 +71,12 @@ def picked(function: str) -> Iterator[Case]:
         samples = IN_HALF if dtype in HALF else SAMPLES
         for case in cases(function, dtype, quick=True):
             if case.family in samples and _wanted(case):
-                case = _distinct(case, round(samples[case.family] * SHARE.get(function, 1)))
-            elif case.family not in WHOLE or dtype != "float32":
+                case = _distinct(case, max(2, round(samples[case.family] * SHARE.get(function, 1))))
+            elif (
+                case.family not in WHOLE
+                or dtype != "float32"
+                or (function in ALIKE and case.family == "options" and case.options.get("reduction", "mean") != "mean")
+            ):
                 continue
             elif case.options.get("reduction") == "none" and case.arrays["logits"].size:
                 case = _distinct(case)
@@ -77,6 +89,8 @@ def _wanted(case: Case) -> bool:
     classes = {"margins": 3, "soft": 3, "probabilities": 2}.get(case.family, 10)
     gammas = GAMMAS if case.family == "margins" else (2.0,)
     if case.options.get("epsilon", 2.0) != 2.0 and case.family != "margins":
+        return False
+    if case.options.get("q", POWERS[0]) != POWERS[0] and case.family != "margins":
         return False
     return case.options.get("gamma", 2.0) in gammas and (logits.ndim == 1 or logits.shape[-1] == classes)
 

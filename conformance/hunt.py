@@ -14,7 +14,7 @@ import numpy as np
 from arrayloss.testing import FORMATS, Case, Floats, Implementation, rounded
 
 from . import runner
-from .cases import ELEMENTWISE, FUNCTIONS, PAIRED, TRANSFORMS
+from .cases import ELEMENTWISE, FUNCTIONS, GIVEN, PAIRED, TRANSFORMS
 from .cases import ROWS as STRESS_ROWS
 from .draws import Draws
 from .runner import Result, Selection
@@ -27,6 +27,7 @@ PARAMETERS: dict[str, tuple[str, tuple[float, ...]]] = {
     "softmax_focal_loss": ("gamma", (0.5, 1, 2, 5)),
     "sigmoid_focal_loss": ("gamma", (0.5, 1, 2, 5)),
     "poly_loss": ("epsilon", (2, -1)),
+    "generalized_cross_entropy": ("q", (0.125, 0.7, 1)),
     "asymmetric_loss": ("gamma_negative", (0, 1, 4)),
 }
 """The option that makes a function another formula, and what is drawn for it."""
@@ -67,7 +68,7 @@ def hunt(implementation: Implementation, selection: Selection, seconds: float) -
     """
     rng = Draws(selection.seed)
     known = _anew(implementation)
-    functions = [f for f in selection.functions or FUNCTIONS if f != "nll_loss"]
+    functions = [f for f in selection.functions or FUNCTIONS if f not in ("nll_loss", *GIVEN)]
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         for function in functions:

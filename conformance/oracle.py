@@ -8,7 +8,8 @@ Notation, for one sample: `p` the probabilities, `r = 1 - p`, `l = -log p`; with
 `cost = r**gamma * l` and `slope = -p * d cost / dp = r**gamma * (1 + gamma * p * l / r) >= 0`. With coefficients `t`
 (target times weights), the loss is `sum_c t_c cost_c`, and its derivative with respect to logit j is
 `p_j * sum_{c != j} t_c slope_c  -  t_j slope_j r_j`. poly_loss adds `epsilon r` to the cost and `epsilon p` to the
-slope.
+slope. generalized_cross_entropy has the cost `(1 - p**q) / q` and the slope `p**q`; symmetric_cross_entropy is a
+multiple of poly_loss.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from flint import arb, ctx
 
 from arrayloss.testing import FORMATS, HALF, Case, Exact, Floats, Reduce
 
-from .cases import BINARY, CATEGORICAL, PAIRED
+from .cases import BINARY, CATEGORICAL, DIVERGENCES
 
 PROOF_BITS = 80
 """A ball is sharp once its radius is below 2**-80 of its value (or of the smallest subnormal of the dtype)."""
@@ -41,7 +42,7 @@ def exact(case: Case) -> dict[str, Exact]:
             return _categorical(case)
         if case.function in BINARY:
             return _binary(case)
-        if case.function in PAIRED:
+        if case.function in DIVERGENCES:
             return _paired(case)
         return _transform(case)
 
@@ -118,15 +119,23 @@ def _softmax(x: tuple[float, ...], floor_exponent: int, temperature: float = 1.0
 
 @dataclass(frozen=True)
 class _Form:
-    """`r**gamma * l + epsilon * r`."""
+    """`scale * r**gamma * l + epsilon * r`; or `(1 - p**q) / q`, if q is not 0."""
 
     gamma: float = 0.0
     epsilon: float = 0.0
+    scale: float = 1.0
+    q: float = 0.0
 
 
 def _form(case: Case) -> _Form:
     if "focal" in case.function:
         return _Form(gamma=float(str(case.options.get("gamma", 2.0))))
+    if case.function == "generalized_cross_entropy":
+        return _Form(q=float(str(case.options.get("q", 0.7))))
+    if case.function == "symmetric_cross_entropy":
+        given = {"alpha": 0.1, "beta": 1.0, "log_zero": math.log(1e-4), **case.options}
+        alpha, beta, log_zero = (float(str(given[name])) for name in ("alpha", "beta", "log_zero"))
+        return _Form(epsilon=beta * -log_zero, scale=alpha)
     return _Form(epsilon=float(str(case.options.get("epsilon", 2.0))) if case.function == "poly_loss" else 0.0)
 
 
@@ -151,8 +160,17 @@ def _by_gamma(row: tuple[Balls, Balls, Balls], c: int, form: _Form) -> arb:
 
 
 def _cost(row: tuple[Balls, Balls, Balls], c: int, form: _Form) -> arb:
-    """`r**gamma * l + epsilon * r`: what class c would cost."""
+    """What class c would cost."""
     _, r, minus_log = row
+    if form.q:
+        # The textbook's 1 - p**q, of -log p, which has all digits of it where p is next to 1.
+        return (
+            -(-arb(form.q) * minus_log[c]).expm1() / arb(form.q)
+            if minus_log[c].is_finite()
+            else 1 / arb(form.q) + 0 * r[c]
+        )
+    if form.scale != 1:
+        return arb(form.scale) * minus_log[c] + arb(form.epsilon) * r[c]
     if form.epsilon < 0 and r[c].is_finite():
         return _excess(r[c], minus_log[c]) + (1 + arb(form.epsilon)) * r[c]
     cost = minus_log[c] if form.gamma == 0 else _power(r[c], form.gamma) * minus_log[c]
@@ -174,11 +192,13 @@ def _slope(row: tuple[Balls, Balls, Balls], c: int, form: _Form) -> arb:
     """`-p * d cost / dp`, positive."""
     p, r, minus_log = row
     gamma = form.gamma
+    if form.q and p[c].is_finite():
+        return (-arb(form.q) * minus_log[c]).exp() if minus_log[c].is_finite() else arb(0)
     if gamma == 0:
         if not p[c].is_finite():
             return arb.nan()
         # 1 + epsilon p, in terms of one sign.
-        return r[c] + (1 + arb(form.epsilon)) * p[c] if form.epsilon else arb(1)
+        return arb(form.scale) * r[c] + (arb(form.scale) + arb(form.epsilon)) * p[c] if form.epsilon else arb(1)
     if not p[c].is_finite():
         return arb.nan()
     if not minus_log[c].is_finite():  # p = 0: p log p -> 0 and 1 - p = 1
@@ -460,7 +480,7 @@ def _hardest(
 
 
 def _categorical(case: Case) -> dict[str, Exact]:
-    """nll_loss, cross_entropy, softmax_focal_loss and poly_loss."""
+    """The losses of one right class."""
     axis = case.axis
     rows = np.moveaxis(case.arrays["logits"], axis, -1)
     lead, classes = rows.shape[:-1], rows.shape[-1]
@@ -475,7 +495,7 @@ def _categorical(case: Case) -> dict[str, Exact]:
     forms, _ = _forms(case, rows.shape, axis)
     z = float(str(case.options.get("z_loss", 0.0)))
     class_weight = _vector(case.arrays.get("class_weight"), classes)
-    alpha = _vector(case.arrays.get("alpha", case.options.get("alpha")), classes)
+    alpha = _shares(case, classes)
     sample_weight = _per_sample(case.arrays.get("sample_weight"), lead)
     counted = _flags(case.arrays.get("where"), lead)
     if labels is not None:
@@ -562,7 +582,7 @@ def _categorical_others(
     lead, classes, count = rows.shape[:-1], rows.shape[-1], len(samples)
     flat = rows.reshape(count, classes)
     class_weight = _vector(case.arrays.get("class_weight"), classes)
-    alpha = _vector(case.arrays.get("alpha", case.options.get("alpha")), classes)
+    alpha = _shares(case, classes)
     sample_weight = _per_sample(case.arrays.get("sample_weight"), lead)
     keep = 1 - arb(float(str(case.options.get("label_smoothing", 0.0))))
     forms, places = _forms(case, rows.shape, axis)
@@ -814,7 +834,7 @@ class _Moving:
 
 @dataclass(frozen=True)
 class _Divergence:
-    """One sample of `sum q log(q / p)`, and its derivatives by either row."""
+    """One sample of a divergence, and its derivatives by either row."""
 
     loss: _Moving
     of_logits: _Moving
@@ -872,24 +892,146 @@ def _divergence(
     (loss,), apart, of_target, shares = _proven(compute, floor)
     whole = _sum([abs(s) for s in shares])
     both = [d + e for d, e in zip(away_x, away_t, strict=True)]
-    mean = _sum([b * d + abs(g) * e for b, d, g, e in zip(q, both, of_target, away_t, strict=True)])
     first = _sum([abs(a) * d + abs(g) * e for a, d, g, e in zip(apart, away_x, of_target, away_t, strict=True)])
     second = arb(epsilon) / 4 * _sum([b * d * d for b, d in zip(q, both, strict=True)])
-    # g = q (ratio - loss) by the ratio, by its own q, and by the q and the ratios of all in the loss.
-    spread = _sum([abs(g) * e for g, e in zip(of_target, away_t, strict=True)])
-    of_q = _sum([b * e for b, e in zip(q, away_t, strict=True)])
-    target_moved = [
-        b * (d + mean + spread) + abs(g) * (e + of_q) for b, d, g, e in zip(q, both, of_target, away_t, strict=True)
-    ]
     return _Divergence(
         _Moving([loss], [whole], [first + second]),
         _Moving(apart, of_logits.sizes, moved),
-        _Moving(of_target, [_max(abs(s), b * whole) for s, b in zip(shares, q, strict=True)], target_moved),
+        _centred(q, both, shares, of_target, away_t),
     )
 
 
+def _undefined(classes: int) -> _Divergence:
+    wrong = _Moving([arb.nan()] * classes, [arb.nan()] * classes, [arb(0)] * classes)
+    return _Divergence(_Moving([arb.nan()], [arb.nan()], [arb(0)]), wrong, wrong)
+
+
+def _given_kullback(x: tuple[float, ...], q: tuple[float, ...], floor_exponent: int) -> _Divergence:
+    """Of log-probabilities and probabilities. The logarithm of q moves by 4 times its size: its 4 ULP."""
+    if any(map(math.isnan, (*x, *q))):
+        return _undefined(len(x))
+    floor = arb(2) ** (floor_exponent - PROOF_BITS - _GUARD_BITS)
+    pairs = list(zip(x, q, strict=True))
+
+    def compute() -> Sequence[Balls]:
+        logs = [arb(0) if b == 0 else arb(b).log() for b in q]
+        ratio = [
+            arb(0) if b == 0 or a == -math.inf else log_b - arb(a) for (a, b), log_b in zip(pairs, logs, strict=True)
+        ]
+        shares = [b * r for b, r in zip(q, ratio, strict=True)]
+        return [logs, shares, [_sum(shares)], [1 + r for r in ratio]]
+
+    logs, shares, (loss,), of_target = _proven(compute, floor)
+    whole, moved = _sum([abs(s) for s in shares]), 4 * _sum([b * abs(v) for b, v in zip(q, logs, strict=True)])
+    if any(a == -math.inf and b > 0 for a, b in pairs):
+        loss = whole = arb.pos_inf()
+    sizes = [1 + abs(log_b) + (0 if a == -math.inf else abs(a)) for a, log_b in zip(x, logs, strict=True)]
+    ends = {(True, False): arb.neg_inf(), (False, True): arb.pos_inf()}
+    of_target = [ends.get((b == 0, a == -math.inf), v) for (a, b), v in zip(pairs, of_target, strict=True)]
+    nothing = [arb(0)] * len(x)
+    return _Divergence(
+        _Moving([loss], [whole], [moved]),
+        _Moving([arb(-b) for b in q], [arb(b) for b in q], nothing),
+        _Moving(of_target, sizes, nothing),
+    )
+
+
+def _jensen_shannon(
+    x: tuple[float, ...], t: tuple[float, ...], given: bool, floor_exponent: int, epsilon: float
+) -> _Divergence:
+    """Of two softmaxes, or of log-probabilities and probabilities; what moves is as in the others.
+
+    In the loss, the second order is `sum (p + q) (change of log(q / p))**2 / 16`.
+    """
+    if any(map(math.isnan, (*x, *t))) or not (
+        given or all(_softmax(v, floor_exponent)[0][0].is_finite() for v in (x, t))
+    ):
+        return _undefined(len(x))
+    away = [[arb(0)] * len(x)] * 2 if given else [_below_top(x, 1.0), _below_top(t, 1.0)]
+    rows = (x, t) if given else (_settled(x), _settled(t))
+
+    def compute() -> Sequence[Balls]:
+        both = [[arb(0) if v == -math.inf else arb(v).exp() for v in row] for row in rows]
+        totals = list(map(_sum, both))
+        both = (
+            [both[0], [arb(v) for v in t]] if given else [[v / n for v in p] for p, n in zip(both, totals, strict=True)]
+        )
+        logs = [
+            [arb(0) if a.is_zero() else (2 * a / (a + b)).log() / 2 for a, b in zip(own, other, strict=True)]
+            for own, other in (both, both[::-1])
+        ]
+        shares = [[a * v for a, v in zip(p, row, strict=True)] for p, row in zip(both, logs, strict=True)]
+        sums = list(map(_sum, shares))
+        centred = [
+            [v - a * n for a, v in zip(p, row, strict=True)] for p, row, n in zip(both, shares, sums, strict=True)
+        ]
+        return [*both, *logs, *shares, *centred, [sums[0] + sums[1]]]
+
+    *found, (loss,) = _proven(compute, arb(2) ** (floor_exponent - PROOF_BITS - _GUARD_BITS))
+    both, logs, shares, centred = found[:2], found[2:4], found[4:6], found[6:]
+    if given:
+        change = [
+            arb(4 * ((abs(a) if math.isfinite(a) else 0) + (abs(math.log(b)) if b else 0)))
+            for a, b in zip(x, t, strict=True)
+        ]
+    else:
+        change = [d + e for d, e in zip(*away, strict=True)]
+    # What log(q / p) changes in log(p / m) / 2 is q / (p + q) / 2, and the other way round.
+    by_ratio = [
+        [arb(0) if (a + b).is_zero() else d * b / (a + b) / 2 for a, b, d in zip(*pair, change, strict=True)]
+        for pair in (both, both[::-1])
+    ]
+    sides = zip(shares, [change] * 2, strict=True) if given else zip(centred, away, strict=True)
+    first = _sum([abs(g) * d for slopes, moves in sides for g, d in zip(slopes, moves, strict=True)])
+    second = arb(epsilon) / 16 * _sum([(a + b) * d * d for a, b, d in zip(*both, change, strict=True)])
+    of_loss = _Moving([loss], [loss], [first + second])
+    if given:
+        ends = [arb.neg_inf() if b == 0 and a > -math.inf else v for a, b, v in zip(x, t, logs[1], strict=True)]
+        moved = [a * d for a, d in zip(both[0], by_ratio[0], strict=True)]
+        return _Divergence(
+            of_loss,
+            _Moving(shares[0], [abs(v) for v in shares[0]], moved),
+            _Moving(ends, [abs(v) for v in ends], by_ratio[1]),
+        )
+    return _Divergence(of_loss, *map(_centred, both, by_ratio, shares, centred, away))
+
+
+def _centred(p: Balls, by_ratio: Balls, shares: Balls, slopes: Balls, away: Balls) -> _Moving:
+    """p (x - sum(p x)), where `shares` is p x and `slopes` the result."""
+    whole = _sum([abs(s) for s in shares])
+    sizes = [_max(abs(s), a * whole) for s, a in zip(shares, p, strict=True)]
+    moved = [a * d for a, d in zip(p, by_ratio, strict=True)]
+    mean = _sum([d + 2 * abs(g) * e for d, g, e in zip(moved, slopes, away, strict=True)])
+    of_p = _sum([a * e for a, e in zip(p, away, strict=True)])
+    return _Moving(
+        slopes, sizes, [d + a * mean + abs(g) * (e + of_p) for d, a, g, e in zip(moved, p, slopes, away, strict=True)]
+    )
+
+
+@lru_cache(maxsize=1024)
+def _shares(case: Case, classes: int) -> Balls:
+    """alpha of a focal loss, for each class; symmetric_cross_entropy has another option of that name."""
+    number = case.options.get("alpha") if "focal" in case.function else None
+    return _vector(case.arrays.get("alpha", number), classes)
+
+
+def _divergence_of(
+    function: str,
+    x: tuple[float, ...],
+    t: tuple[float, ...],
+    floor_exponent: int,
+    epsilon: float,
+    temperature: float,
+) -> _Divergence:
+    if function == "kl_divergence_with_logits":
+        return _divergence(x, t, floor_exponent, epsilon, temperature)
+    if function == "kl_divergence":
+        return _given_kullback(x, t, floor_exponent)
+    return _jensen_shannon(x, t, function == "js_divergence", floor_exponent, epsilon)
+
+
 def _paired(case: Case) -> dict[str, Exact]:
-    """kl_divergence."""
+    """The divergences."""
     rows, others = (np.moveaxis(case.arrays[name], case.axis, -1) for name in ("logits", "target"))
     lead, classes = rows.shape[:-1], rows.shape[-1]
     count = math.prod(lead)
@@ -903,7 +1045,7 @@ def _paired(case: Case) -> dict[str, Exact]:
     for i, (x, t) in enumerate(zip(rows.reshape(count, classes), others.reshape(count, classes), strict=True)):
         active = bool(counted[i]) and not sample_weight[i].is_zero()
         pair = tuple(map(float, x)), tuple(map(float, t))
-        part = _divergence(*pair, floor_exponent, epsilon, temperature) if active else None
+        part = _divergence_of(case.function, *pair, floor_exponent, epsilon, temperature) if active else None
         parts.append(part)
         if part is None:
             samples.append(_Sample(arb(0), sample_weight[i], bool(counted[i]), active))

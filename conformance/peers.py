@@ -104,7 +104,7 @@ def _torch() -> Implementation:
         "cross_entropy": categorical(functional.cross_entropy),
         "binary_cross_entropy": bce(functional.binary_cross_entropy),
         "binary_cross_entropy_with_logits": bce(functional.binary_cross_entropy_with_logits),
-        "kl_divergence": _unreduced(divergence),
+        "kl_divergence_with_logits": _unreduced(divergence),
     }
     takes = _covering({})
 
@@ -205,7 +205,7 @@ def _optax() -> Implementation:
 
     functions = {
         "poly_loss": _unreduced(poly),
-        "kl_divergence": _unreduced(divergence),
+        "kl_divergence_with_logits": _unreduced(divergence),
         "cross_entropy": _unreduced(categorical),
         "binary_cross_entropy_with_logits": _unreduced(optax.sigmoid_binary_cross_entropy),
         "sigmoid_focal_loss": _unreduced(optax.sigmoid_focal_loss),
@@ -226,7 +226,7 @@ def _scipy() -> Implementation:
         "logsumexp": lambda x: special.logsumexp(x, axis=-1),
         "sigmoid": special.expit,
         "log_sigmoid": special.log_expit,
-        "kl_divergence": _unreduced(divergence),
+        "kl_divergence_with_logits": _unreduced(divergence),
     }
     return Implementation("scipy", functions, backends=("numpy",), not_covered=_covering({}))
 

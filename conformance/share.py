@@ -18,7 +18,7 @@ from arrayloss.testing import Backend, Case, Implementation
 
 from . import golden, hunt, peers, real, runner
 from .backends import arrayloss
-from .cases import FUNCTIONS
+from .cases import FUNCTIONS, NOISY
 from .runner import Result, Selection, Spread, Spreads
 
 
@@ -85,7 +85,15 @@ def _budgeted(budget: float | None, selection: Selection) -> Iterator[Case]:
         yield case
 
 
-LONGEST = ("kl_divergence", "softmax_focal_loss", "asymmetric_loss", "poly_loss", "cross_entropy")
+LONGEST = (
+    "kl_divergence_with_logits",
+    "js_divergence_with_logits",
+    "softmax_focal_loss",
+    "asymmetric_loss",
+    "poly_loss",
+    *NOISY,
+    "cross_entropy",
+)
 """The functions that take longest to compile."""
 
 

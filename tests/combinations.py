@@ -93,7 +93,7 @@ def _of_function(function: Any) -> Iterator[Combination]:
 
 
 def _targets(loss: Any) -> list[str]:
-    if loss is al.kl_divergence:
+    if loss is al.kl_divergence_with_logits:
         return ["teacher"]
     return ["int32", "bool", "float"] if loss in BINARY else ["int64", "int32", "float"]
 
@@ -125,7 +125,7 @@ def _options(loss: Any, target: str) -> Iterator[dict[str, Any]]:
     yield {"sample_weight": np.where(rng.random(shape) < 0.2, 0.0, rng.uniform(0.5, 2, shape))}
     yield {"where": rng.random(shape) < 0.7}
     yield {"dtype": "float64"}
-    if loss is al.kl_divergence:
+    if loss is al.kl_divergence_with_logits:
         return
     if target not in ("float", "bool"):
         yield {"ignore_index": 1}

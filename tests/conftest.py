@@ -281,7 +281,18 @@ class Backend:
 
     def sample_shape(self, loss: Callable[..., Any], x: Any, options: dict[str, Any]) -> tuple[int, ...]:
         shape = list(x.shape)
-        if loss.__name__ in ("cross_entropy", "nll_loss", "softmax_focal_loss", "poly_loss", "kl_divergence"):
+        if loss.__name__ in (
+            "cross_entropy",
+            "nll_loss",
+            "softmax_focal_loss",
+            "poly_loss",
+            "generalized_cross_entropy",
+            "symmetric_cross_entropy",
+            "kl_divergence",
+            "kl_divergence_with_logits",
+            "js_divergence",
+            "js_divergence_with_logits",
+        ):
             del shape[options.get("axis", -1)]
         return tuple(shape)
 

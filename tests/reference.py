@@ -58,6 +58,8 @@ def categorical(
     epsilon: float = 0.0,
     temperature: float = 1.0,
     z_loss: float = 0.0,
+    scale: float = 1.0,
+    q: float = 0.0,
     log_probs: bool = False,
 ) -> tuple[Any, Any, Any]:
     """Losses (times the sample weight), weights for the mean, and which samples count; no class axis."""
@@ -79,7 +81,9 @@ def categorical(
     cw = exact(np.ones(classes) if class_weight is None else class_weight)
     a = exact(np.ones(classes) if alpha is None else alpha)
     focus = _power(1 - _exp(logp), exact(gamma)[()]) if np.any(gamma) else 1
-    cost = focus * -logp + exact(epsilon)[()] * (1 - _exp(logp))
+    cost = exact(scale)[()] * focus * -logp + exact(epsilon)[()] * (1 - _exp(logp))
+    if q:
+        cost = (1 - _power(_exp(logp), exact(q)[()])) / exact(q)[()]
     loss = (smooth * cw * a * cost).sum(-1) + (y * cw).sum(-1) * exact(z_loss)[()] * lse * lse
     w = np.broadcast_to(exact(1.0 if sample_weight is None else sample_weight), counts.shape)
     return loss * w, (y * cw).sum(-1) * w, counts
@@ -121,18 +125,28 @@ def binary(
 
 def divergence(
     logits: Any,
-    target_logits: Any,
+    target: Any,
     *,
     axis: int = -1,
     temperature: float = 1.0,
     sample_weight: Any = None,
     where: Any = None,
+    given: bool = False,
+    jensen_shannon: bool = False,
 ) -> tuple[Any, Any, Any]:
-    x, t = (np.moveaxis(exact(a), axis, -1) / exact(temperature)[()] for a in (logits, target_logits))
+    """Of two arrays of logits; if `given`, of log-probabilities and probabilities."""
+    x, t = (np.moveaxis(exact(a), axis, -1) / exact(temperature)[()] for a in (logits, target))
     log_p, log_q = (a - np.asarray(_ln(_exp(a).sum(-1)), dtype=object)[..., None] for a in (x, t))
+    if given:
+        log_p, log_q = x, np.asarray(_ln(t), dtype=object)
     counts = np.ones(x.shape[:-1], dtype=bool) if where is None else np.broadcast_to(where, x.shape[:-1])
     w = np.broadcast_to(exact(1.0 if sample_weight is None else sample_weight), counts.shape)
-    return (_exp(log_q) * (log_q - log_p)).sum(-1) * w, np.array(w), counts
+    p, q = _exp(log_p), _exp(log_q)
+    terms = q * (log_q - log_p)
+    if jensen_shannon:
+        log_m = _ln((p + q) / 2)
+        terms = (p * (log_p - log_m) + q * (log_q - log_m)) / 2
+    return terms.sum(-1) * w, np.array(w), counts
 
 
 # --- reductions ---------------------------------------------------------------------------------------------

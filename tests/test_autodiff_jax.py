@@ -15,7 +15,7 @@ from arrayloss import (
     binary_cross_entropy,
     binary_cross_entropy_with_logits,
     cross_entropy,
-    kl_divergence,
+    kl_divergence_with_logits,
     nll_loss,
     poly_loss,
     sigmoid_focal_loss,
@@ -196,15 +196,15 @@ def test_check_grads_of_all_binary_inputs(double: None, loss: Any) -> None:
 def test_check_grads_of_divergence(double: None) -> None:
     x, t = jnp.asarray(5 * UNIFORM), jnp.asarray(5 * SOFT)
     mask = jnp.asarray([0.0, -jnp.inf, 0.0, 0.0])
-    check_grads(jax.jit(lambda x, t, w: kl_divergence(x, t, sample_weight=w)), (x, t, jnp.asarray(WEIGHT)))
-    check_grads(jax.jit(lambda x, t: kl_divergence(x + mask, t + mask)), (x, t))
+    check_grads(jax.jit(lambda x, t, w: kl_divergence_with_logits(x, t, sample_weight=w)), (x, t, jnp.asarray(WEIGHT)))
+    check_grads(jax.jit(lambda x, t: kl_divergence_with_logits(x + mask, t + mask)), (x, t))
 
 
 @in_double
 def test_hessian_of_divergence(x64: bool) -> None:
     """Of the student, diag(p) - p p', whoever the teacher; of the teacher who equals it, the same."""
     x = jnp.asarray([0.5, -1.0, 2.0])
-    hessian = jax.hessian(kl_divergence, argnums=(0, 1))
+    hessian = jax.hessian(kl_divergence_with_logits, argnums=(0, 1))
     (xx, _), (_, tt) = jax.jit(hessian)(x, x)
     p = jax.nn.softmax(x)
     close(xx, jnp.diag(p) - jnp.outer(p, p), x64)
@@ -214,11 +214,13 @@ def test_hessian_of_divergence(x64: bool) -> None:
 @in_double
 def test_transforms_of_divergence(x64: bool) -> None:
     x, t = jnp.asarray(5 * UNIFORM), jnp.asarray(5 * SOFT)
-    value, gradient = value_and_grad(kl_divergence)(x, t, reduction="sum")
-    rows = jax.jit(jax.vmap(jax.value_and_grad(kl_divergence)))(x, t)
+    value, gradient = value_and_grad(kl_divergence_with_logits)(x, t, reduction="sum")
+    rows = jax.jit(jax.vmap(jax.value_and_grad(kl_divergence_with_logits)))(x, t)
     close(rows[0].sum(), value, x64)
     close(rows[1], gradient, x64)
-    _, tangent = jax.jit(lambda x, v: jax.jvp(lambda x: kl_divergence(x, t, reduction="sum"), (x,), (v,)))(x, t)
+    _, tangent = jax.jit(lambda x, v: jax.jvp(lambda x: kl_divergence_with_logits(x, t, reduction="sum"), (x,), (v,)))(
+        x, t
+    )
     np.testing.assert_allclose(np.asarray(tangent), np.asarray((gradient * t).sum()), rtol=1e-5)
 
 

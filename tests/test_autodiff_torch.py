@@ -16,7 +16,7 @@ from arrayloss import (
     binary_cross_entropy,
     binary_cross_entropy_with_logits,
     cross_entropy,
-    kl_divergence,
+    kl_divergence_with_logits,
     nll_loss,
     poly_loss,
     sigmoid_focal_loss,
@@ -109,10 +109,10 @@ def test_binary_inputs_all_differentiate(loss: Any, reduction: str) -> None:
 @pytest.mark.parametrize("transform", [torch.func.grad, torch.func.jacrev], ids=names)
 def test_func_of_divergence(transform: Any) -> None:
     x, t = doubles(2, 4, 3).detach(), doubles(2, 4, 3, seed=1).detach()
-    both = torch.func.vmap(transform(kl_divergence, argnums=(0, 1)))(x, t)
+    both = torch.func.vmap(transform(kl_divergence_with_logits, argnums=(0, 1)))(x, t)
     for i in range(2):
         leaves = [a[i].clone().requires_grad_() for a in (x, t)]
-        expected = torch.autograd.grad(kl_divergence(*leaves), leaves)
+        expected = torch.autograd.grad(kl_divergence_with_logits(*leaves), leaves)
         for a, b in zip(both, expected, strict=True):
             torch.testing.assert_close(a[i], b)
 
@@ -136,17 +136,17 @@ def test_asymmetry(options: Any) -> None:
 def test_divergence() -> None:
     """By the student and the teacher, next to each other, far apart and of class masks; weights too."""
     x, t, w = doubles(4, 3), doubles(4, 3, seed=1), doubles(4, low=0.5)
-    check(lambda x, t, w: kl_divergence(x, t, sample_weight=w), x, t, w)
-    check(lambda x, t: kl_divergence(x, t, reduction="none"), x, (x * (1 + 1e-9)).detach().requires_grad_())
-    check(lambda x, t: kl_divergence(20 * x, 20 * t, reduction="sum"), x, t)
+    check(lambda x, t, w: kl_divergence_with_logits(x, t, sample_weight=w), x, t, w)
+    check(lambda x, t: kl_divergence_with_logits(x, t, reduction="none"), x, (x * (1 + 1e-9)).detach().requires_grad_())
+    check(lambda x, t: kl_divergence_with_logits(20 * x, 20 * t, reduction="sum"), x, t)
     mask = torch.tensor([[0.0, 0.0, -torch.inf]])
-    check(lambda x, t: kl_divergence(x + mask, t + mask, reduction="sum"), x, t)
+    check(lambda x, t: kl_divergence_with_logits(x + mask, t + mask, reduction="sum"), x, t)
 
 
 def test_divergence_of_ignored_rows() -> None:
     x = torch.tensor([[torch.nan, 0.0], [1.0, 0.0]], requires_grad=True)
     t = torch.tensor([[0.0, torch.nan], [0.0, 0.0]], requires_grad=True)
-    value = kl_divergence(x, t, where=torch.tensor([False, True]))
+    value = kl_divergence_with_logits(x, t, where=torch.tensor([False, True]))
     first = torch.autograd.grad(value, (x, t), create_graph=True)
     for g in first:
         assert (g[0] == 0).all()
@@ -390,17 +390,17 @@ def soft_or_labels(loss: Any, rows: int, seed: int = 0) -> tuple[Any, Any]:
     x = doubles(rows, 3, low=low, high=high, seed=seed)
     if loss in CATEGORICAL:
         return x, torch.randint(0, 3, (rows,), generator=torch.Generator().manual_seed(seed))
-    if loss is kl_divergence:
+    if loss is kl_divergence_with_logits:
         return x, doubles(rows, 3, seed=seed + 1)
     return x, (x > x.mean()).long()
 
 
-@pytest.mark.parametrize("loss", [*CATEGORICAL, *BINARY, kl_divergence], ids=names)
+@pytest.mark.parametrize("loss", [*CATEGORICAL, *BINARY, kl_divergence_with_logits], ids=names)
 def test_compiles_whole_and_once(count: Any, loss: Any) -> None:
     """One graph for every batch size, and none again for the same one."""
     # Dynamo traces forward and backward, and counts. The next stage takes three times as long and sees the operations
     # of one loss after another: here of one; test_inductor has two more, all the way; a full conformance run has each.
-    counter = count("aot_eager" if loss is kl_divergence else "eager")
+    counter = count("aot_eager" if loss is kl_divergence_with_logits else "eager")
     compiled = torch.compile(loss, fullgraph=True, backend=counter, dynamic=True)
     # Not 1: dynamo starts the first call over where a Python float among the arguments became symbolic.
     first = 0

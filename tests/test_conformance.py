@@ -319,7 +319,17 @@ def test_the_budget_goes_with_gamma(function: str, options: dict[str, Any], valu
 def test_a_divergence_has_what_its_derivatives_make_of_the_distances() -> None:
     x, t = np.asarray([[20.0, 0.0]]), np.asarray([[20.5, 0.0]])
     arrays = {"logits": x, "target": t}
-    case = Case("kl_divergence", "", "", "float32", arrays, {"reduction": "none"}, "float", np.ones(1), tuple(arrays))
+    case = Case(
+        "kl_divergence_with_logits",
+        "",
+        "",
+        "float32",
+        arrays,
+        {"reduction": "none"},
+        "float",
+        np.ones(1),
+        tuple(arrays),
+    )
     answer = exact(case)
     q = 1 / (1 + np.exp(20.5))
     p = 1 / (1 + np.exp(20.0))

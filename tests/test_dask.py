@@ -42,7 +42,9 @@ CALLS = [
     ("softmax_focal_loss", LOGITS, LABELS),
     ("nll_loss", LOGITS, LABELS),
     ("poly_loss", LOGITS, LABELS),
-    ("kl_divergence", LOGITS, LOGITS[::-1].copy()),
+    ("kl_divergence", -np.abs(LOGITS), np.abs(LOGITS)),
+    ("kl_divergence_with_logits", LOGITS, LOGITS[::-1].copy()),
+    ("js_divergence_with_logits", LOGITS, LOGITS[::-1].copy()),
     ("binary_cross_entropy", 1 / (1 + np.exp(-LOGITS)), BITS),
     ("binary_cross_entropy_with_logits", LOGITS, BITS),
     ("sigmoid_focal_loss", LOGITS, BITS),
@@ -56,7 +58,8 @@ def test_the_scheduler_raises() -> None:
         lazily(lambda: chunked(LOGITS).sum().compute())
 
 
-CATEGORICAL = ("cross_entropy", "softmax_focal_loss", "nll_loss", "poly_loss", "kl_divergence")
+DIVERGENCES = ("kl_divergence", "kl_divergence_with_logits", "js_divergence_with_logits")
+CATEGORICAL = ("cross_entropy", "softmax_focal_loss", "nll_loss", "poly_loss", *DIVERGENCES)
 
 
 @pytest.mark.parametrize("reduction", ["none", "mean", "sum", Mean(over="all", empty="zero"), Hardest(k=3)], ids=str)

@@ -1,4 +1,4 @@
-"""kl_divergence: what the contract's table says of two arrays of logits, and students next to their teachers."""
+"""The divergences: what the contract's table says of two arrays of logits, and students next to their teachers."""
 
 import math
 from typing import Any
@@ -7,7 +7,18 @@ import numpy as np
 import pytest
 import reference
 
-from arrayloss import Hardest, Mean, cross_entropy, kl_divergence, log_softmax, softmax, value_and_grad
+from arrayloss import (
+    Hardest,
+    Mean,
+    cross_entropy,
+    js_divergence,
+    js_divergence_with_logits,
+    kl_divergence,
+    kl_divergence_with_logits,
+    log_softmax,
+    softmax,
+    value_and_grad,
+)
 
 # Eagerly, JAX compiles each operation for each shape.
 NOT_EAGER_JAX = pytest.mark.only(lambda backend: backend.name != "jax:cpu")
@@ -44,7 +55,7 @@ def test_special_logits(backend: Any) -> None:
     """All in one call: each leaves the others alone."""
     rows = [p.values for p in SPECIAL]
     x, t = np.array([r[0] for r in rows]), np.array([r[1] for r in rows])
-    for way, (value, gradient) in backend.evaluate(kl_divergence, x, t, reduction="none").items():
+    for way, (value, gradient) in backend.evaluate(kl_divergence_with_logits, x, t, reduction="none").items():
         for i, p in enumerate(SPECIAL):
             _, _, right, slope = p.values
             same(value[i], NAN if right is None else right, 4 * backend.rtol(), f"{p.id}, {way}")
@@ -58,7 +69,7 @@ def test_special_logits(backend: Any) -> None:
 def test_large_log_ratios_do_not_overflow(backend: Any) -> None:
     x, t = np.array([[0.0, 1e27, 0.0], [0.0, 1e38, 1.0]]), np.array([[1e27, 0.0, 0.0], [1e38, 0.0, 1.0]])
     value, gradient = np.array([1e27, 1e38]), np.array([[-1.0, 1.0, 0.0]] * 2)
-    backend.agree(kl_divergence, x, t, value, gradient, reduction="none")
+    backend.agree(kl_divergence_with_logits, x, t, value, gradient, reduction="none")
 
 
 @pytest.mark.compiled
@@ -73,7 +84,9 @@ def test_left_out_samples(backend: Any, how: str) -> None:
     gradient[kept] = reference.gradient(reference.divergence, x[kept], t[kept])
     options = {how: kept if how == "where" else kept.astype(float)}
     for reduction, v, g in (("none", value, gradient), ("mean", value.sum() / 2, gradient / 2)):
-        ways = backend.agree(kl_divergence, x, t, v, g, reduction=reduction, rtol=4 * backend.rtol(), **options)
+        ways = backend.agree(
+            kl_divergence_with_logits, x, t, v, g, reduction=reduction, rtol=4 * backend.rtol(), **options
+        )
         for way, (_, got) in ways.items():
             assert got is None or (got[~kept] == 0).all(), f"exactly zero, {way}"
         if backend.compiled:
@@ -95,7 +108,7 @@ def test_next_to_the_teacher(backend: Any, scale: float) -> None:
     slope = reference.gradient(reference.divergence, x, t)
     assert (value[:3] < 1e-7 * np.finfo(kind).eps * (1 + scale) ** 2).all()
     rtol = 4 * backend.rtol()
-    for way, (v, g) in backend.evaluate(kl_divergence, x, t, reduction="none").items():
+    for way, (v, g) in backend.evaluate(kl_divergence_with_logits, x, t, reduction="none").items():
         same(v, value, rtol, way)
         if g is not None:
             # p (log(q / p)), measured over p times what the row has of it.
@@ -113,7 +126,7 @@ def test_never_negative(backend: Any) -> None:
     rng = np.random.default_rng(1)
     x = rng.normal(size=(500, 5)) * 10 ** rng.uniform(-8, 2, (500, 1))
     t = x + rng.normal(size=x.shape) * 10 ** rng.uniform(-9, 2, (500, 1))
-    value = backend.to_numpy(kl_divergence(backend.asarray(x), backend.asarray(t), reduction="none"))
+    value = backend.to_numpy(kl_divergence_with_logits(backend.asarray(x), backend.asarray(t), reduction="none"))
     assert (value >= 0).all()
 
 
@@ -132,12 +145,14 @@ def test_reductions_axes_and_dtypes(backend: Any) -> None:
     ):
         value = reference.value(reference.divergence, x, t, reduce=reduce, **given)
         gradient = reference.gradient(reference.divergence, x, t, reduce=reduce, **given)
-        backend.agree(kl_divergence, x, t, value, gradient, reduction=reduction, rtol=8 * backend.rtol(), **given)
+        backend.agree(
+            kl_divergence_with_logits, x, t, value, gradient, reduction=reduction, rtol=8 * backend.rtol(), **given
+        )
     for name in backend.floats:
         a, b = backend.asarray(x, name), backend.asarray(t, name)
-        value, gradient = value_and_grad(kl_divergence)(a, b, axis=-1)
+        value, gradient = value_and_grad(kl_divergence_with_logits)(a, b, axis=-1)
         assert backend.dtype_name(value) == backend.dtype_name(gradient) == name
-        wide = kl_divergence(a, b, dtype=backend.dtype("float32"))
+        wide = kl_divergence_with_logits(a, b, dtype=backend.dtype("float32"))
         assert backend.dtype_name(wide) == "float32"
 
 
@@ -148,7 +163,7 @@ def test_it_is_what_cross_entropy_has_above_the_entropy(backend: Any) -> None:
     q = softmax(t)
     entropy = -(backend.to_numpy(q) * backend.to_numpy(log_softmax(t))).sum(1)
     above = backend.to_numpy(cross_entropy(x, q, reduction="none")) - entropy
-    got = backend.to_numpy(kl_divergence(x, t, reduction="none"))
+    got = backend.to_numpy(kl_divergence_with_logits(x, t, reduction="none"))
     np.testing.assert_allclose(got, above, rtol=100 * backend.rtol())
 
 
@@ -163,7 +178,7 @@ def test_the_teacher_learns_too(backend: Any) -> None:
     for step in (1.0, 1e-3):
         t = (x + step * rng.normal(size=x.shape)).astype(np.float32).astype(float)
         _, got = backend.pullback(
-            lambda t, x: kl_divergence(x, t, reduction="sum"), backend.asarray(t), backend.asarray(x)
+            lambda t, x: kl_divergence_with_logits(x, t, reduction="sum"), backend.asarray(t), backend.asarray(x)
         )
         slope = reference.difference(lambda a, x=x: reference.total(reference.divergence(x, a)), t)
         np.testing.assert_allclose(
@@ -181,8 +196,94 @@ def test_a_derivative_by_the_teacher_is_not_lost_where_its_probability_is_no_nor
     (p,), (q,) = (np.exp(a - a.max()) / np.exp(a - a.max()).sum() for a in (x, t))
     ratio = np.log(q / p)
     _, got = backend.pullback(
-        lambda t, x: kl_divergence(x, t, reduction="sum"), backend.asarray(t, "float32"), backend.asarray(x, "float32")
+        lambda t, x: kl_divergence_with_logits(x, t, reduction="sum"),
+        backend.asarray(t, "float32"),
+        backend.asarray(x, "float32"),
     )
     tiny = np.finfo(np.float32).tiny
     assert np.exp(-87.0) > tiny > q[1]
     same(backend.to_numpy(got)[0, 1], q[1] * (ratio[1] - (q * ratio).sum()), 2e-5, backend.name)
+
+
+# (log-probabilities, probabilities, both divergences, their gradients by the log-probabilities and the probabilities).
+GIVEN = [
+    pytest.param(
+        [-LOG2, -LOG2], [HALF, HALF], (0.0, 0.0), ([-HALF] * 2, [0.0] * 2), ([1.0] * 2, [0.0] * 2), id="equal"
+    ),
+    pytest.param(
+        [-LOG2, -LOG2],
+        [1.0, 0.0],
+        (LOG2, 0.75 * math.log(4 / 3)),
+        ([-1.0, 0.0], [0.25 * math.log(2 / 3), LOG2 / 4]),
+        ([1 + LOG2, -INF], [HALF * math.log(4 / 3), -INF]),
+        id="a class that the target has not",
+    ),
+    pytest.param(
+        [0.0, -INF],
+        [HALF, HALF],
+        (INF, 0.75 * math.log(4 / 3)),
+        ([-HALF, -HALF], [HALF * math.log(4 / 3), 0.0]),
+        ([1 - LOG2, INF], [HALF * math.log(2 / 3), LOG2 / 2]),
+        id="a class that p has not",
+    ),
+]
+
+
+@pytest.mark.compiled
+@pytest.mark.autodiff
+@pytest.mark.parametrize("which", [0, 1], ids=["kl", "js"])
+def test_given_probabilities(backend: Any, which: int) -> None:
+    """In one call; the target's gradient too, which is infinite where the divergence is a cliff."""
+    loss, rows = (kl_divergence, js_divergence)[which], [p.values for p in GIVEN]
+    x, q = np.array([r[0] for r in rows]), np.array([r[1] for r in rows])
+    rtol = 4 * backend.rtol()
+    for way, (value, gradient) in backend.evaluate(loss, x, q, reduction="none").items():
+        for i, p in enumerate(GIVEN):
+            np.testing.assert_allclose(value[i], p.values[2][which], rtol, rtol, err_msg=f"{p.id}, {way}")
+            if gradient is not None:
+                np.testing.assert_allclose(gradient[i], p.values[3][which], rtol, rtol, err_msg=f"{p.id}, {way}")
+    if backend.differentiates:
+        _, got = backend.pullback(lambda q, x: loss(x, q, reduction="sum"), backend.asarray(q), backend.asarray(x))
+        np.testing.assert_allclose(backend.to_numpy(got), [r[4][which] for r in rows], rtol, rtol)
+
+
+@pytest.mark.parametrize("loss", [kl_divergence, js_divergence], ids=lambda loss: loss.__name__)
+@pytest.mark.parametrize("wrong", [-0.25, NAN])
+def test_wrong_probabilities(backend: Any, loss: Any, wrong: float) -> None:
+    x, q = backend.asarray(np.log([[0.5, 0.5], [0.25, 0.75]])), np.array([[wrong, 0.5], [0.5, 0.5]])
+    if backend.reports_labels:
+        with pytest.raises(ValueError, match=r"position \(0,\).*must not be negative or nan"):
+            loss(x, backend.asarray(q))
+    elif backend.reports_labels is False:
+        got = backend.to_numpy(loss(x, backend.asarray(q), reduction="none"))
+        assert np.isnan(got).tolist() == [True, False]
+    alone = backend.to_numpy(loss(x, backend.asarray(q), where=backend.asarray(np.array([False, True]))))
+    assert np.isfinite(alone)
+
+
+@NOT_EAGER_JAX
+def test_jensen_shannon_of_close_and_distant_rows(backend: Any) -> None:
+    rng = np.random.default_rng(5)
+    kind = np.dtype(backend.default).type
+    x = rng.normal(size=(8, 4)).astype(kind)
+    t = (x + rng.normal(size=x.shape) * 10.0 ** np.arange(-5, 3)[:, None]).astype(kind)
+    x, t = x.astype(float), t.astype(float)
+    value = reference.value(reference.divergence, x, t, jensen_shannon=True)
+    slope = reference.gradient(reference.divergence, x, t, jensen_shannon=True)
+    for way, (v, g) in backend.evaluate(js_divergence_with_logits, x, t, reduction="none").items():
+        same(v, value, 64 * backend.rtol(), way)
+        if g is not None:
+            size = np.abs(slope).max(-1, keepdims=True)
+            np.testing.assert_allclose(g / size, slope / size, 0, 64 * backend.rtol(), err_msg=way)
+
+
+@pytest.mark.parametrize("loss", [kl_divergence_with_logits, js_divergence_with_logits], ids=lambda loss: loss.__name__)
+def test_the_hessian_of_equal_rows(loss: Any) -> None:
+    """Where log(q / p) is 0 everywhere: diag(p) - p p' by either of the rows, a quarter of it for Jensen-Shannon."""
+    torch = pytest.importorskip("torch")
+    x = torch.tensor([[0.5, -1.0, 2.0]], dtype=torch.float64)
+    p = torch.softmax(x[0], 0)
+    due = (torch.diag(p) - torch.outer(p, p)) / (1 if loss is kl_divergence_with_logits else 4)
+    for (a, b), sign in (((0, 0), 1), ((0, 1), -1), ((1, 0), -1), ((1, 1), 1)):
+        got = torch.autograd.functional.hessian(lambda x, t: loss(x, t, reduction="sum"), (x, x.clone()))[a][b]
+        torch.testing.assert_close(got.reshape(3, 3), sign * due)

@@ -165,7 +165,7 @@ def test_the_defaults_in_a_signature_are_those_that_are_computed_with() -> None:
     for builder, loss in (
         (extending.categorical, arrayloss.softmax_focal_loss),
         (extending.binary, arrayloss.sigmoid_focal_loss),
-        (extending.paired, arrayloss.kl_divergence),
+        (extending.paired, arrayloss.kl_divergence_with_logits),
     ):
         computed = inspect.signature(builder).parameters
         said = inspect.signature(loss).parameters

@@ -333,17 +333,24 @@ def test_two_rows_of_logits(backend: Any) -> None:
     x, t = backend.asarray(LOGITS), backend.asarray(LOGITS[:, ::-1].copy())
     for shape in ((2,), (2, 1), (1, 3), (3, 2)):
         other = backend.asarray(np.zeros(shape))
-        raises(ValueError, "kl_divergence", x, other, said=("target_logits", str(shape), "(2, 3)"))
-    raises(TypeError, "kl_divergence", x, backend.asarray(BITS), said=("target_logits", "int"))
-    raises(TypeError, "kl_divergence", backend.asarray(BITS), t, said=("logits", "float"))
-    raises(TypeError, "kl_divergence", x, None, said=("target_logits", "array"))
-    raises(TypeError, "kl_divergence", x, [[0.0, 1.0, 2.0]] * 2, said=("target_logits", "array"))
-    raises(ValueError, "kl_divergence", x, t, axis=2, said=("axis", "2"))
-    raises(ValueError, "kl_divergence", x, t, reduction="batchmean", said=("none", "mean", "sum"))
-    raises(ValueError, "kl_divergence", x, t, sample_weight=backend.asarray(np.ones(3)), said=("sample_weight",))
-    raises(ValueError, "kl_divergence", x, t, where=backend.asarray(np.ones(3) > 0), said=("where",))
+        raises(ValueError, "kl_divergence_with_logits", x, other, said=("target_logits", str(shape), "(2, 3)"))
+    raises(TypeError, "kl_divergence_with_logits", x, backend.asarray(BITS), said=("target_logits", "int"))
+    raises(TypeError, "kl_divergence_with_logits", backend.asarray(BITS), t, said=("logits", "float"))
+    raises(TypeError, "kl_divergence_with_logits", x, None, said=("target_logits", "array"))
+    raises(TypeError, "kl_divergence_with_logits", x, [[0.0, 1.0, 2.0]] * 2, said=("target_logits", "array"))
+    raises(ValueError, "kl_divergence_with_logits", x, t, axis=2, said=("axis", "2"))
+    raises(ValueError, "kl_divergence_with_logits", x, t, reduction="batchmean", said=("none", "mean", "sum"))
+    raises(
+        ValueError,
+        "kl_divergence_with_logits",
+        x,
+        t,
+        sample_weight=backend.asarray(np.ones(3)),
+        said=("sample_weight",),
+    )
+    raises(ValueError, "kl_divergence_with_logits", x, t, where=backend.asarray(np.ones(3) > 0), said=("where",))
     none = backend.asarray(np.zeros((2, 0)))
-    raises(ValueError, "kl_divergence", none, none, said=("classes",))
+    raises(ValueError, "kl_divergence_with_logits", none, none, said=("classes",))
 
 
 @pytest.mark.parametrize(

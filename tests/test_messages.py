@@ -13,7 +13,7 @@ import pytest
 
 import arrayloss as al
 from arrayloss import extending, testing
-from arrayloss.compat import keras, onnx, optax, torch, torchvision
+from arrayloss.compat import keras, kornia, monai, onnx, optax, torch, torchvision
 from arrayloss.compat.sklearn import log_loss
 from conformance.cases import FUNCTIONS
 
@@ -33,6 +33,8 @@ NAMES: dict[str, Any] = {
     "elsewhere": strict.Device("device1"),
     "log_loss": log_loss,
     "keras": keras,
+    "kornia": kornia,
+    "monai": monai,
     "onnx": onnx,
     "optax": optax,
     "torchvision": torchvision,
@@ -291,12 +293,23 @@ MESSAGES = [
     ("Hardest(threshold=-1)", ValueError, "threshold must be a finite number of at least 0, not -1"),
     ("Hardest(fraction=1.5)", ValueError, "fraction must be above 0 and at most 1, not 1.5"),
     ("Hardest(k=0)", ValueError, "k must be an int of at least 1, not 0"),
+    # Focal losses that are maps elsewhere.
+    (
+        "kornia.focal_loss(x, labels, None)",
+        ValueError,
+        'reduction must be "mean" or "sum"; for "none" there is arrayloss.softmax_focal_loss, by pixel',
+    ),
+    (
+        "monai.FocalLoss(x, p, reduction='none', use_softmax=True)",
+        ValueError,
+        'with a softmax, reduction must be "mean" or "sum"',
+    ),
     # Gradients.
     (
-        "value_and_grad(softmax)",
+        "value_and_grad(len)",
         TypeError,
-        "value_and_grad takes a loss of arrayloss, such as cross_entropy, not softmax; its options go to the function "
-        "that comes back",
+        "value_and_grad takes a loss of arrayloss, such as cross_entropy, not len; its options go to the function that "
+        "comes back",
     ),
     (
         "grad(cross_entropy)(x, labels, reduction='none')",
@@ -468,12 +481,12 @@ MESSAGES = [
     ("softmax(x, dim=1)", TypeError, "softmax() got an unexpected keyword argument 'dim'; did you mean axis?"),
     # Two arrays of logits.
     (
-        "kl_divergence(x, labels)",
+        "kl_divergence_with_logits(x, labels)",
         TypeError,
         "target_logits must be an array of real floating-point numbers, not of int64",
     ),
     (
-        "kl_divergence(np.zeros((2, 0)), np.zeros((2, 0)))",
+        "kl_divergence_with_logits(np.zeros((2, 0)), np.zeros((2, 0)))",
         ValueError,
         "logits of shape (2, 0) have no classes along axis -1",
     ),

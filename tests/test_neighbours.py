@@ -59,7 +59,7 @@ class Subject:
 
     def logits(self, x: Array) -> Array:
         """Real numbers, as what the function takes: log-probabilities, probabilities, or as they are."""
-        if self.name == "nll_loss":
+        if self.name in ("nll_loss", "kl_divergence", "js_divergence"):
             return np.asarray(-np.abs(x))
         return np.asarray(1 / (1 + np.exp(-np.clip(x, -80, 16)))) if self.name == "binary_cross_entropy" else x
 
@@ -71,7 +71,8 @@ LOSSES = [
         for kind in ("index", "soft")
     ),
     *(Subject("poly_loss", kind) for kind in ("index", "soft")),
-    Subject("kl_divergence", "logits"),
+    *(Subject(name, "logits") for name in ("kl_divergence_with_logits", "js_divergence_with_logits")),
+    *(Subject(name, "soft") for name in ("kl_divergence", "js_divergence")),
     *(Subject("binary_cross_entropy", kind) for kind in ("index", "soft")),
     *(Subject("binary_cross_entropy_with_logits", kind) for kind in ("index", "soft")),
     *(Subject("sigmoid_focal_loss", kind) for kind in ("index", "soft")),
@@ -264,7 +265,7 @@ LARGE = [
     (Subject("cross_entropy", "index"), 3000),
     (Subject("cross_entropy", "soft"), 1100),
     (Subject("softmax_focal_loss", "index"), 3000),
-    (Subject("kl_divergence", "logits"), 1100),
+    (Subject("kl_divergence_with_logits", "logits"), 1100),
     (Subject("binary_cross_entropy_with_logits", "index"), 1100),
     (Subject("log_softmax", "none"), 1100),
 ]

@@ -173,8 +173,8 @@ def every_loss() -> dict[str, Any]:
 
 
 WITH_SECOND_DERIVATIVES = {
-    "arrayloss": "cross_entropy softmax_focal_loss poly_loss kl_divergence binary_cross_entropy_with_logits "
-    "sigmoid_focal_loss asymmetric_loss",
+    "arrayloss": "cross_entropy softmax_focal_loss poly_loss generalized_cross_entropy symmetric_cross_entropy "
+    "kl_divergence_with_logits binary_cross_entropy_with_logits sigmoid_focal_loss asymmetric_loss",
     "arrayloss.compat.torch": "cross_entropy binary_cross_entropy_with_logits",
     "arrayloss.compat.onnx": "SoftmaxCrossEntropyLoss",
 }
@@ -386,13 +386,15 @@ def test_estimators_that_hold_it_are_pickled_and_cloned(xgb: Any, lgb: Any, canc
     [
         (al.poly_loss, {"epsilon": 2.0}),
         (al.poly_loss, {"epsilon": -1.0}),
+        (al.generalized_cross_entropy, {"q": 0.7}),
+        (al.symmetric_cross_entropy, {}),
         (al.asymmetric_loss, {}),
         (al.asymmetric_loss, {"gamma_positive": 0, "gamma_negative": 2, "margin": 0.2}),
         (al.asymmetric_loss, {"margin": 0}),
     ],
 )
 def test_it_is_the_derivative_of_the_gradient(loss: Any, options: dict[str, Any]) -> None:
-    rows = loss is al.poly_loss
+    rows = loss is not al.asymmetric_loss
     z = np.random.default_rng(0).normal(size=(40, 3) if rows else 40) * 2
     y = np.arange(40) % (3 if rows else 2)
     f = objective(loss, **options)
@@ -408,6 +410,6 @@ def test_it_is_the_derivative_of_the_gradient(loss: Any, options: dict[str, Any]
 
 def test_the_divergence_bends_as_the_cross_entropy() -> None:
     student, teacher = np.random.default_rng(0).normal(size=(2, 5, 3))
-    _, hessian = objective(al.kl_divergence)(teacher, student)
+    _, hessian = objective(al.kl_divergence_with_logits)(teacher, student)
     p = al.softmax(student)
     np.testing.assert_allclose(hessian, p * (1 - p), rtol=1e-14)

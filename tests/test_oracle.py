@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from arrayloss.testing import Case, Floats, Reduce, spacing
-from conformance.cases import BINARY, CATEGORICAL, FUNCTIONS, PAIRED
+from conformance.cases import BINARY, CATEGORICAL, DIVERGENCES, FUNCTIONS, GIVEN
 from conformance.oracle import exact
 
 # Where e**-300 and 1 stand in one sum, 60 digits of a small loss and of a difference quotient of it take 700.
@@ -19,6 +19,15 @@ FAR, NEAR = 700, 200
 
 def _cost(p: Any, gamma: Any) -> Any:
     return mpmath.inf if p == 0 else (1 - p) ** gamma * -mpmath.log(p)
+
+
+def _of_class(case: Case, p: Any, gamma: Any, epsilon: float) -> Any:
+    given = {name: mpmath.mpf(v) for name, v in case.options.items() if name in ("q", "alpha", "beta", "log_zero")}
+    if case.function == "generalized_cross_entropy":
+        return (1 - p ** given["q"]) / given["q"]
+    if case.function == "symmetric_cross_entropy":
+        return given["alpha"] * _cost(p, gamma) - given["beta"] * given["log_zero"] * (1 - p)
+    return _cost(p, gamma) + mpmath.mpf(epsilon) * (1 - p)
 
 
 def _answers(case: Case, p: Any, gamma: Any) -> tuple[Any, Any]:
@@ -30,9 +39,14 @@ def _answers(case: Case, p: Any, gamma: Any) -> tuple[Any, Any]:
     return _cost(p, one), _cost(1 - shifted, zero)
 
 
-def _divergence(x: list[Any], t: list[Any]) -> Any:
+def _divergence(function: str, x: list[Any], t: list[Any]) -> Any:
     p, q = ([mpmath.exp(v) / sum(mpmath.exp(u) for u in row) for v in row] for row in (x, t))
-    return sum(b * mpmath.log(b / a) for a, b in zip(p, q, strict=True))
+    if function in GIVEN:
+        p, q = [mpmath.exp(v) for v in x], t
+    pairs = list(zip(p, q, strict=True))
+    if function.startswith("kl"):
+        return sum(b * mpmath.log(b / a) for a, b in pairs)
+    return sum(a * mpmath.log(2 * a / (a + b)) + b * mpmath.log(2 * b / (a + b)) for a, b in pairs) / 2
 
 
 def _value(case: Case, arrays: dict[str, list[Any]]) -> Any:
@@ -57,9 +71,9 @@ def _value(case: Case, arrays: dict[str, list[Any]]) -> Any:
             costs = _answers(case, p, arrays["gamma"][i] if "gamma" in arrays else gamma)
             loss = sum(w * cost for w, cost in zip((y * one, (1 - y) * zero), costs, strict=True) if w != 0)
             weight = sample_weight[i]
-        elif case.function in PAIRED:
+        elif case.function in DIVERGENCES:
             row = slice(i * shape[1], (i + 1) * shape[1])
-            loss, weight = _divergence(x[row], taught[row]), sample_weight[i]
+            loss, weight = _divergence(case.function, x[row], taught[row]), sample_weight[i]
         else:
             classes = shape[1]
             row = x[i * classes : (i + 1) * classes]
@@ -80,7 +94,7 @@ def _value(case: Case, arrays: dict[str, list[Any]]) -> Any:
                 power = arrays["gamma"][c] if "gamma" in arrays else gamma
                 weight += sample_weight[i] * q[c] * class_weight[c]
                 if share != 0:
-                    loss += share * (_cost(p_row[c], power) + mpmath.mpf(epsilon) * (1 - p_row[c]))
+                    loss += share * _of_class(case, p_row[c], power, epsilon)
         losses.append(sample_weight[i] * loss)
         weights.append(weight)
     how = case.options.get("reduction", "mean")
@@ -126,7 +140,11 @@ def _problem(function: str, rng: np.random.Generator, far: bool, **options: Any)
         arrays = {"logits": x, "target": rng.random(4), "sample_weight": rng.random(4)}
         arrays["pos_weight"] = rng.random(4) + 0.5
         kind = "float"
-    elif function in PAIRED:
+    elif function in GIVEN:
+        x = -np.abs(rng.normal(size=(4, 3))) * scale
+        t = np.where(np.arange(4)[:, None] % 2 == 0, np.exp(x) * (1 + 1e-6), rng.random(x.shape))
+        arrays, kind = {"logits": x, "target": t, "sample_weight": rng.random(4)}, "float"
+    elif function in DIVERGENCES:
         x = rng.normal(size=(4, 3)) * scale
         t = np.where(np.arange(4)[:, None] % 2 == 0, x + rng.normal(size=x.shape) * 1e-6, np.roll(x, 1, axis=0))
         arrays, kind = {"logits": x, "target": t, "sample_weight": rng.random(4)}, "float"
@@ -148,7 +166,11 @@ def _problem(function: str, rng: np.random.Generator, far: bool, **options: Any)
     return Case(function, "", "", "float64", arrays, options, kind, cotangent, wrt)
 
 
-LOSSES = (*CATEGORICAL, *PAIRED, *BINARY)
+NOISY: dict[str, dict[str, float]] = {
+    "generalized_cross_entropy": {"q": 0.375},
+    "symmetric_cross_entropy": {"alpha": 0.25, "beta": 1.5, "log_zero": -4.0},
+}
+LOSSES = (*CATEGORICAL, *DIVERGENCES, *BINARY)
 REDUCTIONS = ("none", "mean", "sum", Reduce("Mean", {"over": "all"}), Reduce("Hardest", {"k": 2}))
 
 
@@ -158,10 +180,11 @@ def test_losses_and_all_gradients(function: str, reduction: str | Reduce) -> Non
     rng = np.random.default_rng(1)
     for far in (False, True) if reduction == "none" else (False,):
         options: dict[str, Any] = {"reduction": reduction}
-        if function not in ("nll_loss", *PAIRED):
+        if function not in ("nll_loss", *DIVERGENCES):
             options["label_smoothing"] = 0.125
         if function == "poly_loss":
             options["epsilon"] = -0.75
+        options |= NOISY.get(function, {})
         if function == "asymmetric_loss":
             options |= {"gamma_positive": 0.5, "gamma_negative": 1.5, "margin": 0.0625}
         if "focal" in function:
@@ -176,7 +199,7 @@ def test_losses_and_all_gradients(function: str, reduction: str | Reduce) -> Non
 @pytest.mark.parametrize("kind", ["index", "float"])
 def test_temperature(kind: str) -> None:
     rng = np.random.default_rng(5)
-    for function in ("cross_entropy", *PAIRED):
+    for function in ("cross_entropy", "kl_divergence_with_logits"):
         options = {"kind": kind, "label_smoothing": 0.125} if function in CATEGORICAL else {}
         _check(_problem(function, rng, False, reduction="mean", temperature=2.5, **options), NEAR)
 
@@ -255,9 +278,15 @@ def _natively(torch: Any, case: Case, a: dict[str, Any]) -> Any:
     if case.function in ("sigmoid", "log_sigmoid"):
         return torch.sigmoid(x) if case.function == "sigmoid" else f.logsigmoid(x)
     y, gamma, smoothing = a["target"], case.options.get("gamma"), case.options.get("label_smoothing", 0.0)
-    if case.function in PAIRED:
-        weight = a["sample_weight"]
-        losses = f.kl_div(f.log_softmax(x, -1), f.log_softmax(y, -1), reduction="none", log_target=True).sum(-1)
+    if case.function in DIVERGENCES:
+        weight, given = a["sample_weight"], case.function in GIVEN
+        log_p, q = (x, y) if given else (f.log_softmax(x, -1), f.softmax(y, -1))
+        m = ((log_p.exp() + q) / 2).log()
+        losses = f.kl_div(log_p, q, reduction="none").sum(-1)
+        if case.function.startswith("js"):
+            losses = (f.kl_div(m, log_p, reduction="none", log_target=True) + f.kl_div(m, q, reduction="none")).sum(
+                -1
+            ) / 2
     elif case.function in BINARY:
         # torch differentiates by no weight of its own.
         weight, y = a["sample_weight"], (1 - smoothing) * y + smoothing / 2
@@ -279,6 +308,12 @@ def _natively(torch: Any, case: Case, a: dict[str, Any]) -> Any:
         q = ((1 - smoothing) * q + smoothing / x.shape[-1]) * a["class_weight"] * a.get("alpha", 1)
         log_p = x if case.function == "nll_loss" else f.log_softmax(x, -1)
         losses = -(q * (1 if gamma is None else (1 - f.softmax(x, -1)) ** gamma) * log_p).sum(-1)
+        p = f.softmax(x, -1)
+        if case.function == "generalized_cross_entropy":
+            losses = (q * (1 - p ** case.options["q"]) / case.options["q"]).sum(-1)
+        if case.function == "symmetric_cross_entropy":
+            alpha, beta, log_zero = (case.options[name] for name in ("alpha", "beta", "log_zero"))
+            losses = alpha * losses - beta * log_zero * (q * (1 - p)).sum(-1)
         if case.function == "poly_loss":
             losses = losses + case.options["epsilon"] * (q * (1 - f.softmax(x, -1))).sum(-1)
     losses = a["sample_weight"] * losses
@@ -294,10 +329,11 @@ def test_torch_agrees_in_float64(function: str, reduction: str) -> None:
     problems = []
     if function in LOSSES:
         options: dict[str, Any] = {"reduction": reduction}
-        if function not in ("nll_loss", *PAIRED):
+        if function not in ("nll_loss", *DIVERGENCES):
             options["label_smoothing"] = 0.125
         options |= {"gamma": 1.5} if "focal" in function else {}
         options |= {"epsilon": -0.75} if function == "poly_loss" else {}
+        options |= NOISY.get(function, {})
         if function == "asymmetric_loss":
             options |= {"gamma_positive": 0.5, "gamma_negative": 2.0, "margin": 0.05}
         options |= {"alpha": 0.25} if function == "sigmoid_focal_loss" else {}
@@ -337,7 +373,7 @@ def test_no_digit_of_a_confident_answer_is_lost() -> None:
         ("cross_entropy", "index", (40, 3), -1),
         ("cross_entropy", "index", (3, 40), 0),
         ("cross_entropy", "float", (3,), -1),
-        ("kl_divergence", "float", (3,), -1),
+        ("kl_divergence_with_logits", "float", (3,), -1),
         ("binary_cross_entropy_with_logits", "float", (40,), -1),
     ],
 )

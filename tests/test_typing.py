@@ -39,7 +39,7 @@ def of_numpy(x: Floats, y: Labels) -> None:
     reveal_type(al.softmax_focal_loss(x, y, gamma=np.float32(2), alpha=x[0], reduction="none"))  # is NumPy
     reveal_type(al.poly_loss(x, y, epsilon=np.asarray(1.0), class_weight=x[0], reduction=Hardest(k=2)))  # is NumPy
     reveal_type(al.binary_cross_entropy_with_logits(x, y, pos_weight=x[0], ignore_index=-1))  # is NumPy
-    reveal_type(al.kl_divergence(x, x, axis=0, where=x[0] > 0, dtype=np.float64))  # is NumPy
+    reveal_type(al.kl_divergence_with_logits(x, x, axis=0, where=x[0] > 0, dtype=np.float64))  # is NumPy
     reveal_type(both(x, y))  # is pair
     reveal_type(both(x, y, reduction="none", cotangent=x[:, 0]))  # is pair
     reveal_type(problem(al.cross_entropy, x, y, axis=0))  # is Problem
@@ -82,7 +82,7 @@ def wrong(x: Floats, y: Labels) -> None:
     al.binary_cross_entropy_with_logits(x, y, axis=1)  # error
     al.softmax(x, axis=None)  # error
     al.binary_cross_entropy_with_logits(x, y, reduction="maen")  # error
-    al.kl_divergence(x, x, reduction="summ")  # error
+    al.kl_divergence_with_logits(x, x, reduction="summ")  # error
     al.cross_entropy(x, y, reduction=Mean)  # error
     Mean(over="vlaid")  # error
     Mean("vlaid")  # error

@@ -23,13 +23,23 @@ INPUTS = {
     "cross_entropy": (LOGITS, LABELS),
     "softmax_focal_loss": (LOGITS, SOFT),
     "poly_loss": (LOGITS, LABELS),
-    "kl_divergence": (LOGITS, np.log(SOFT)),
+    "generalized_cross_entropy": (LOGITS, LABELS),
+    "symmetric_cross_entropy": (LOGITS, SOFT),
+    "kl_divergence": (np.log(np.roll(SOFT, 1, axis=0)), SOFT),
+    "kl_divergence_with_logits": (LOGITS, np.log(SOFT)),
+    "js_divergence": (np.log(np.roll(SOFT, 1, axis=0)), SOFT),
+    "js_divergence_with_logits": (LOGITS, np.log(SOFT)),
     "binary_cross_entropy": (1 / (1 + np.exp(-LOGITS)), BITS),
     "binary_cross_entropy_with_logits": (LOGITS, BITS),
     "sigmoid_focal_loss": (LOGITS, SOFT),
     "asymmetric_loss": (LOGITS, SOFT),
 }
-CATEGORICAL = ["nll_loss", "cross_entropy", "softmax_focal_loss", "poly_loss", "kl_divergence"]
+NOISY: dict[str, dict[str, float]] = {
+    "generalized_cross_entropy": {"q": 0.7},
+    "symmetric_cross_entropy": {"scale": 0.1, "epsilon": -np.log(1e-4)},
+}
+DIVERGENCES = ["kl_divergence", "kl_divergence_with_logits", "js_divergence", "js_divergence_with_logits"]
+CATEGORICAL = ["nll_loss", "cross_entropy", "softmax_focal_loss", "poly_loss", *NOISY, *DIVERGENCES]
 
 
 def test_what_help_says_of_a_loss() -> None:
@@ -104,7 +114,10 @@ def test_cotangent(backend: Any, name: str) -> None:
     options |= {"log_probs": True} if name == "nll_loss" else {}
     options |= {"epsilon": 2.0} if name == "poly_loss" else {}
     options |= {"gammas": (1.0, 4.0), "margin": 0.05} if name == "asymmetric_loss" else {}
-    family = reference.divergence if name == "kl_divergence" else family
+    options |= NOISY.get(name, {})
+    if name in DIVERGENCES:
+        family = reference.divergence
+        options = {"given": "logits" not in name, "jensen_shannon": name.startswith("js")}
     options |= {"probs": True} if name == "binary_cross_entropy" else {}
     value = reference.value(family, logits, target, **options)
     gradient = reference.gradient(family, logits, target, reduce=reference.none, cotangent=cotangent, **options)
@@ -192,3 +205,44 @@ def test_the_problem_of_another_loss() -> None:
     np.testing.assert_array_equal(both(LOGITS, LABELS)[1], grad(cross_entropy)(LOGITS, LABELS, reduction="sum"))
     with pytest.raises(TypeError, match="problem takes a loss of arrayloss, such as cross_entropy, not len"):
         extending.problem(len, LOGITS)
+
+
+WHERE = LOGITS.min(1, keepdims=True) < LOGITS
+FUNCTIONS: list[tuple[str, dict[str, Any]]] = [
+    ("softmax", {"axis": 0}),
+    ("softmax", {"where": WHERE}),
+    ("log_softmax", {"where": WHERE}),
+    ("logsumexp", {"where": WHERE}),
+    ("logsumexp", {"axis": 0, "keepdims": True}),
+    ("sigmoid", {}),
+    ("log_sigmoid", {}),
+]
+
+
+@pytest.mark.parametrize(("name", "options"), FUNCTIONS, ids=lambda v: v if isinstance(v, str) else "+".join(v))
+def test_functions(backend: Any, name: str, options: dict[str, Any]) -> None:
+    """The functions too: the value is the plain call's, the gradient that of the formula in decimals."""
+    function, axis, where = getattr(arrayloss, name), options.get("axis", -1), options.get("where", True)
+    x, given = backend.asarray(LOGITS), backend.options(options)
+    plain = backend.to_numpy(function(x, **given))
+    seed = np.random.default_rng(2).normal(size=plain.shape).round(3)
+    value, gradient = value_and_grad(function)(x, **given, cotangent=backend.asarray(seed))
+    np.testing.assert_array_equal(backend.to_numpy(value), plain)
+    counts = where if name in ("softmax", "log_softmax") else True
+
+    def weighed(a: Any) -> Any:
+        e = reference._exp(a)
+        if "sigmoid" in name:
+            y = 1 / (1 + reference._exp(-a))
+        else:
+            total = np.asarray(np.where(where, e, 0).sum(axis, keepdims=True), dtype=object)
+            y = total if name == "logsumexp" else e / total
+            y = y if plain.ndim == y.ndim else y[:, 0]
+        y = y if name in ("softmax", "sigmoid") else reference._ln(y)
+        return (y * reference.exact(np.where(counts, seed, 0))).sum()
+
+    due = np.where(where, reference.difference(weighed, LOGITS), 0)
+    rtol = 8 * backend.rtol()
+    np.testing.assert_allclose(backend.to_numpy(gradient), due, rtol=rtol, atol=rtol)
+    with pytest.raises(TypeError, match="cotangent"):
+        grad(function)(x)

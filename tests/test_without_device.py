@@ -224,7 +224,7 @@ def test_torch_exports_a_dynamic_batch() -> None:
     torch = pytest.importorskip("torch")
     # Where every sample counts, as in the last two, their number is the program's own.
     asked = [(al.softmax_focal_loss, "int64", True), (al.sigmoid_focal_loss, "float", True)]
-    asked += [(al.kl_divergence, "teacher", False), (al.binary_cross_entropy, "float", False)]
+    asked += [(al.kl_divergence_with_logits, "teacher", False), (al.binary_cross_entropy, "float", False)]
     chosen = []
     for one in combinations():
         hardest = al.Hardest(fraction=0.5) if one.target == "float" else al.Hardest(k=2)

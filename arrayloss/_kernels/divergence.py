@@ -1,7 +1,8 @@
-"""The Kullback-Leibler divergence of two softmaxes."""
+"""The divergences of Kullback and Leibler and of Jensen and Shannon, of two softmaxes or of given probabilities."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from arrayloss._kernels.ops import Array, Forward, Kernel, Ops
@@ -41,9 +42,51 @@ def log_ratio(ops: Ops, of_x: Rows, of_target: Rows) -> Array:
     return xp.where(near & some, u - log1p(xp, xp.where(some, shift, xp.zeros_like(shift))), apart)
 
 
+def given_log_ratio(ops: Ops, log_p: Array, q: Array) -> Array:
+    """log q - log p of each class; 0 of a class that neither has."""
+    xp = ops.xp
+    neither = (q == 0) & (log_p == -float("inf"))
+    log_q = xp.log(xp.where(neither, xp.ones_like(q), q))
+    return log_q - xp.where(neither, xp.zeros_like(log_p), log_p)
+
+
+def mixture(ops: Ops, ratio: Array) -> tuple[Array, Array, Array]:
+    """From log(q / p), with m = (p + q) / 2: log(p / m) / 2, log(q / m) / 2, and the divergence of a class over m.
+
+    With s = |log(q / p)| and t = tanh(s / 2), q - p is (p + q) t or its negative, and the divergence of a class is
+    m (t s / 2 - log cosh(s / 2)). Where t is small, these two cancel; there it is a series in t.
+    """
+    xp = ops.xp
+    positive, negative = ops.sides(ratio)
+    s = positive + negative
+    common = log1p(xp, expm1(xp, -s) / 2)
+    e = xp.exp(-s)
+    t = -expm1(xp, -s) / (1 + e)
+    near = t < 0.5
+    v = xp.where(near, t * t, xp.zeros_like(t))
+    series = xp.zeros_like(v)
+    for k in range(math.ceil(-math.log(ops.epsilon, 4)), 0, -1):
+        series = v * series + 1 / (2 * k * (2 * k - 1))
+    far = ops.multiply_zero_wins(e, s) / (1 + e) + xp.log1p(e)
+    return -(positive + common) / 2, -(negative + common) / 2, xp.where(near, v * series, math.log(2) - far)
+
+
+def centred(ops: Ops, rows: Rows, x: Array, g: Array) -> Array:
+    """g p (x - sum(p x)), the vjp of sum(p x) by the logits of p; about the class with p > 1/2, if there is one.
+
+    A class whose exponential is 0 has 0, even where its x is infinite.
+    """
+    xp, p, e = ops.xp, rows.p(), rows.e
+    zero, most = xp.zeros_like(p), p > 0.5
+    x = xp.where((e == 0) & ~xp.isnan(x), zero, x)
+    about = xp.where(most, zero, x - ops.sum(xp.where(most, x, zero)))
+    # Multiplied by x first: divided by the sum of its row, the exponential may be a subnormal number, or 0.
+    return ops.scale(e * (about - ops.sum(p * about)), ops.multiply_zero_wins(g, 1 / rows.total))
+
+
 @dataclass(frozen=True)
-class Divergence(Kernel):
-    """sum q log(q / p), of Kullback and Leibler, for the softmax p of x and q of the other logits."""
+class KullbackLeibler(Kernel):
+    """sum q log(q / p), for the softmax p of x and q of the other logits."""
 
     def forward(self, ops: Ops, x: Array, weight: Array | None, target: Array) -> Forward:
         xp = ops.xp
@@ -58,21 +101,74 @@ class Divergence(Kernel):
         value = ops.sum(terms)
 
         def vjp_x(g: Array) -> Array:
-            # p - q, of whichever is the larger.
-            small = -xp.abs(ratio)
-            return ops.scale(xp.where(ratio >= 0, q, -p) * expm1(xp, small), g)
+            # p - q, of whichever is the larger. (Not of abs, which has no derivative where the rows are alike.)
+            above = ratio >= 0
+            return ops.scale(xp.where(above, q, -p) * expm1(xp, xp.where(above, -ratio, ratio)), g)
 
         def vjp_target(g: Array) -> Array:
-            # q (ratio - sum(q ratio)), about the class with q > 1/2, where there is one.
-            e = of_target.e
-            weighed = xp.where((e == 0) & ~xp.isnan(ratio), zero, ratio)
-            most = q > 0.5
-            about = xp.where(most, zero, weighed - ops.sum(xp.where(most, weighed, zero)))
-            # Multiplied by the ratio first: divided by the sum, the exponential may be a subnormal number, or 0.
-            return ops.scale(e * (about - ops.sum(q * about)), ops.multiply_zero_wins(g, 1 / of_target.total))
+            return centred(ops, of_target, ratio, g)
 
         return weighted(ops, weight, value, vjp_x, vjp_target)
 
     def second(self, ops: Ops, x: Array, target: Array) -> Array:
         rows = Rows(ops, x)
         return rows.p() * rows.one_minus_p()
+
+
+@dataclass(frozen=True)
+class GivenKullbackLeibler(Kernel):
+    """sum q log(q / p), for the log-probabilities log p and the probabilities q, or, with `log_target`, log q.
+
+    `generalized`, it is sum q log(q / p) + p - q, which is not negative where p and q do not sum to 1 either.
+    """
+
+    log_target: bool = False
+    generalized: bool = False
+
+    def forward(self, ops: Ops, x: Array, weight: Array | None, target: Array) -> Forward:
+        q = ops.xp.exp(target) if self.log_target else target
+        ratio = target - x if self.log_target else given_log_ratio(ops, x, q)
+        terms, by_log_p, by_q = ops.multiply_zero_wins(q, ratio), -q, ratio
+        if self.generalized:
+            by_log_p = ops.xp.exp(x) - q
+            terms = terms + by_log_p
+        else:
+            by_q = by_q + 1
+
+        def vjp_target(g: Array) -> Array:
+            return ops.multiply_zero_wins(g, ops.multiply_zero_wins(q, by_q) if self.log_target else by_q)
+
+        return weighted(ops, weight, ops.sum(terms), lambda g: g * by_log_p, vjp_target)
+
+
+@dataclass(frozen=True)
+class JensenShannon(Kernel):
+    """Half of sum p log(p / m) + q log(q / m), m = (p + q) / 2, for the softmax p of x and q of the other logits."""
+
+    def forward(self, ops: Ops, x: Array, weight: Array | None, target: Array) -> Forward:
+        of_x, of_target = Rows(ops, x), Rows(ops, target)
+        p, q = of_x.p(), of_target.p()
+        by_p, by_q, cost = mixture(ops, log_ratio(ops, of_x, of_target))
+        return weighted(
+            ops,
+            weight,
+            ops.sum((p + q) / 2 * cost),
+            lambda g: centred(ops, of_x, by_p, g),
+            lambda g: centred(ops, of_target, by_q, g),
+        )
+
+
+@dataclass(frozen=True)
+class GivenJensenShannon(Kernel):
+    """The same for the log-probabilities log p and the probabilities q."""
+
+    def forward(self, ops: Ops, x: Array, weight: Array | None, target: Array) -> Forward:
+        p = ops.xp.exp(x)
+        by_p, by_q, cost = mixture(ops, given_log_ratio(ops, x, target))
+        return weighted(
+            ops,
+            weight,
+            ops.sum((p + target) / 2 * cost),
+            lambda g: ops.scale(ops.multiply_zero_wins(p, by_p), g),
+            lambda g: ops.scale(by_q, g),
+        )

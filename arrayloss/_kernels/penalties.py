@@ -1,4 +1,4 @@
-"""What a loss charges for the probability of the right answer: cross-entropy, focal, poly, and a shifted one.
+"""What a loss charges for the probability of the right answer: cross-entropy, focal, poly and others.
 
 A penalty knows one probability and nothing else: no labels, no weights, no array layout. So it works with labels and
 soft targets, in both families, on every library.
@@ -144,6 +144,41 @@ class Poly(Penalty):
 
     def curvature(self, ops: Ops, at: Probability) -> Array:
         return -ops.scalar(self.epsilon) * at.p * at.one_minus_p
+
+
+@dataclass(frozen=True)
+class Generalized(Penalty):
+    """(1 - p^q) / q, q in (0, 1], of Zhang and Sabuncu, "Generalized Cross Entropy Loss" (NeurIPS 2018)."""
+
+    q: float
+
+    def value(self, ops: Ops, at: Probability) -> Array:
+        q = ops.scalar(self.q)
+        return -expm1(ops.xp, -q * at.neg_log_p) / q
+
+    def slope(self, ops: Ops, at: Probability) -> Array:
+        # Not p^q, as p may be 0 where that is not.
+        return ops.xp.exp(-ops.scalar(self.q) * at.neg_log_p)
+
+    def curvature(self, ops: Ops, at: Probability) -> Array:
+        return -ops.scalar(self.q) * at.one_minus_p * self.slope(ops, at)
+
+
+@dataclass(frozen=True)
+class Symmetric(Penalty):
+    """alpha (-log p) + beta (1 - p), of Wang et al., "Symmetric Cross Entropy" (ICCV 2019)."""
+
+    alpha: float
+    beta: float
+
+    def value(self, ops: Ops, at: Probability) -> Array:
+        return ops.scalar(self.alpha) * at.neg_log_p + ops.scalar(self.beta) * at.one_minus_p
+
+    def slope(self, ops: Ops, at: Probability) -> Array:
+        return ops.scalar(self.alpha) + ops.scalar(self.beta) * at.p
+
+    def curvature(self, ops: Ops, at: Probability) -> Array:
+        return -ops.scalar(self.beta) * at.p * at.one_minus_p
 
 
 @dataclass(frozen=True)

@@ -11,14 +11,15 @@ whatever the sample weights.
 from __future__ import annotations
 
 import numbers
-from dataclasses import dataclass, replace
-from typing import Any, ClassVar, TypeVar
+from dataclasses import replace
+from typing import Any, TypeVar
 
 import numpy as np
 
 from arrayloss.compat.shared import (
     ClippedAnswers,
     ClippedRows,
+    averaged,
     blended_focal,
     check_target,
     check_weights,
@@ -26,9 +27,8 @@ from arrayloss.compat.shared import (
 )
 from arrayloss.extending import (
     CrossEntropy,
-    Forward,
-    Kernel,
-    Ops,
+    Generalized,
+    GivenKullbackLeibler,
     Penalty,
     Problem,
     backend_of,
@@ -39,6 +39,7 @@ from arrayloss.extending import (
     check_given,
     documented,
     loss,
+    paired,
     sigmoid,
     softmax,
 )
@@ -82,31 +83,6 @@ axis : int
 )
 
 
-@dataclass(frozen=True)
-class _Averaged(Kernel):
-    """The mean of an elementwise loss along the class axis."""
-
-    loss: Kernel
-    elementwise: ClassVar[bool] = True
-
-    def forward(self, ops: Ops, x: Any, *inputs: Any) -> Forward:
-        value, vjps, _ = self.loss.forward(ops, x, *inputs)
-        n = x.shape[ops.axis]
-
-        def through(vjp: Any) -> Any:
-            return vjp and (lambda g: vjp(g / n))
-
-        return Forward(ops.sum(value) / n, tuple(map(through, vjps)))
-
-
-def _averaged(problem: Problem[A], axis: int) -> Problem[A]:
-    shape = problem.shape
-    position = check_axis(axis, len(shape))
-    if not shape[position]:
-        raise ValueError(f"y_pred of shape {shape} has nothing along axis {axis} to take the mean of")
-    return replace(problem, kernel=_Averaged(problem.kernel), axis=position)
-
-
 def _backend(y_true: Any, y_pred: Any, epsilon: float) -> Any:
     number = check_fraction("epsilon", epsilon)
     if not isinstance(number, (int, float)):
@@ -140,7 +116,7 @@ def binary_crossentropy(
     check_target("y_pred", y_pred, "y_true", y_true)
     link = sigmoid if from_logits else ClippedAnswers(float(epsilon))
     options: Any = {"name": "y_pred", "label_smoothing": label_smoothing, "reduction": "none"}
-    return _averaged(binary(link, CrossEntropy(), y_pred, y_true, **options), axis)
+    return averaged(binary(link, CrossEntropy(), y_pred, y_true, **options), axis)
 
 
 @loss
@@ -201,16 +177,10 @@ def sparse_categorical_crossentropy(
     >>> keras.sparse_categorical_crossentropy(y_true, y_pred, ignore_class=0).round(6).tolist()
     [0.051293, 2.302585, 0.0]
     """
-    backend = _backend(y_true, y_pred, epsilon)
-    p: Any = y_pred
-    if y_true.ndim == p.ndim and y_true.shape[check_axis(axis, p.ndim)] == 1:
-        y_true = backend.xp.squeeze(y_true, axis=axis)
-    if backend.kind(y_true.dtype) != "integral":
-        y_true = backend.xp.astype(y_true, backend.xp.int32)
+    y = _labels(y_true, y_pred, axis, epsilon)
     if ignore_class is not None and not hasattr(ignore_class, "__index__"):
         raise TypeError(f"ignore_class must be an int or None, not {ignore_class!r}")
-    check_target("y_pred", p, "y_true", y_true, (axis,))
-    return _categorical(y_true, y_pred, from_logits, epsilon, axis=axis, ignore_index=ignore_class)
+    return _categorical(y, y_pred, from_logits, epsilon, axis=axis, ignore_index=ignore_class)
 
 
 @loss
@@ -248,7 +218,7 @@ def binary_focal_crossentropy(
     _backend(y_true, y_pred, epsilon)
     link = sigmoid if from_logits else ClippedAnswers(float(epsilon))
     options: Any = {"alpha": alpha if apply_class_balancing else None, "label_smoothing": label_smoothing}
-    return _averaged(blended_focal(link, y_pred, y_true, ("y_pred", "y_true"), gamma=gamma, **options), axis)
+    return averaged(blended_focal(link, y_pred, y_true, ("y_pred", "y_true"), gamma=gamma, **options), axis)
 
 
 @loss
@@ -297,6 +267,68 @@ def categorical_focal_crossentropy(
     return _categorical(y, y_pred, from_logits, epsilon, focal_penalty(gamma), **options)
 
 
+@loss
+@documented(_CATEGORICAL)
+def kl_divergence(y_true: Any, y_pred: A, *, epsilon: float = 1e-7) -> Problem[A]:
+    """`keras.losses.kl_divergence`.
+
+    Both are clipped to [epsilon, 1], and not divided by their sums, as in Keras.
+
+    Parameters
+    ----------
+    y_true : array of the shape of `y_pred`
+        Probabilities.
+    y_pred : array of floating-point numbers
+        Probabilities.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from arrayloss.compat import keras
+    >>> keras.kl_divergence(np.asarray([[0.0, 1.0]]), np.asarray([[0.5, 0.5]])).round(6).tolist()
+    [0.693146]
+    """
+    backend, p = backend_of(y_pred, "y_pred"), y_pred
+    y, xp, narrow = _rows(y_true, y_pred, epsilon), backend.xp, y_pred.dtype  # type: ignore[attr-defined]
+    p = backend.astype(y_pred, backend.compute_dtype(narrow))
+    clipped = xp.clip(p, epsilon, 1.0)
+    options: Any = {"names": ("y_pred", "y_true"), "probabilities": True, "reduction": "none", "dtype": narrow}
+    made = paired(GivenKullbackLeibler(), xp.log(clipped), xp.clip(y, epsilon, 1.0), **options)
+    # Outside of the clip there is no derivative.
+    return replace(
+        made, restore=lambda g: backend.astype(xp.where(clipped == p, g / clipped, xp.zeros_like(g)), narrow)
+    )
+
+
+@loss
+@documented(_CATEGORICAL)
+def categorical_generalized_cross_entropy(y_true: Any, y_pred: A, q: float) -> Problem[A]:
+    """`keras.losses.categorical_generalized_cross_entropy`.
+
+    A label out of range is a ValueError (nan under a tracer), where Keras has the loss 1 / q. Labels of shape (N, 1)
+    are those of N samples; the function of Keras gives N x N losses for them.
+
+    Parameters
+    ----------
+    y_true : array of integers, or of floats that are such, of the shape of `y_pred` without its last axis, or with a 1
+        Labels.
+    y_pred : array of floating-point numbers
+        Probabilities, along the last axis; they are neither clipped nor divided by their sum.
+    q : float in [0, 1]
+        How little a wrong label counts; 0 is the limit, the cross-entropy.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from arrayloss.compat import keras
+    >>> keras.categorical_generalized_cross_entropy(np.asarray([1]), np.asarray([[0.75, 0.25]]), 0.5).tolist()
+    [1.0]
+    """
+    power, y = check_fraction("q", q), _labels(y_true, y_pred, -1)
+    penalty = CrossEntropy() if isinstance(power, (int, float)) and not power else Generalized(power)
+    return categorical(ClippedRows(0.0), penalty, y_pred, y, name="y_pred", ignore_index=None, reduction="none")
+
+
 def _rows(y_true: Any, y_pred: Any, epsilon: float) -> Any:
     """One-hot rows are probabilities, whatever their dtype."""
     backend = _backend(y_true, y_pred, epsilon)
@@ -304,6 +336,17 @@ def _rows(y_true: Any, y_pred: Any, epsilon: float) -> Any:
     if backend.kind(y_true.dtype) == "real floating":
         return y_true
     return backend.astype(y_true, backend.compute_dtype(y_pred.dtype))
+
+
+def _labels(y_true: Any, y_pred: Any, axis: int, epsilon: float = 0.0) -> Any:
+    """Labels without the class axis, as integers."""
+    backend = _backend(y_true, y_pred, epsilon)
+    if y_true.ndim == y_pred.ndim and y_true.shape[check_axis(axis, y_pred.ndim)] == 1:
+        y_true = backend.xp.squeeze(y_true, axis=axis)
+    if backend.kind(y_true.dtype) != "integral":
+        y_true = backend.xp.astype(y_true, backend.xp.int32)
+    check_target("y_pred", y_pred, "y_true", y_true, (axis,))
+    return y_true
 
 
 def _categorical(

@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 import arrayloss
 from arrayloss.compat.shared import blended_focal, check_integers, check_target
 from arrayloss.extending import (
+    GivenKullbackLeibler,
     Problem,
     backend_of,
     check_axis,
@@ -23,6 +24,7 @@ from arrayloss.extending import (
     check_mask,
     documented,
     loss,
+    paired,
     problem,
     sigmoid,
 )
@@ -65,16 +67,26 @@ def _axes(axis: Axis, ndim: int) -> tuple[int, ...]:
 
 
 def _categorical(
-    function: Callable[..., A], logits: A, labels: Any, axis: Axis, where: Any, *, soft: bool = True, **options: Any
+    function: Callable[..., A],
+    logits: A,
+    labels: Any,
+    axis: Axis,
+    where: Any,
+    *,
+    soft: bool = True,
+    left_out: float = 0.0,
+    names: tuple[str, str] = ("logits", "labels"),
+    **options: Any,
 ) -> Problem[A]:
     """The problem of a loss over several axes, and among some of the classes, with the others at -inf."""
     x: Any = logits
-    backend = backend_of(x, labels=check_given("labels", labels), where=where)
+    name, labels_name = names
+    backend = backend_of(x, name, **{labels_name: check_given(labels_name, labels)}, where=where)
     xp, shape = backend.xp, x.shape
     axes = _axes(axis, len(shape))
     if not soft:
-        check_integers("labels", backend, labels)
-    check_target("logits", x, "labels", labels, () if soft else axes)
+        check_integers(labels_name, backend, labels)
+    check_target(name, x, labels_name, labels, () if soft else axes)
     if soft and backend.kind(labels.dtype) != "real floating":
         labels = backend.astype(labels, backend.compute_dtype(x.dtype))
     of_classes = where is not None and where.ndim == x.ndim
@@ -82,7 +94,7 @@ def _categorical(
         check_mask(xp, where, shape)
         where = xp.broadcast_to(where, shape)
         x = xp.where(where, x, xp.full_like(x, -float("inf")))
-        labels = xp.where(where, labels, xp.zeros_like(labels)) if soft else labels
+        labels = xp.where(where, labels, xp.full_like(labels, left_out)) if soft else labels
         where = xp.any(where, axis=axes)
     options.update(where=where, reduction="none")
     if isinstance(axis, int):
@@ -235,6 +247,91 @@ def poly_loss_cross_entropy(
     1.6931471805599454
     """
     return _categorical(arrayloss.poly_loss, logits, labels, axis, where, epsilon=epsilon)
+
+
+@loss
+def _given_divergence(
+    log_p: A, target: Any, /, *, log_target: bool = False, generalized: bool = False, **options: Any
+) -> Problem[A]:
+    options.update(names=("log_predictions", "log_targets" if log_target else "targets"), probabilities=not log_target)
+    return paired(GivenKullbackLeibler(log_target, generalized), log_p, target, **options)
+
+
+@loss
+@documented(_ROWS)
+def kl_divergence(log_predictions: A, targets: Any, axis: Axis = -1, where: Any = None) -> Problem[A]:
+    """`optax.kl_divergence`.
+
+    A negative target is a ValueError (nan under a tracer), where Optax has nan.
+
+    Parameters
+    ----------
+    log_predictions : array of floating-point numbers
+        Log-probabilities.
+    targets : array of floating-point numbers, of the shape of `log_predictions`
+        Probabilities.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from arrayloss.compat import optax
+    >>> optax.kl_divergence(np.log(np.asarray([[0.5, 0.5]])), np.asarray([[1.0, 0.0]])).round(6).tolist()
+    [0.693147]
+    """
+    return _categorical(_given_divergence, log_predictions, targets, axis, where, names=("log_predictions", "targets"))
+
+
+@loss
+@documented(_ROWS)
+def generalized_kl_divergence(log_predictions: A, targets: Any, axis: Axis = -1, where: Any = None) -> Problem[A]:
+    """`optax.generalized_kl_divergence`: to the divergence, the sum of p - q is added.
+
+    Parameters
+    ----------
+    log_predictions : array of floating-point numbers
+        Logarithms of p, which need not sum to 1.
+    targets : array of floating-point numbers, of the shape of `log_predictions`
+        q, which need not sum to 1.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from arrayloss.compat import optax
+    >>> optax.generalized_kl_divergence(np.log(np.asarray([[0.5, 1.5]])), np.asarray([[1.0, 0.0]])).round(6).tolist()
+    [1.693147]
+    """
+    options: Any = {"names": ("log_predictions", "targets"), "generalized": True}
+    return _categorical(_given_divergence, log_predictions, targets, axis, where, **options)
+
+
+convex_kl_divergence = generalized_kl_divergence  # its old name, which Optax says is deprecated
+
+
+@loss
+@documented(_ROWS)
+def kl_divergence_with_log_targets(
+    log_predictions: A, log_targets: Any, axis: Axis = -1, where: Any = None
+) -> Problem[A]:
+    """`optax.kl_divergence_with_log_targets`.
+
+    Parameters
+    ----------
+    log_predictions : array of floating-point numbers
+        Log-probabilities.
+    log_targets : array of floating-point numbers, of the shape of `log_predictions`
+        Log-probabilities.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from arrayloss.compat import optax
+    >>> log_p, log_q = np.log(np.asarray([[0.5, 0.5]])), np.log(np.asarray([[0.25, 0.75]]))
+    >>> optax.kl_divergence_with_log_targets(log_p, log_q).round(6).tolist()
+    [0.130812]
+    """
+    names = ("log_predictions", "log_targets")
+    options: Any = {"names": names, "left_out": -math.inf, "log_target": True}
+    return _categorical(_given_divergence, log_predictions, log_targets, axis, where, **options)
 
 
 def smooth_labels(labels: A, alpha: Any, *, axis: Axis = -1, where: Any = None) -> A:

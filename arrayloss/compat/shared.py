@@ -57,9 +57,53 @@ def check_integers(name: str, backend: Any, labels: Any) -> None:
         raise TypeError(f"{name} must be integers, not {labels.dtype}")
 
 
+def along_classes(backend: Any, x: Any, name: str, values: Any) -> Any:
+    """One number for each class, on axis 1, in a shape that broadcasts with `x`; or None."""
+    if values is None:
+        return None
+    check_weights("the input", x, name, values, 1)
+    return backend.xp.reshape(values, (-1, *(1 for _ in x.shape[2:])))
+
+
+def background(backend: Any, x: Any, alpha: Any) -> Any:
+    """The factors 1 - alpha of class 0 and alpha of all others, or None."""
+    if alpha is None:
+        return None
+    share, xp = check_fraction("alpha", alpha), backend.xp
+    first = xp.arange(x.shape[1], device=backend.device(x)) == 0
+    ones = xp.ones_like(first, dtype=x.dtype)
+    return xp.where(first, (1 - share) * ones, share * ones)
+
+
 def over_all(reduction: str | Reduction) -> str | Reduction:
     """A mean divides by the number of samples, whatever they weigh."""
     return Mean(over="all") if reduction == "mean" else reduction
+
+
+@dataclass(frozen=True)
+class Averaged(Kernel):
+    """The mean of an elementwise loss along the class axis."""
+
+    loss: Kernel
+    elementwise: ClassVar[bool] = True
+
+    def forward(self, ops: Ops, x: Any, *inputs: Any) -> Forward:
+        value, vjps, _ = self.loss.forward(ops, x, *inputs)
+        n = x.shape[ops.axis]
+
+        def through(vjp: Any) -> Any:
+            return vjp and (lambda g: vjp(g / n))
+
+        return Forward(ops.sum(value) / n, tuple(map(through, vjps)))
+
+
+def averaged(problem: Problem[Any], axis: int, name: str = "y_pred") -> Problem[Any]:
+    """An elementwise loss, averaged along an axis."""
+    shape = problem.shape
+    position = check_axis(axis, len(shape))
+    if not shape[position]:
+        raise ValueError(f"{name} of shape {shape} has nothing along axis {axis} to take the mean of")
+    return replace(problem, kernel=Averaged(problem.kernel), axis=position)
 
 
 # ---------------------------------------------------------------------------------------------------------------

@@ -8,14 +8,16 @@ nan, and a term 0 * inf is 0, where torch has nan.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, TypeVar
 
 import arrayloss
-from arrayloss.compat.shared import check_integers, check_target, check_weights, over_all
+from arrayloss import Mean
+from arrayloss.compat.shared import averaged, check_integers, check_target, check_weights, over_all
 from arrayloss.extending import (
     BinaryLink,
     CrossEntropy,
+    GivenKullbackLeibler,
     Link,
     Ops,
     Probability,
@@ -30,6 +32,7 @@ from arrayloss.extending import (
     given_probabilities,
     linear,
     loss,
+    paired,
     sigmoid,
 )
 from arrayloss.extending import softmax as of_logits
@@ -329,7 +332,7 @@ class _Clamped(BinaryLink):
         return clamped(given[0]), clamped(given[1]), vjp
 
 
-def _binary(link: BinaryLink, input: Any, target: Any, weight: Any, reduction: str, **options: Any) -> Problem[Any]:
+def _binary(link: BinaryLink, input: Any, target: Any, weight: Any, reduction: Any, **options: Any) -> Problem[Any]:
     backend_of(input, "input", target=check_given("target", target), weight=weight)
     check_target("input", input, "target", target)
     if weight is not None:
@@ -400,3 +403,121 @@ def binary_cross_entropy_with_logits(
     """
     reduction = _reduction(size_average, reduce, reduction)
     return _binary(sigmoid, input, target, weight, reduction, pos_weight=pos_weight)
+
+
+@loss
+@documented(_BINARY)
+def soft_margin_loss(
+    input: A, target: Any, size_average: bool | None = None, reduce: bool | None = None, reduction: str = "mean"
+) -> Problem[A]:
+    """`torch.nn.functional.soft_margin_loss`: log(1 + exp(-target * input)).
+
+    Where torch returns 0 (in float32, from a margin of 16.7), this keeps the digits.
+
+    Parameters
+    ----------
+    target : array of floating-point numbers or of integers, of the shape of `input`
+        1 and -1.
+    reduction : {"mean", "sum", "none"}
+        "mean" divides by the number of elements.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from arrayloss.compat import torch as F
+    >>> F.soft_margin_loss(np.asarray([0.0, 2.0]), np.asarray([1, -1]), reduction="none").round(6).tolist()
+    [0.693147, 2.126928]
+    """
+    backend = backend_of(input, "input", target=check_given("target", target))
+    check_target("input", input, "target", target)
+    sign = backend.astype(target, input.dtype)  # type: ignore[attr-defined]
+    margin = input * sign
+    made = _binary(sigmoid, margin, backend.xp.ones_like(margin), None, _reduction(size_average, reduce, reduction))
+    return replace(made, restore=lambda g: g * sign)
+
+
+@loss
+@documented(_BINARY)
+def multilabel_soft_margin_loss(
+    input: A,
+    target: Any,
+    weight: Any = None,
+    size_average: bool | None = None,
+    reduce: bool | None = None,
+    reduction: str = "mean",
+) -> Problem[A]:
+    """`torch.nn.functional.multilabel_soft_margin_loss`: of each sample, the mean of its binary cross-entropies.
+
+    A target outside [0, 1] is a ValueError.
+
+    Parameters
+    ----------
+    input : array of floating-point numbers, (C,) or (..., C)
+        Logits.
+    reduction : {"mean", "sum", "none"}
+        "mean" divides by the number of samples.
+
+    Returns
+    -------
+    array
+        0-d, or with `reduction="none"` the shape of `input` without its last axis.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from arrayloss.compat import torch as F
+    >>> F.multilabel_soft_margin_loss(np.zeros((1, 2)), np.asarray([[1.0, 0.0]]), reduction="none").round(6).tolist()
+    [0.693147]
+    """
+    how: Any = _reduction(size_average, reduce, reduction)
+    if how == "none":
+        return averaged(_binary(sigmoid, input, target, weight, "none"), -1, "input")
+    # The sum over samples of a mean over C classes.
+    how = Mean(over=input.shape[-1]) if how == "sum" else how  # type: ignore[attr-defined]
+    return _binary(sigmoid, input, target, weight, how)
+
+
+@loss
+@documented(_LOSS)
+def kl_div(
+    input: A,
+    target: Any,
+    size_average: bool | None = None,
+    reduce: bool | None = None,
+    reduction: str = "mean",
+    log_target: bool = False,
+) -> Problem[A]:
+    """`torch.nn.functional.kl_div`, without its warning that "mean" is not the mean over the samples.
+
+    A negative probability is a ValueError; torch has nan there.
+
+    Parameters
+    ----------
+    input : array of floating-point numbers, any shape
+        Log-probabilities.
+    target : array of floating-point numbers, of the shape of `input`
+        Probabilities, or with `log_target` their logarithms.
+    reduction : {"mean", "batchmean", "sum", "none"}
+        "mean" divides by the number of elements, "batchmean" by that along the first axis.
+    log_target : bool
+        Whether `target` are logarithms.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from arrayloss.compat import torch as F
+    >>> log_p, q = np.log(np.asarray([[0.5, 0.5]])), np.asarray([[1.0, 0.0]])
+    >>> float(F.kl_div(log_p, q)), float(F.kl_div(log_p, q, reduction="batchmean"))
+    (0.34657359027997264, 0.6931471805599453)
+    """
+    x: Any = input
+    how: Any = _reduction(size_average, reduce, reduction)
+    if how == "batchmean":
+        how = Mean(over=x.shape[0]) if x.ndim else "sum"
+    xp = backend_of(x, "input", target=check_given("target", target)).xp
+    check_target("input", x, "target", target)
+    # Each element is a row of one class.
+    x, target = (xp.expand_dims(a, axis=-1) for a in (x, target))
+    options: Any = {"names": ("input", "target"), "probabilities": not log_target, "reduction": over_all(how)}
+    made = paired(GivenKullbackLeibler(log_target), x, target, **options)
+    return replace(made, restore=lambda g: xp.squeeze(g, axis=-1))

@@ -29,6 +29,10 @@ MASK = RNG.random((2, 3, 4)) < 0.7
 MASK[:, :, 1] = True
 WEIGHT = np.asarray([0.5, 2.0, 1.5])
 
+P_INSIDE = np.clip(P, 1e-9, 0.99)  # at its upper clip itself, JAX has half a derivative
+SHARES = ONE_HOT * 0.75 + np.roll(ONE_HOT, 1, axis=1) * 0.25  # with a 0 in each row
+LOGS = np.log(np.exp(X) / np.exp(X).sum(1, keepdims=True))
+
 # Of each preset's losses: the predictions, the target, options.
 CASES: dict[str, dict[str, list[tuple[Any, Any, dict[str, Any]]]]] = {
     "keras": {
@@ -51,6 +55,8 @@ CASES: dict[str, dict[str, list[tuple[Any, Any, dict[str, Any]]]]] = {
             (X, ONE_HOT, {"from_logits": True, "gamma": 1.5}),
             (P, ONE_HOT, {"alpha": [0.2, 0.5, 1.0]}),
         ],
+        "kl_divergence": [(P_INSIDE, SHARES, {})],
+        "categorical_generalized_cross_entropy": [(P, LABELS, {"q": 0.7}), (P, LABELS, {"q": 1.0})],
     },
     "optax": {
         "softmax_cross_entropy": [
@@ -72,6 +78,9 @@ CASES: dict[str, dict[str, list[tuple[Any, Any, dict[str, Any]]]]] = {
             (X, SOFT_BITS, {"gamma": 0.5}),
             (X, SOFT_BITS, {"gamma": 0.0, "alpha": 0.3}),
         ],
+        "kl_divergence": [(LOGS, SHARES, {}), (CUBE, Q, {"where": MASK, "axis": (0, 2)})],
+        "generalized_kl_divergence": [(CUBE, Q, {"where": MASK})],
+        "kl_divergence_with_log_targets": [(LOGS, LOGS[::-1].copy(), {}), (CUBE, np.log(Q), {"where": MASK})],
         "poly_loss_cross_entropy": [(X, ONE_HOT, {}), (CUBE, Q, {"axis": (0, 2), "epsilon": -1.0})],
     },
     "torch": {
@@ -79,6 +88,9 @@ CASES: dict[str, dict[str, list[tuple[Any, Any, dict[str, Any]]]]] = {
         "cross_entropy": [(X, LABELS, {"weight": WEIGHT, "label_smoothing": 0.1}), (X, ONE_HOT, {"weight": WEIGHT})],
         "binary_cross_entropy": [(P, SOFT_BITS, {"weight": WEIGHT})],
         "binary_cross_entropy_with_logits": [(X, SOFT_BITS, {"weight": WEIGHT, "pos_weight": WEIGHT})],
+        "kl_div": [(LOGS, SHARES, {}), (LOGS, LOGS[::-1].copy(), {"log_target": True})],
+        "soft_margin_loss": [(X, 2 * BITS - 1, {})],
+        "multilabel_soft_margin_loss": [(X, SOFT_BITS, {"weight": WEIGHT})],
     },
 }
 

@@ -3,7 +3,7 @@
 import subprocess
 import sys
 
-MODULES = ["torch", "torchvision", "optax", "keras", "sklearn", "onnx"]
+MODULES = ["torch", "torchvision", "optax", "keras", "sklearn", "onnx", "kornia", "monai"]
 
 
 def test_a_preset_does_not_import_its_original() -> None:

@@ -36,6 +36,8 @@ NAMES = [
     "sparse_categorical_crossentropy",
     "binary_focal_crossentropy",
     "categorical_focal_crossentropy",
+    "kl_divergence",
+    "categorical_generalized_cross_entropy",
 ]
 RNG = np.random.default_rng(0)
 X = 3 * RNG.standard_normal((2, 4, 3))

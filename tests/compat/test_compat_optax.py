@@ -21,6 +21,9 @@ NAMES = [
     "sigmoid_binary_cross_entropy",
     "sigmoid_focal_loss",
     "poly_loss_cross_entropy",
+    "kl_divergence",
+    "generalized_kl_divergence",
+    "kl_divergence_with_log_targets",
     "smooth_labels",
 ]
 RNG = np.random.default_rng(0)

@@ -52,6 +52,7 @@ def soft(shape: tuple[int, ...]) -> np.ndarray:
     [
         *("softmax", "log_softmax", "nll_loss", "cross_entropy", "linear_cross_entropy"),
         *("binary_cross_entropy", "binary_cross_entropy_with_logits"),
+        *("kl_div", "soft_margin_loss", "multilabel_soft_margin_loss"),
     ],
 )
 def test_signature(name: str, same_signature: Any) -> None:
@@ -221,3 +222,28 @@ def test_under_compilers(name: str) -> None:
     np.testing.assert_allclose(jax.jit(getattr(preset, name))(x, jax.numpy.asarray(t)), expected, rtol=1e-6)
     compiled = torch.compile(getattr(preset, name), fullgraph=True, backend="aot_eager")
     np.testing.assert_allclose(compiled(tensor(x), tensor(t)), expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("shape", [(4, 3), (3,), (2, 3, 2, 2), ()], ids=str)
+@pytest.mark.parametrize("name", ["kl_div", "soft_margin_loss", "multilabel_soft_margin_loss"])
+def test_divergences_and_margins(name: str, shape: tuple[int, ...]) -> None:
+    """On NumPy, every reduction and option; tests of gradients have the other libraries."""
+    ours, original, rng = getattr(preset, name), getattr(F, name), np.random.default_rng(4)
+    x, t = np.asarray(-np.abs(rng.standard_normal(shape))), np.asarray(rng.random(shape))
+    variants: list[dict[str, Any]] = [{}]
+    if name == "kl_div":
+        variants = [{}, {"log_target": True}, {"reduction": "batchmean"}]
+    elif name == "soft_margin_loss":
+        t = np.where(t < 0.5, -1.0, 1.0)
+    elif shape:
+        variants = [{}, {"weight": rng.random(shape[-1])}]
+    else:
+        return  # torch takes no single number there
+    for reduction, variant in itertools.product([None, *REDUCTIONS], variants):
+        options: dict[str, Any] = variant if reduction is None else {**variant, "reduction": reduction}
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch's of "mean"
+            expected = original(tensor(x), tensor(t), **{k: tensor(v) for k, v in options.items()}).numpy()
+        got = ours(x, t, **options)
+        assert got.shape == expected.shape
+        np.testing.assert_allclose(got, expected, rtol=1e-14, atol=1e-15, err_msg=f"{options}")

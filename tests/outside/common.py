@@ -23,7 +23,7 @@ BINARY = [
     al.sigmoid_focal_loss,
     al.asymmetric_loss,
 ]
-LOSSES = [*CATEGORICAL, al.kl_divergence, *BINARY]
+LOSSES = [*CATEGORICAL, al.kl_divergence_with_logits, *BINARY]
 ACTIVATIONS = [al.softmax, al.log_softmax, al.logsumexp, al.sigmoid, al.log_sigmoid]
 
 over_losses = pytest.mark.parametrize("loss", LOSSES, ids=lambda loss: loss.__name__)
@@ -44,7 +44,7 @@ def arguments(loss: Any, soft: bool = False, shape: tuple[int, int] = (8, 3), se
         x = x - np.log(np.exp(x).sum(-1, keepdims=True))
     if loss is al.binary_cross_entropy:
         x = 1 / (1 + np.exp(-x))
-    if loss is al.kl_divergence:
+    if loss is al.kl_divergence_with_logits:
         return x, rng.normal(size=shape)
     if loss in BINARY:
         return x, rng.random(shape) if soft else rng.integers(2, size=shape)
@@ -53,7 +53,7 @@ def arguments(loss: Any, soft: bool = False, shape: tuple[int, int] = (8, 3), se
 
 def of(loss: Any, **options: Any) -> tuple[Any, dict[str, Any]]:
     """The reference that stands for a loss, and its options there, at the loss's own defaults."""
-    if loss is al.kl_divergence:
+    if loss is al.kl_divergence_with_logits:
         return reference.divergence, options
     if loss in (al.softmax_focal_loss, al.sigmoid_focal_loss):
         options = {"gamma": 2.0, **options}

@@ -24,7 +24,7 @@ def test_rows_chosen_by_a_mask_say_what_to_call() -> None:
         lambda: value_and_grad(al.cross_entropy)(unknown, lazy_labels),
         lambda: al.cross_entropy(lazy, lazy_labels[lazy_labels >= 0]),
         lambda: al.binary_cross_entropy_with_logits(unknown, lazy > 0),
-        lambda: al.kl_divergence(unknown, unknown),
+        lambda: al.kl_divergence_with_logits(unknown, unknown),
         lambda: al.softmax(unknown),
         lambda: al.sigmoid(unknown),
     ]
@@ -58,8 +58,8 @@ def test_a_size_of_0(loss: Any) -> None:
     categorical = loss in LOSSES[:5]
     for (shape, axis), reduction, chunks in itertools.product(SHAPES, ("none", "sum", "mean"), ("auto", 1)):
         lead = tuple(np.delete(shape, axis))
-        target = shape if loss is al.kl_divergence or not categorical else lead
-        kind = np.float64 if loss is al.kl_divergence else np.int64
+        target = shape if loss is al.kl_divergence_with_logits or not categorical else lead
+        kind = np.float64 if loss is al.kl_divergence_with_logits else np.int64
         x, t = (da.from_array(a, chunks=chunks) for a in (np.zeros(shape), np.zeros(target, dtype=kind)))
         options = {"reduction": reduction} | ({"axis": axis} if categorical else {})
         value = loss(x, t, **options).compute()

@@ -112,7 +112,9 @@ def test_zero_tangents_of_a_divergence_at_special_values() -> None:
     pairs = np.array(list(itertools.product(rows, repeat=2)))
     x, t = moved(pairs[:, 0], pairs[:, 1])
     zeros = jnp.zeros_like(x)
-    run = jax.jit(lambda x, t: jax.jvp(lambda x, t: al.kl_divergence(x, t, reduction="none"), (x, t), (zeros, zeros)))
+    run = jax.jit(
+        lambda x, t: jax.jvp(lambda x, t: al.kl_divergence_with_logits(x, t, reduction="none"), (x, t), (zeros, zeros))
+    )
     primal, tangent = run(x, t)
     finite = np.isfinite(np.asarray(primal))
     assert finite.sum() > 10
@@ -121,7 +123,7 @@ def test_zero_tangents_of_a_divergence_at_special_values() -> None:
 
 @pytest.mark.parametrize(
     "loss",
-    [al.softmax_focal_loss, al.kl_divergence, al.binary_cross_entropy, al.asymmetric_loss],
+    [al.softmax_focal_loss, al.kl_divergence_with_logits, al.binary_cross_entropy, al.asymmetric_loss],
     ids=lambda loss: loss.__name__,
 )
 def test_forward_mode_is_reverse_mode(loss: Any) -> None:
@@ -168,7 +170,7 @@ def constants(xp: Any) -> dict[str, tuple[Any, Any]]:
         "where": (lambda x: al.cross_entropy(x, labels, where=kept), x),
         "alpha": (lambda x: al.softmax_focal_loss(x, labels, alpha=per_class), x),
         "over": (lambda x: al.cross_entropy(x, labels, reduction=al.Mean(over=share)), x),
-        "target_logits": (lambda x: al.kl_divergence(x, teacher), x),
+        "target_logits": (lambda x: al.kl_divergence_with_logits(x, teacher), x),
         "bits": (lambda x: al.binary_cross_entropy_with_logits(x, bits), x),
         "bits (N, 1)": (lambda x: al.binary_cross_entropy_with_logits(x, bits[:, :1]), column),
         "bools (N, 1)": (lambda x: al.asymmetric_loss(x, bits[:, :1] > 0), column),
@@ -241,7 +243,7 @@ def test_export_with_a_symbolic_batch_and_options() -> None:
         over = al.cross_entropy(x, labels, reduction=al.Mean(over="all"))
         # All samples count, so that their number is known to the program alone.
         every = [
-            value_and_grad(al.kl_divergence)(x, -x, reduction=reduction)
+            value_and_grad(al.kl_divergence_with_logits)(x, -x, reduction=reduction)
             for reduction in (al.Hardest(fraction=0.5), al.Hardest(k=2), al.Hardest(k=100))
         ]
         return hardest, over, al.softmax(x), al.logsumexp(x), *(a for both in every for a in both)

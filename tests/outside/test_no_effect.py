@@ -63,7 +63,12 @@ def test_every_option_has_an_effect() -> None:
         "pos_weight": 3.0,
         "z_loss": 0.1,
     }
-    losses: list[Any] = [*CATEGORICAL, al.kl_divergence, al.binary_cross_entropy_with_logits, al.sigmoid_focal_loss]
+    losses: list[Any] = [
+        *CATEGORICAL,
+        al.kl_divergence_with_logits,
+        al.binary_cross_entropy_with_logits,
+        al.sigmoid_focal_loss,
+    ]
     for loss in losses:
         categorical = loss in CATEGORICAL
         x, t = arguments(loss, shape=(3, 3))

@@ -24,7 +24,7 @@ def cost(loss: Any, p: Any, log_p: Any) -> Any:
 
 def textbook(loss: Any, x: Any, t: Any) -> Any:
     """The losses of the samples in plain operations, for torch to differentiate."""
-    if loss is al.kl_divergence:
+    if loss is al.kl_divergence_with_logits:
         return (t.softmax(-1) * (t.log_softmax(-1) - x.log_softmax(-1))).sum(-1)
     if loss in CATEGORICAL:
         t = t if t.is_floating_point() else torch.nn.functional.one_hot(t, x.shape[-1]).to(x.dtype)
@@ -54,7 +54,7 @@ def test_jacfwd(loss: Any) -> None:
 
 
 @over_losses
-@pytest.mark.only(lambda loss: loss is not al.kl_divergence)  # which has no labels
+@pytest.mark.only(lambda loss: loss is not al.kl_divergence_with_logits)  # which has no labels
 def test_jacfwd_of_labels(loss: Any) -> None:
     x, t = tensors(loss, soft=False)
     got = torch.func.jacfwd(lambda x: loss(x, t, reduction="none"))(x)
@@ -113,11 +113,11 @@ def test_forward_mode_by_weights() -> None:
 
 def at_zero(loss: Any) -> list[tuple[Any, Any]]:
     """Functions to the losses of the samples, of an array with zeros: one-hot or 0 and 1, and weights of each kind."""
-    x, t = tensors(loss, soft=loss is al.kl_divergence)
+    x, t = tensors(loss, soft=loss is al.kl_divergence_with_logits)
     each = functools.partial(loss, x, reduction="none")
     hot = torch.nn.functional.one_hot(t, 3) if loss in CATEGORICAL else t
     weight = torch.tensor([0.0, 1.0, 2.0, 0.0], dtype=x.dtype)
-    cases = [(each, hot.to(x.dtype))] if loss is not al.kl_divergence else []
+    cases = [(each, hot.to(x.dtype))] if loss is not al.kl_divergence_with_logits else []
     options = ["class_weight"] if loss in CATEGORICAL else ["pos_weight"] if loss in BINARY[1:] else []
     cases += [(lambda w, option=option: each(t, **{option: w}), weight[:3]) for option in options]
     weight = weight[:, None] if loss in BINARY else weight
@@ -137,7 +137,7 @@ def test_forward_mode_where_a_weight_is_zero(loss: Any) -> None:
 def test_the_slope_of_a_gradient_by_a_weight_of_zero(loss: Any) -> None:
     """What learns to weigh examples starts from weights of 0, and differentiates the gradient by them."""
     for soft in (False, True):
-        x, t = tensors(loss, soft or loss is al.kl_divergence)
+        x, t = tensors(loss, soft or loss is al.kl_divergence_with_logits)
         leaf, weight = x.requires_grad_(), torch.zeros(4, dtype=x.dtype, requires_grad=True)
         shape = (4, 1) if loss in BINARY else (4,)
         total = loss(leaf, t, sample_weight=weight.reshape(shape), reduction="sum")
@@ -269,7 +269,7 @@ def test_a_trace_counts_the_hardest_of_another_batch() -> None:
 def test_make_fx_serves_other_numbers(loss: Any) -> None:
     from torch.fx.experimental.proxy_tensor import make_fx
 
-    x, t = small(loss, soft=loss is al.kl_divergence)
+    x, t = small(loss, soft=loss is al.kl_divergence_with_logits)
     for mode in ("real", "fake"):
         graph = make_fx(functools.partial(loss, reduction="none"), tracing_mode=mode)(x, t)
         far = steep(loss)
@@ -282,7 +282,7 @@ def test_make_fx_serves_other_numbers(loss: Any) -> None:
 def test_fake_tensors(loss: Any) -> None:
     from torch._subclasses.fake_tensor import FakeTensorMode
 
-    x, t = small(loss, soft=loss is al.kl_divergence)
+    x, t = small(loss, soft=loss is al.kl_divergence_with_logits)
     each = loss(x, t, reduction="none").shape
     with FakeTensorMode() as mode:
         fake_x, fake_t = mode.from_tensor(x).requires_grad_(), mode.from_tensor(t)
@@ -298,7 +298,7 @@ def test_fake_tensors(loss: Any) -> None:
 
 @pytest.mark.parametrize("family", ["binary", "categorical"])
 def test_export_with_a_dynamic_batch(family: str) -> None:
-    losses = BINARY if family == "binary" else [*CATEGORICAL, al.kl_divergence]
+    losses = BINARY if family == "binary" else [*CATEGORICAL, al.kl_divergence_with_logits]
 
     class All(torch.nn.Module):
         def forward(self, p: Any, t: Any, soft: Any) -> Any:
@@ -306,7 +306,7 @@ def test_export_with_a_dynamic_batch(family: str) -> None:
             found = []
             for loss in losses:
                 x = -p if loss is al.nll_loss else p
-                found.append(loss(x, soft if loss is al.kl_divergence else t))
+                found.append(loss(x, soft if loss is al.kl_divergence_with_logits else t))
                 found.append(loss(x, soft, reduction="none").sum())
             return torch.stack(found)
 
@@ -329,7 +329,12 @@ def test_export_with_a_dynamic_batch(family: str) -> None:
 @pytest.mark.parametrize("how", ["context", "default"])
 def test_a_default_device_is_for_what_the_caller_makes(how: str) -> None:
     """Small tensors and large ones, which are cut into blocks."""
-    for loss in (al.cross_entropy, al.softmax_focal_loss, al.binary_cross_entropy_with_logits, al.kl_divergence):
+    for loss in (
+        al.cross_entropy,
+        al.softmax_focal_loss,
+        al.binary_cross_entropy_with_logits,
+        al.kl_divergence_with_logits,
+    ):
         for shape in ((4, 3), (2000, 1000)):
             x, t = (torch.tensor(a, device="cpu") for a in arguments(loss, shape=shape))
             x = x.float()
@@ -387,7 +392,7 @@ def test_autocast_leaves_a_loss_in_float32(loss: Any, device: str) -> None:
             x, t = tensors(loss, soft)
             x = x.to(device, dtype)
             t = t.to(device, torch.float32) if t.is_floating_point() else t.to(device)
-            if loss is al.kl_divergence:
+            if loss is al.kl_divergence_with_logits:
                 t = t.to(dtype)
             expected = loss(x.float(), t.float() if t.is_floating_point() else t)
             leaf = x.clone().requires_grad_()

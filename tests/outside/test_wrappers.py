@@ -36,7 +36,7 @@ def everywhere(wrapped: Callable[[Array], Any], *said: str, plain: Callable[[Arr
         refused(lambda call=call: call(wrapped(X), plain(LABELS)), *said)
         refused(lambda call=call: call(x, wrapped(SHARES)), *said)
     refused(lambda: al.binary_cross_entropy_with_logits(wrapped(X), plain(BITS)), *said)
-    refused(lambda: al.kl_divergence(x, wrapped(X)), *said)
+    refused(lambda: al.kl_divergence_with_logits(x, wrapped(X)), *said)
     refused(lambda: al.softmax(wrapped(X)), *said)
     refused(lambda: al.sigmoid(wrapped(X)), *said)
     refused(lambda: al.sigmoid_focal_loss(x, plain(BITS), sample_weight=wrapped(np.abs(X))), *said)
