@@ -13,7 +13,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from arrayloss.testing import FORMATS, backends
+from arrayloss.testing import FORMATS, backends, own_traceback
 
 from . import compare, curves, failures, fuzz, golden, hunt, named, peers, plan, real, report, runner, share
 from .backends import arrayloss
@@ -81,11 +81,13 @@ def main(arguments: list[str] | None = None) -> int:
         try:
             work, selection = share.candidate(asked.candidate, asked.as_, selection, asked.budget)
         except ValueError as error:
-            print(error, file=sys.stderr)
+            raised = error.__cause__.exceptions if isinstance(error.__cause__, ExceptionGroup) else ()
+            print(*map(own_traceback, raised), error, sep="\n", file=sys.stderr)
             return 2
+    workers = asked.workers or (1 if asked.candidate else min(2, os.cpu_count() or 1))
     if not asked.candidate:
         print(_announced(selection, asked.peers), file=sys.stderr)
-    results = _run(work, selection, asked.workers, spreads)
+    results = _run(work, selection, workers, spreads)
     families_named = selection.families or selection.modes
     ours = sorted((s for s in spreads.values() if s.implementation == "arrayloss"), key=_order)
     sections = {
@@ -93,7 +95,7 @@ def main(arguments: list[str] | None = None) -> int:
         "Spread: the farthest apart that any two libraries are, in ULP": ""
         if asked.peers or not ours
         else report.apart(ours),
-        "Left out": "" if asked.candidate or families_named else plan.left_out(selection.quick),
+        "Left out": work.left_out if asked.candidate else "" if families_named else plan.left_out(selection.quick),
         "Not covered": report.not_covered(results) if asked.candidate else "",
     }
     print(report.LEGEND, report.matrix(results), sep="\n\n")
@@ -101,7 +103,7 @@ def main(arguments: list[str] | None = None) -> int:
         if body:
             print(f"\n{heading}\n{body}")
     print()
-    small = failures.QUICK if selection.quick and not asked.candidate else {}
+    small = failures.CANDIDATE if asked.candidate else failures.QUICK if selection.quick else {}
     failed = [] if asked.peers else failures.gather(results, work.implementations(), **small)
     if failed:
         print(failures.told(failed))
@@ -109,7 +111,7 @@ def main(arguments: list[str] | None = None) -> int:
     families = tuple(f for f in curves.FAMILIES if f in (selection.families or FAMILIES))
     drawn = []
     if asked.report and families and not asked.peers:
-        drawn = _run(share.BESIDE, _drawn(selection, families), asked.workers, {})
+        drawn = _run(share.BESIDE, _drawn(selection, families), workers, {})
     whole = report.document(results, ours, failed, "Peers" if asked.peers else "Conformance", sections, drawn)
     for old in known:
         whole["compared"] = compare.compare(old, whole)
@@ -211,9 +213,7 @@ def _parser() -> argparse.ArgumentParser:
     what.add_argument("--readme", metavar="RESULTS", help="make README.md's table anew from a results.json")
     parser.add_argument("--as", dest="as_", choices=FUNCTIONS, help="what the candidate is judged as; its own name")
     parser.add_argument("--budget", type=float, metavar="ULP", help="the candidate's, in place of the contract's")
-    parser.add_argument(
-        "--workers", type=int, default=min(2, os.cpu_count() or 1), help="processes to share the run among"
-    )
+    parser.add_argument("--workers", type=int, help="processes to share the run among; two, and for a candidate one")
     parser.add_argument("--list", action="store_true", help="what can be selected, and what is installed")
     parser.add_argument("--report", metavar="DIR", help="write index.html, results.json and summary.md there")
     parser.add_argument(

@@ -18,6 +18,7 @@ from arrayloss.testing import (
     Witness,
     fault,
     measure,
+    own_traceback,
     spread,
     witness,
 )
@@ -32,7 +33,7 @@ class Result:
     """One quantity of one case on one backend: `status` is "ok", "FAIL", "error" or "not run".
 
     `points` is its error over margin (see `curves`), where its family goes through margins; `asked` the case itself,
-    where it failed.
+    where it failed; `trace` the traceback of what it raised.
     """
 
     implementation: str
@@ -50,6 +51,7 @@ class Result:
     witness: Witness | None = None
     points: Floats | None = field(default=None, repr=False, compare=False)
     asked: Case | None = field(default=None, repr=False, compare=False)
+    trace: str = field(default="", repr=False, compare=False)
 
     @property
     def failed(self) -> bool:
@@ -126,12 +128,14 @@ def run(
     chosen: Iterable[Case],
     selection: Selection = Selection(),
     spreads: Spreads | None = None,
+    places: Sequence[Backend] = (),
 ) -> Iterator[Result]:
     """Put each case to each implementation on each backend; the exact answer is computed once.
 
-    How far the backends are from each other is gathered in `spreads`.
+    The backends are those selected, or `places`, which know what they have compiled before. How far they are from each
+    other is gathered in `spreads`.
     """
-    present = named.chosen(selection.backends)
+    present = places or named.chosen(selection.backends)
     reasons = {b.name: b.missing() for b in present}
     usable = [b for b in present if reasons[b.name] is None]
     for name, reason in reasons.items():
@@ -165,7 +169,8 @@ def run(
                         numbers = backend.evaluate(implementation, case, mode)
                     except Exception as error:  # whatever an implementation raises is a finding, no reason to stop
                         said = f"{type(error).__name__}: {error}"[:400]
-                        yield replace(_blank(implementation, case, backend, mode, "error", said), asked=case)
+                        blank = _blank(implementation, case, backend, mode, "error", said)
+                        yield replace(blank, asked=case, trace=own_traceback(error))
                         continue
                     heard[f"{backend.name} {mode}".removesuffix(" eager")] = numbers
                     yield from compare(implementation.name, case, answer, numbers, backend.name, mode)
