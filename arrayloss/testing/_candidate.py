@@ -292,9 +292,9 @@ def _reduces(probes: Mapping[str, Case], trials: Mapping[str, Trial]) -> str:
     """The reduction of a function that has no such option: "none", "mean" or "sum"."""
     for kind, probe in probes.items():
         value, losses = trials[kind].value, probe.due["value"].exact.high
+        if value is not None and value.shape:
+            return "none"
         if value is not None and losses.ndim:
-            if value.shape:
-                return "none"
             return "mean" if abs(value - np.mean(losses)) <= abs(value - np.sum(losses)) else "sum"
     return "mean"
 
