@@ -40,7 +40,7 @@ def test_known_failures_are_named_in_a_file_and_others_fail(tmp_path: Path) -> N
     assert "no_such_thing" in said  # with the traceback
     assert "takes no ignore_index" in said
     known = tmp_path / "xfails.txt"
-    known.write_text(f"# of our own\n{name}-float32-numpy-nonfinite/*  # not of inf\nnll_loss-*\n")
+    known.write_text("# of our own\n*-numpy-nonfinite/values*  # not of inf\nnll_loss-*\n")
     code, said = run(tmp_path, broken, f"--xfails-file={known}")
     assert code == 0, said
     assert "2 passed, 9 skipped, 1 xfailed" in said
