@@ -7,7 +7,6 @@ reduced, in the dtype of the logits. A public loss says only which link and whic
 
 from __future__ import annotations
 
-import math
 import numbers
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -449,7 +448,8 @@ class _Task:
         return loss, weights.of(self.backend.ops(call), self.backend.prepared(call, self.logits), *prepared)
 
     def problem(self, kernel: Any, weight: Array | None, inputs: Arrays, divisor: Array | None) -> Problem[Any]:
-        samples = Samples(self.backend, math.prod(self.shape), self.valid, divisor)
+        number = self.backend.size(self.shape, self.logits, self.axis)
+        samples = Samples(self.backend, number, self.valid, divisor)
         weight = _along(self.backend.xp, weight, self.axis)
         arrays = (self.logits, weight, *inputs)
         head = self.head

@@ -141,21 +141,17 @@ def candidate(
     # An alpha of 0.25, say, which can't be switched off where None is refused.
     stay = {name: value for name, value in takes.defaults.items() if name in defaults and defaults[name] is None}
     stay = {name: value for name, value in stay.items() if value not in (None, inspect.Parameter.empty)}
-    found: Backend | None = None
-    refusal: ValueError | None = None
     attempts: list[dict[str, Any]] = [{}, stay] if stay else [{}]
     for fixed in attempts:
         call = _with_defaults(f, takes, {name: value for name, value in defaults.items() if name not in fixed})
         try:
             found, trials = take_library(call, probes, among, gradient)
             break
-        except ValueError as error:
-            refusal = refusal or error
-    if leading == 2:
-        _refuse_other_order(f, call, probes, (found,) if found else among, trials if found else {})
-    if found is None:
-        assert refusal is not None
-        raise refusal
+        except ValueError:
+            if fixed is attempts[-1]:
+                _refuse_other_order(f, call, probes, among, {})
+                raise
+    _refuse_other_order(f, call, probes, (found,), trials)
     reduces = "" if takes.take("reduction") else _reduces(probes, trials)
     refused_kinds = {kind: trial.refused for kind, trial in trials.items() if trial.refused}
     one_hot = rows and "index" in refused_kinds and "float" in trials and "float" not in refused_kinds
@@ -205,7 +201,7 @@ def _refuse_other_order(
 ) -> None:
     """Raise if the function takes the target first: by its name, or as it gives the right numbers that way alone."""
     due = {kind: one.due["value"].exact.high for kind, one in probes.items()}
-    if any(_near(trial.value, due[kind]) for kind, trial in trials.items()):
+    if "none" in probes or any(_near(trial.value, due[kind]) for kind, trial in trials.items()):
         return
 
     def swapped(logits: Any, target: Any, **options: Any) -> Any:
