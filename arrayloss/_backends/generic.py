@@ -273,6 +273,12 @@ class Unknown(Backend):
     def sum(self, x: Array) -> Array:
         return self.xp.sum(self.astype(x, self.widest(x)))  # MLX's sum has no dtype=
 
+    def count(self, condition: Array) -> Array:
+        try:
+            return super().count(condition)
+        except TypeError:  # without dtype=, as MLX's keeps that of integers
+            return self.xp.sum(self.xp.astype(condition, self.index_dtype(condition)))
+
     def size(self, shape: tuple[int, ...], x: Array, axis: int | None) -> Any:
         if None not in shape:
             return super().size(shape, x, axis)
