@@ -17,10 +17,10 @@ from .cases import CATEGORICAL, ELEMENTWISE
 
 Fails = Callable[[Case], bool]
 
-TRIES = 600
+TRIES = 1000
 """How often the predicate is asked at most."""
 
-ALONE = 200
+ALONE = 400
 """Samples that are tried alone, the most ordinary first."""
 
 NUMBERS = 64

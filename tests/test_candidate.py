@@ -311,6 +311,9 @@ def test_the_focal_losses_of_kornia() -> None:
         return losses.focal_loss(logits, target, None, gamma).sum(1)
 
     assert assert_conforms(judged, "softmax_focal_loss", **TIES) == []
+    binary, soft = losses.binary_focal_loss_with_logits, {"dtypes": ["float32"], "families": ["soft"]}
+    (said,) = assert_conforms(binary, "sigmoid_focal_loss", **soft)  # of samples with an axis more
+    assert said.endswith("takes no label_smoothing")
     with pytest.raises(AssertionError, match="judged is no softmax_focal_loss on torch:cpu: 3 of 3 cases fail"):
         assert_conforms(judged, "softmax_focal_loss", dtypes=["float32"], families=["margins"])
 
@@ -326,3 +329,6 @@ def test_the_focal_losses_of_monai() -> None:
     assert assert_conforms(judged, "softmax_focal_loss", **TIES) == []  # of labels, made one-hot
     with pytest.raises(AssertionError, match="sigmoid_focal_loss is no sigmoid_focal_loss on torch:cpu: 3 of 3"):
         assert_conforms(losses.sigmoid_focal_loss, dtypes=["float32"], families=["margins"])
+    module = losses.FocalLoss(reduction="none")
+    with pytest.raises(AssertionError, match="FocalLoss is no sigmoid_focal_loss on torch:cpu: 1 of 1 cases fail, 2"):
+        assert_conforms(module, "sigmoid_focal_loss", dtypes=["float32"], families=["margins"])

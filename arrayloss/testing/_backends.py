@@ -11,7 +11,7 @@ import traceback
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -160,7 +160,11 @@ class Backend:
 
     def evaluate(self, implementation: Implementation, case: Case, mode: str) -> Numbers:
         """Put a case to an implementation and bring back what it says; of a result of a wrong shape, that alone."""
-        case = implementation.adapted(case)
+        adapted = implementation.adapted(case)
+        if adapted.arrays["logits"].ndim > case.arrays["logits"].ndim:  # by an axis of length 1, at the end
+            found = self.evaluate(replace(implementation, adapted=lambda one: one), adapted, mode)
+            return {name: values[..., 0] if values.ndim == 2 else values for name, values in found.items()}
+        case = adapted
         with self.setting(case.dtype, case.result_dtype), no_warnings(implementation.strict):
             if not implementation.single or case.options.get("reduction", "mean") != "none":
                 return self.call(implementation, case, mode)

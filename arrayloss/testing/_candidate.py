@@ -105,7 +105,7 @@ def candidate(
     f
         Called as `f(logits, target, **options)`, or `f(logits, **options)`, with those options that its signature has.
         A class (of torch's modules, say) is called as `f(**options)(logits, target)`. If it takes no labels but
-        one-hot targets, it is given these in place of labels.
+        one-hot targets, it is given these in place of labels; if it takes no samples along one axis, a second axis.
     as_
         What it is judged as.
     among
@@ -151,6 +151,14 @@ def candidate(
             if fixed is attempts[-1]:
                 _refuse_other_order(f, call, probes, among, {})
                 raise
+    columns = False
+    flat = {kind: _as_column(probes[kind]) for kind, trial in trials.items() if trial.refused and not rows}
+    if any(probe is not probes[kind] for kind, probe in flat.items()):
+        # One number for each sample is a row of one class to kornia and MONAI.
+        more = {kind: _try(call, probe, found, gradient) for kind, probe in flat.items()}
+        columns = not all(trial.refused for trial in more.values())
+        if columns:
+            trials, probes = {**trials, **more}, {**probes, **flat}
     _refuse_other_order(f, call, probes, (found,), trials)
     reduces = "" if takes.take("reduction") else _reduces(probes, trials)
     refused_kinds = {kind: trial.refused for kind, trial in trials.items() if trial.refused}
@@ -180,7 +188,7 @@ def candidate(
         backends=tuple(one.name for one in among) or (found.name,),
         not_covered=not_covered,
         single=reduces in ("mean", "sum"),
-        adapted=_as_one_hot if one_hot else lambda case: case,
+        adapted=_as_one_hot if one_hot else _as_column if columns else lambda case: case,
         fixed=fixed,
         mode="eager" if any(trial.mode == "eager" and not trial.refused for trial in trials.values()) else "jax.jit",
     )
@@ -194,6 +202,17 @@ def _as_one_hot(case: Case) -> Case:
     classes = np.arange(case.arrays["logits"].shape[axis])
     hot = np.moveaxis(case.arrays["target"][..., None] == classes, -1, axis).astype(np.float64)
     return replace(case, arrays={**case.arrays, "target": hot}, target_kind="float")
+
+
+def _as_column(case: Case) -> Case:
+    """The case with an axis of length 1 after that of the samples, if there is no other."""
+    shape = case.arrays["logits"].shape
+    if len(shape) != 1 or case.target_kind == "none":
+        return case
+    arrays = {name: a[:, None] if a.shape == shape else a for name, a in case.arrays.items()}
+    pulled = case.cotangent
+    pulled = pulled if pulled is None or pulled.shape != shape else pulled[:, None]
+    return replace(case, arrays=arrays, cotangent=pulled)
 
 
 def _refuse_other_order(
@@ -232,9 +251,10 @@ def _near(value: Any, losses: Floats) -> bool:
     """Whether these are about the losses, or their mean or sum."""
     if value is None:
         return False
-    due = [losses] if value.shape == losses.shape else [np.mean(losses), np.sum(losses)] if value.shape == () else []
+    due: list[Any] = [losses.ravel()] if value.size == losses.size else []
+    due += [np.mean(losses), np.sum(losses)] if value.shape == () else []
     with np.errstate(invalid="ignore"):
-        return any(float(np.mean(np.abs(value - one) <= 0.01 * np.abs(one))) > 0.5 for one in due)
+        return any(float(np.mean(np.abs(value.ravel() - one) <= 0.01 * np.abs(one))) > 0.5 for one in due)
 
 
 def take_library(
