@@ -5,8 +5,6 @@ from __future__ import annotations
 import numbers
 from typing import Any
 
-import numpy as np
-
 from arrayloss._backends import Backend, backend_of
 from arrayloss._kernels.ops import Array, Namespace
 
@@ -327,8 +325,7 @@ def refuse(backend: Backend, wrong: Array, values: Array, what: str, allowed: st
     if not bool(xp.any(wrong)):
         return
     first, value = _first(xp, wrong, values)
-    # By NumPy, as torch converts no uint64 that is large.
-    number = f"{float(value):g}" if backend.kind(value.dtype) == "real floating" else f"{int(np.asarray(value))}"
+    number = f"{float(value):g}" if backend.kind(value.dtype) == "real floating" else f"{backend.integer(value)}"
     position: list[int] = []
     for n in reversed(wrong.shape):
         first, i = divmod(first, n)

@@ -7,7 +7,6 @@ reduced, in the dtype of the logits. A public loss says only which link and whic
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -537,7 +536,8 @@ class _Task:
         return loss, (*weights.of(self.backend.ops(call), self.backend.prepared(call, self.logits), *prepared), *own)
 
     def problem(self, kernel: Any, weight: Array | None, inputs: Arrays, divisor: Array | None) -> Problem[Any]:
-        samples = Samples(self.backend, math.prod(self.shape), self.valid, divisor, self.shape)
+        number = self.backend.size(self.shape, self.logits, self.axis)
+        samples = Samples(self.backend, number, self.valid, divisor, self.shape)
         weight = _along(self.backend.xp, weight, self.axis)
         arrays = (self.logits, weight, *inputs)
         head = self.head

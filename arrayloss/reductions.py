@@ -207,14 +207,15 @@ class Hardest(Reduction):
         backend, valid = samples.backend, samples.valid
         xp = backend.xp
         assert losses is not None  # `ranks`
-        if not samples.number:
+        n = samples.number
+        # Not where a graph will count. The types first: torch.compile asks a symbolic number for no attribute.
+        if (isinstance(n, int) or not hasattr(n, "dtype")) and not n:
             return Parts(None, 0)
         flat = xp.reshape(losses, (-1,))
-        if valid is None and not isinstance(samples.number, int):
+        if valid is None and not isinstance(n, int):
             # A length that only the program knows (torch.export, jax.export): the program counts.
             valid = xp.ones_like(losses, dtype=xp.bool)
         if valid is None:
-            n = samples.number
             least = 0 if self.fraction is None else max(1, int(n * float(self.fraction)))
             most = self.k if self.k is not None else least
             k = backend.number(float(min(n, most)), flat, flat.dtype)
@@ -232,7 +233,7 @@ class Hardest(Reduction):
             larger = backend.count(~(flat <= _checks.scalar(self.threshold)))
             k = xp.maximum(k, xp.astype(larger, flat.dtype))
         ordered = xp.sort(flat, descending=True)
-        places = backend.arange(samples.number, ordered)
+        places = backend.arange(n, ordered)
         # The last loss that has a place, without an index that depends on the data.
         last = xp.min(xp.where(places < k, ordered, xp.full_like(ordered, float("inf"))))
         above = xp.astype(flat > last, flat.dtype)
@@ -240,7 +241,7 @@ class Hardest(Reduction):
         ties = xp.sum(level)
         share = above + level * (k - xp.sum(above)) / xp.where(ties == 0, xp.ones_like(ties), ties)
         share = xp.where(xp.isnan(last), last, share)
-        return Parts(xp.reshape(share, losses.shape), k)
+        return Parts(share if losses.ndim == 1 else xp.reshape(share, losses.shape), k)
 
 
 NAMED: dict[str, Reduction | None] = {"none": None, "mean": Mean(), "sum": Sum()}

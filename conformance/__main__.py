@@ -13,7 +13,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from arrayloss.testing import FORMATS, backends
+from arrayloss.testing import FORMATS, backends, own_traceback
 
 from . import compare, curves, failures, fuzz, golden, hunt, named, peers, plan, real, report, runner, share
 from .backends import arrayloss
@@ -35,6 +35,8 @@ def main(arguments: list[str] | None = None) -> int:
     asked = parser.parse_args(arguments)
     if (asked.as_ or asked.budget is not None) and not asked.candidate:
         parser.error("--as and --budget are for a --candidate")
+    if asked.candidate and (asked.peers or asked.hunt or asked.vectors or asked.readme):
+        parser.error("--candidate is judged alone")
     if len(asked.compare) > 2:
         parser.error("--compare takes one results file, or two")
     if asked.list:
@@ -48,16 +50,8 @@ def main(arguments: list[str] | None = None) -> int:
     if len(known) == 2:
         print(compare.told(compare.compare(*known)))
         return int(compare.newly_failing(compare.compare(*known)))
-    selection = Selection(
-        tuple(asked.function),
-        tuple(asked.backend),
-        tuple(asked.mode),
-        tuple(asked.dtype),
-        tuple(asked.family),
-        asked.seed,
-        not asked.full,
-    )
     began = time.monotonic()
+    selection = _selection(asked)
     if asked.vectors:
         golden.write(Path(asked.vectors))
         return 0
@@ -76,16 +70,18 @@ def main(arguments: list[str] | None = None) -> int:
         print(tally)
         return int(bool(tally.found))
     spreads: Spreads = {}
-    work = share.PEERS if asked.peers else share.OURS
-    if asked.candidate:
-        try:
-            work, selection = share.candidate(asked.candidate, asked.as_, selection, asked.budget)
-        except ValueError as error:
-            print(error, file=sys.stderr)
-            return 2
+    try:
+        work, selection = selected(asked)
+    except ValueError as error:
+        raised = error.__cause__.exceptions if isinstance(error.__cause__, ExceptionGroup) else ()
+        print(*map(own_traceback, raised), error, sep="\n", file=sys.stderr)
+        return 2
+    if asked.peers:
+        work = share.PEERS
+    workers = asked.workers or (1 if asked.candidate else min(2, os.cpu_count() or 1))
     if not asked.candidate:
         print(_announced(selection, asked.peers), file=sys.stderr)
-    results = _run(work, selection, asked.workers, spreads)
+    results = _run(work, selection, workers, spreads)
     families_named = selection.families or selection.modes
     ours = sorted((s for s in spreads.values() if s.implementation == "arrayloss"), key=_order)
     sections = {
@@ -93,7 +89,7 @@ def main(arguments: list[str] | None = None) -> int:
         "Spread: the farthest apart that any two libraries are, in ULP": ""
         if asked.peers or not ours
         else report.apart(ours),
-        "Left out": "" if asked.candidate or families_named else plan.left_out(selection.quick),
+        "Left out": work.left_out if asked.candidate else "" if families_named else plan.left_out(selection.quick),
         "Not covered": report.not_covered(results) if asked.candidate else "",
     }
     print(report.LEGEND, report.matrix(results), sep="\n\n")
@@ -101,7 +97,7 @@ def main(arguments: list[str] | None = None) -> int:
         if body:
             print(f"\n{heading}\n{body}")
     print()
-    small = failures.QUICK if selection.quick and not asked.candidate else {}
+    small = failures.CANDIDATE if asked.candidate else failures.QUICK if selection.quick else {}
     failed = [] if asked.peers else failures.gather(results, work.implementations(), **small)
     if failed:
         print(failures.told(failed))
@@ -109,7 +105,7 @@ def main(arguments: list[str] | None = None) -> int:
     families = tuple(f for f in curves.FAMILIES if f in (selection.families or FAMILIES))
     drawn = []
     if asked.report and families and not asked.peers:
-        drawn = _run(share.BESIDE, _drawn(selection, families), asked.workers, {})
+        drawn = _run(share.BESIDE, _drawn(selection, families), workers, {})
     whole = report.document(results, ours, failed, "Peers" if asked.peers else "Conformance", sections, drawn)
     for old in known:
         whole["compared"] = compare.compare(old, whole)
@@ -122,6 +118,26 @@ def main(arguments: list[str] | None = None) -> int:
         return 1
     worse = "compared" in whole and compare.newly_failing(whole["compared"])
     return int(worse or (any(r.failed for r in ran) and not asked.peers))
+
+
+def _selection(asked: argparse.Namespace) -> Selection:
+    return Selection(
+        tuple(asked.function),
+        tuple(asked.backend),
+        tuple(asked.mode),
+        tuple(asked.dtype),
+        tuple(asked.family),
+        asked.seed,
+        not asked.full,
+    )
+
+
+def selected(asked: argparse.Namespace) -> tuple[share.Work, Selection]:
+    """What is judged, and by what: this package, or the candidate named."""
+    selection = _selection(asked)
+    if not asked.candidate:
+        return share.OURS, selection
+    return share.candidate(asked.candidate, asked.as_, selection, asked.budget)
 
 
 def _drawn(selection: Selection, families: tuple[str, ...]) -> Selection:
@@ -188,10 +204,8 @@ def _backend(name: str) -> str:
     return name
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m conformance" if __package__ == "conformance" else "arrayloss-conformance", description=__doc__
-    )
+def add_selection(parser: argparse.ArgumentParser) -> None:
+    """The options that say what is judged, and by what."""
     parser.add_argument("--full", action="store_true", help=f"every case: {FULL_TAKES}; without, {QUICK_TAKES}")
     parser.add_argument("--function", action="append", default=[], choices=FUNCTIONS)
     parser.add_argument("--backend", action="append", default=[], type=_backend, metavar="NAME", help=BACKEND)
@@ -201,19 +215,24 @@ def _parser() -> argparse.ArgumentParser:
         "--family", action="append", default=[], choices=[*FAMILIES, real.FAMILY, hunt.FAMILY, golden.FAMILY]
     )
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--candidate", metavar="MODULE:FUNCTION", help="judge this function, whosever it is")
+    parser.add_argument("--as", dest="as_", choices=FUNCTIONS, help="what the candidate is judged as; its own name")
+    parser.add_argument("--budget", type=float, metavar="ULP", help="the candidate's, in place of the contract's")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m conformance" if __package__ == "conformance" else "arrayloss-conformance", description=__doc__
+    )
+    add_selection(parser)
     what = parser.add_mutually_exclusive_group()
     what.add_argument(
         "--hunt", type=float, metavar="SECONDS", help="search at random for worse inputs, and for calls that go wrong"
     )
     what.add_argument("--peers", action="store_true", help="judge the libraries' own losses by the same cases")
-    what.add_argument("--candidate", metavar="MODULE:FUNCTION", help="judge this function, whosever it is")
     what.add_argument("--vectors", metavar="DIR", help="write the golden vectors there")
     what.add_argument("--readme", metavar="RESULTS", help="make README.md's table anew from a results.json")
-    parser.add_argument("--as", dest="as_", choices=FUNCTIONS, help="what the candidate is judged as; its own name")
-    parser.add_argument("--budget", type=float, metavar="ULP", help="the candidate's, in place of the contract's")
-    parser.add_argument(
-        "--workers", type=int, default=min(2, os.cpu_count() or 1), help="processes to share the run among"
-    )
+    parser.add_argument("--workers", type=int, help="processes to share the run among; two, and for a candidate one")
     parser.add_argument("--list", action="store_true", help="what can be selected, and what is installed")
     parser.add_argument("--report", metavar="DIR", help="write index.html, results.json and summary.md there")
     parser.add_argument(

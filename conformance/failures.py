@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import math
+import re
 import time
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from arrayloss.testing import Case, Floats, Implementation
+from arrayloss.testing import FORMATS, Backend, Case, Floats, Implementation
 
-from . import runner
+from . import named, runner
 from .oracle import exact
 from .runner import Result, Selection
 from .shrink import shrink
@@ -25,6 +27,9 @@ SECONDS = 20.0
 QUICK: dict[str, Any] = {"shrunk": 4, "seconds": 5.0}
 """The same of a quick run."""
 
+CANDIDATE: dict[str, Any] = {"total": 15.0}
+"""The same of a candidate; `total` is what all of them may take."""
+
 
 @dataclass(frozen=True)
 class Failure:
@@ -32,6 +37,7 @@ class Failure:
 
     `ulp` and `after_k` are None, and `got` says what came back, where there is no number to measure.
     `snippet` reproduces it; it is "" where the kind wasn't made small or can't be written down.
+    `trace` is the traceback of what was raised.
     """
 
     implementation: str
@@ -53,6 +59,7 @@ class Failure:
     after_k: float | None
     budget: float
     snippet: str = ""
+    trace: str = ""
 
 
 def gather(
@@ -60,24 +67,31 @@ def gather(
     implementations: list[Implementation],
     shrunk: int = SHRUNK,
     seconds: float = SECONDS,
+    total: float = math.inf,
 ) -> list[Failure]:
     """Every kind of failure among the results; the first `shrunk` of them made small."""
     alike: dict[tuple[str, ...], list[Result]] = defaultdict(list)
     for r in results:
         if r.failed:
-            said = r.reason if r.measured is None else ""
+            said = re.sub(r"\d+", "n", r.reason) if r.measured is None else ""  # of every size
             alike[r.implementation, r.function, r.family, r.quantity.split(" ", 1)[-1], said].append(r)
-    named = {one.name: one for one in implementations}
+    judged = {one.name: one for one in implementations}
     nth: dict[tuple[str, ...], int] = defaultdict(int)
     rank: dict[tuple[str, ...], tuple[int, int]] = {}
     for key in alike:
         rank[key] = nth[key[:2]], len(rank)
         nth[key[:2]] += 1
     chosen = set(sorted(alike, key=lambda key: rank[key])[:shrunk])
-    return [
-        _smallest(same, named[key[0]], seconds) if key in chosen and key[0] in named else _told(_worst(same), same)
-        for key, same in alike.items()
-    ]
+    end = time.monotonic() + total
+    found = []
+    for key, same in alike.items():
+        if key in chosen and key[0] in judged:
+            share = (end - time.monotonic()) / len(chosen)
+            chosen.remove(key)
+            found.append(_smallest(same, judged[key[0]], min(seconds, share)))
+        else:
+            found.append(_told(_worst(same), same))
+    return found
 
 
 def _worst(same: list[Result]) -> Result:
@@ -86,7 +100,18 @@ def _worst(same: list[Result]) -> Result:
 
 def _gravity(result: Result) -> int:
     found = result.measured
-    return 2 if found is None or found.spurious or found.missing else 1 if found.lost else 0
+    return 1 if found is None or found.spurious or found.missing else 0
+
+
+def _plainest(same: list[Result]) -> Result:
+    """The one to look at: of those that are wrong as the worst one is, of float32 if there is one, the plainest."""
+    worst = max(_gravity(r) for r in same)
+
+    def order(r: Result) -> tuple[bool, int, int]:
+        case = r.asked
+        return r.dtype != "float32", len(case.options) if case else 0, case.arrays["logits"].size if case else 0
+
+    return min((r for r in same if _gravity(r) == worst), key=order)
 
 
 def _told(r: Result, same: list[Result], case: Case | None = None) -> Failure:
@@ -117,6 +142,7 @@ def _told(r: Result, same: list[Result], case: Case | None = None) -> Failure:
         w.ulp if w and finite else None,
         w.after_k if w and finite else None,
         r.budget,
+        trace=r.trace,
     )
 
 
@@ -129,24 +155,26 @@ _CHEAP = ("numpy eager", "torch:cpu eager", "array-api-strict eager", "dask eage
 
 
 def _smallest(same: list[Result], implementation: Implementation, seconds: float) -> Failure:
-    """Shrink the worst record of the cheapest place that fails."""
+    """Shrink a record of the cheapest place that fails."""
     places = {f"{r.backend} {r.mode}": None for r in same}
     place = min(places, key=lambda p: _CHEAP.index(p) if p in _CHEAP else len(_CHEAP))
-    worst = _worst([r for r in same if f"{r.backend} {r.mode}" == place])
+    worst = _plainest([r for r in same if f"{r.backend} {r.mode}" == place])
     if worst.asked is None:
         return _told(worst, same)
     end = time.monotonic() + seconds
     found: list[Result] = []
+    there = named.chosen((worst.backend,))
 
     def fails(case: Case) -> bool:
-        again = _again(implementation, case, worst) if time.monotonic() < end else None
+        again = _again(implementation, case, worst, there) if time.monotonic() < end else None
         if again is not None:
             found.append(again)
         return again is not None
 
     small = shrink(worst.asked, fails)
     result = found[-1] if found else worst  # what failed last is what was kept last
-    failure = replace(_told(result, same, small), case=worst.case, reason=worst.reason)
+    passed = implementation.adapted(small)
+    failure = replace(_told(result, same, passed), case=worst.case, reason=worst.reason)
     at = failure.position
     if result.measured is not None and result.witness is not None:
         answer = exact(small)[result.quantity.removeprefix("closed ").removeprefix("auto ")]
@@ -154,27 +182,31 @@ def _smallest(same: list[Result], implementation: Implementation, seconds: float
     due = "no exception" if result.status == "error" else failure.exact or "an answer of another shape"
     quantity = result.quantity or "value"
     why = error(failure) if failure.exact else result.reason
-    program = snippet(implementation, small, result.backend, result.mode, quantity, at, due, why)
+    program = snippet(implementation, passed, result.backend, result.mode, quantity, at, due, why)
     return replace(failure, snippet=program or "")
 
 
-def _again(implementation: Implementation, case: Case, before: Result) -> Result | None:
+def _again(implementation: Implementation, case: Case, before: Result, there: list[Backend]) -> Result | None:
     """The same failure of another case, if it fails so: the same quantity, or the same exception."""
-    there = Selection(backends=(before.backend,), modes=(before.mode,))
     try:
-        found = list(runner.run([implementation], [case], there))
+        found = list(runner.run([implementation], [case], Selection(modes=(before.mode,)), places=there))
     except (ArithmeticError, ValueError, IndexError):  # the oracle has no answer to it
         return None
     for r in found:
-        alike = r.quantity == before.quantity and r.status == before.status
-        if r.failed and alike and (r.measured is None) == (before.measured is None) and _kind(r) == _kind(before):
+        if r.failed and r.quantity == before.quantity and _alike(r, before):
             return r
     return None
 
 
-def _kind(result: Result) -> str:
-    """What went wrong, the numbers left out: an exception by its name, a number by how it is wrong."""
-    return result.reason.split(":")[0] if result.status == "error" else str(_gravity(result) == 2)
+def _alike(result: Result, before: Result) -> bool:
+    """Whether both raised the same, or have a wrong shape, or NaN or inf; or half of the digits lost are lost again."""
+    if before.measured is None or result.measured is None:
+        kinds = [r.reason.split(":")[0] if r.status == "error" else r.measured for r in (result, before)]
+        return kinds[0] == kinds[1]
+    if _gravity(result) != _gravity(before):
+        return False
+    lost = min(before.measured.after_k, 1 / FORMATS[before.dtype].epsilon)
+    return bool(_gravity(before)) or result.measured.after_k >= math.sqrt(before.budget * lost)
 
 
 def told(failures: list[Failure], most: int = 40) -> str:
@@ -190,6 +222,7 @@ def told(failures: list[Failure], most: int = 40) -> str:
             lines.append(
                 f"     exact{at}: {f.exact}; came back: {f.got}" + (f"; {error(f)}" if f.ulp is not None else "")
             )
+        lines += [f"     {line}" for line in f.trace.splitlines()]
         if f.snippet:
             lines += ["", *(f"         {line}".rstrip() for line in f.snippet.splitlines()), ""]
     if len(failures) > most:

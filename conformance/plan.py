@@ -106,6 +106,9 @@ QUICK = {
 }
 """The same of a quick run, which has float32 and one half type."""
 
+CANDIDATE = Part((*STRESS, "soft", "weights", *LAYOUT), ("margins",), (10,), (2.0,))
+"""What a candidate that JAX can't compile whole is asked by default: each of its operations is compiled by itself."""
+
 QUICK_DTYPES = ("float32", "bfloat16", "float16")
 """float16 where there is no bfloat16."""
 
@@ -116,6 +119,15 @@ def takes(case: Case, backend: Backend, mode: str, quick: bool) -> bool:
     if quick and case.dtype == "float16" and "bfloat16" in backend.dtypes:
         return False
     return plan.get(f"{backend.name.split(':')[0]} {mode}", plan.get(mode, plan["eager"])).takes(case)
+
+
+def left_out_of_candidate(mode: str) -> str:
+    """What a candidate on JAX isn't asked by default."""
+    few = (
+        "; it can't be compiled whole, so also other numbers of classes than 10, other focal exponents than 2, and in "
+    )
+    few += "bfloat16 all but the margins"
+    return f"float16{few if mode == 'eager' else ''}. --full takes everything."
 
 
 def left_out(quick: bool) -> str:

@@ -16,7 +16,7 @@ import numpy as np
 
 from arrayloss.testing import backends
 
-from . import compare, curves, failures, page
+from . import compare, curves, failures, named, page
 from .backends import versions
 from .compare import SCHEMA
 from .failures import Failure
@@ -113,9 +113,10 @@ def not_covered(results: Iterable[Result]) -> str:
     for r in results:
         if r.mode and r.status == "not run":
             why[r.reason][f"{r.case} {r.dtype}"] = None
-    gradients = any(r.quantity.split()[0] in ("auto", "closed") for r in results if r.quantity)
     lines = [f"- {reason}: {len(cases)} cases, {next(iter(cases))} among them" for reason, cases in why.items()]
-    return "\n".join([*lines, *([] if gradients else ["- gradients: the library has no autodiff"])])
+    places = dict.fromkeys(r.backend for r in results if r.mode)
+    plain = [name for name in places if not named.backend(name).differentiates]
+    return "\n".join([*lines, *(f"- gradients: {name} has no autodiff" for name in plain)])
 
 
 def summary(results: list[Result]) -> str:

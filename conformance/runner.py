@@ -18,6 +18,7 @@ from arrayloss.testing import (
     Witness,
     fault,
     measure,
+    own_traceback,
     spread,
     witness,
 )
@@ -32,7 +33,7 @@ class Result:
     """One quantity of one case on one backend: `status` is "ok", "FAIL", "error" or "not run".
 
     `points` is its error over margin (see `curves`), where its family goes through margins; `asked` the case itself,
-    where it failed.
+    where it failed; `trace` the traceback of what it raised.
     """
 
     implementation: str
@@ -50,6 +51,7 @@ class Result:
     witness: Witness | None = None
     points: Floats | None = field(default=None, repr=False, compare=False)
     asked: Case | None = field(default=None, repr=False, compare=False)
+    trace: str = field(default="", repr=False, compare=False)
 
     @property
     def failed(self) -> bool:
@@ -126,12 +128,14 @@ def run(
     chosen: Iterable[Case],
     selection: Selection = Selection(),
     spreads: Spreads | None = None,
+    places: Sequence[Backend] = (),
 ) -> Iterator[Result]:
     """Put each case to each implementation on each backend; the exact answer is computed once.
 
-    How far the backends are from each other is gathered in `spreads`.
+    The backends are those selected, or `places`, which know what they have compiled before. How far they are from each
+    other is gathered in `spreads`.
     """
-    present = named.chosen(selection.backends)
+    present = places or named.chosen(selection.backends)
     reasons = {b.name: b.missing() for b in present}
     usable = [b for b in present if reasons[b.name] is None]
     for name, reason in reasons.items():
@@ -145,32 +149,40 @@ def run(
             if case.function not in implementation.functions:
                 continue
             heard: dict[str, Numbers] = {}
-            for backend in usable:
-                if implementation.backends is not None and backend.name not in implementation.backends:
+            reason = implementation.not_covered(case)
+            for backend, mode in places_of(implementation, case, usable, selection):
+                if reason is not None:
+                    yield _blank(implementation, case, backend, mode, "not run", reason)
                     continue
-                if case.dtype not in backend.dtypes or case.result_dtype not in backend.dtypes:
+                if answer is None:
+                    answer = case.due or budget.due(case, exact(case))
+                try:
+                    numbers = backend.evaluate(implementation, case, mode)
+                except Exception as error:  # whatever an implementation raises is a finding, no reason to stop
+                    said = f"{type(error).__name__}: {error}"[:400]
+                    blank = _blank(implementation, case, backend, mode, "error", said)
+                    yield replace(blank, asked=case, trace=own_traceback(error))
                     continue
-                reason = implementation.not_covered(case)
-                for mode in backend.modes:
-                    if selection.modes and mode not in selection.modes:
-                        continue
-                    if reason is not None:
-                        yield _blank(implementation, case, backend, mode, "not run", reason)
-                        continue
-                    if not _taken(case, backend, mode, selection):
-                        continue
-                    if answer is None:
-                        answer = case.due or budget.due(case, exact(case))
-                    try:
-                        numbers = backend.evaluate(implementation, case, mode)
-                    except Exception as error:  # whatever an implementation raises is a finding, no reason to stop
-                        said = f"{type(error).__name__}: {error}"[:400]
-                        yield replace(_blank(implementation, case, backend, mode, "error", said), asked=case)
-                        continue
-                    heard[f"{backend.name} {mode}".removesuffix(" eager")] = numbers
-                    yield from compare(implementation.name, case, answer, numbers, backend.name, mode)
+                heard[f"{backend.name} {mode}".removesuffix(" eager")] = numbers
+                yield from compare(implementation.name, case, answer, numbers, backend.name, mode)
             if spreads is not None and answer is not None:
                 widen(spreads, _spreads(implementation.name, case, answer, heard))
+
+
+def places_of(
+    implementation: Implementation, case: Case, usable: Sequence[Backend], selection: Selection
+) -> Iterator[tuple[Backend, str]]:
+    """Where a case is put to an implementation, and in which mode; also where it isn't covered."""
+    uncovered = implementation.not_covered(case) is not None
+    for backend in usable:
+        if implementation.backends is not None and backend.name not in implementation.backends:
+            continue
+        if case.dtype not in backend.dtypes or case.result_dtype not in backend.dtypes:
+            continue
+        for mode in backend.modes:
+            chosen = not selection.modes or mode in selection.modes
+            if chosen and (uncovered or _taken(case, backend, mode, selection)):
+                yield backend, mode
 
 
 def _spreads(name: str, case: Case, answer: Mapping[str, Due], heard: Mapping[str, Numbers]) -> Iterator[Spread]:

@@ -8,15 +8,16 @@ from __future__ import annotations
 import multiprocessing
 import os
 import pkgutil
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cache, partial
+from typing import Any
 
 from arrayloss import testing
 from arrayloss.testing import Backend, Case, Implementation
 
-from . import golden, hunt, peers, real, runner
+from . import golden, hunt, peers, plan, real, runner
 from .backends import arrayloss
 from .cases import FUNCTIONS, NOISY
 from .runner import Result, Selection, Spread, Spreads
@@ -24,11 +25,15 @@ from .runner import Result, Selection, Spread, Spreads
 
 @dataclass(frozen=True)
 class Work:
-    """How to make, in another process, what is judged and what it is judged by: functions of importable modules."""
+    """How to make, in another process, what is judged and what it is judged by: functions of importable modules.
+
+    `left_out` says which of the cases are not asked.
+    """
 
     implementations: Callable[[], list[Implementation]]
     cases: Callable[[Selection], Iterator[Case]]
     trained: bool = False
+    left_out: str = ""
 
 
 def _ours() -> list[Implementation]:
@@ -57,7 +62,7 @@ BESIDE = Work(peers.peers, peers.cases)
 def candidate(path: str, as_: str | None, selection: Selection, budget: float | None) -> tuple[Work, Selection]:
     """Somebody's function, `package.module:function`, and what of a selection it is judged by.
 
-    Eager, and on the first library that it takes, unless the selection says more.
+    On the first library that it takes, and eagerly, on JAX compiled if it can be, unless the selection says more.
     """
     try:
         function = pkgutil.resolve_name(path)
@@ -65,10 +70,18 @@ def candidate(path: str, as_: str | None, selection: Selection, budget: float | 
         raise ValueError(f"--candidate {path}: {error}") from error
     name = testing.judged_as(function, as_)
     found = testing.candidate(function, name, _among(selection.backends))
-    chosen = replace(selection, functions=(name,), backends=found.backends or (), modes=selection.modes or ("eager",))
-    return Work(partial(_resolved, path, name, chosen.backends), partial(_budgeted, budget)), chosen
+    libraries = found.backends or ()
+    chosen = replace(selection, functions=(name,), backends=libraries, modes=selection.modes or (found.mode,))
+    left_out = ""
+    if selection.quick and libraries[0].startswith("jax") and not (selection.families or selection.modes):
+        chosen = replace(chosen, dtypes=selection.dtypes or ("float32", "bfloat16"))
+        left_out = plan.left_out_of_candidate(found.mode)
+    few = bool(left_out) and found.mode == "eager"
+    made, asked = partial(_resolved, path, name, libraries), partial(_budgeted, budget, found.fixed, few)
+    return Work(made, asked, left_out=left_out), chosen
 
 
+@cache
 def _resolved(path: str, name: str, libraries: tuple[str, ...]) -> list[Implementation]:
     return [testing.candidate(pkgutil.resolve_name(path), name, _among(libraries))]
 
@@ -77,8 +90,12 @@ def _among(libraries: tuple[str, ...]) -> list[Backend]:
     return [testing.backend(name) for name in libraries]
 
 
-def _budgeted(budget: float | None, selection: Selection) -> Iterator[Case]:
+def _budgeted(budget: float | None, fixed: Mapping[str, Any], few: bool, selection: Selection) -> Iterator[Case]:
     for case in _every_case(selection):
+        if few and not plan.CANDIDATE.takes(case):
+            continue
+        if stays := {name: value for name, value in fixed.items() if name not in (*case.options, *case.arrays)}:
+            case = replace(case, options={**case.options, **stays}, due={})
         if budget is not None:
             due = {name: replace(due, budget=budget) for name, due in case.due.items()}
             case = replace(case, budget=budget, due=due)

@@ -17,8 +17,11 @@ from .cases import CATEGORICAL, ELEMENTWISE
 
 Fails = Callable[[Case], bool]
 
-TRIES = 600
+TRIES = 1000
 """How often the predicate is asked at most."""
+
+ALONE = 400
+"""Samples that are tried alone, the most ordinary first."""
 
 NUMBERS = 64
 """Arrays of more numbers than this are left as they are, number by number."""
@@ -46,7 +49,7 @@ def shrink(case: Case, fails: Fails, tries: int = TRIES) -> Case:
         left -= 1
         return fails(candidate)
 
-    before = None
+    case, before = _alone(case, still), None
     while case is not before and left > 0:
         before = case
         case = _fewer(case, still, samples=True)
@@ -100,6 +103,19 @@ def taken(case: Case, axis: int, keep: list[int]) -> Case | None:
         places = {old: new for new, old in enumerate(keep)}
         arrays["target"] = np.vectorize(lambda label: places.get(label, label), otypes=[np.float64])(labels)
     return replace(case, cotangent=arrays.pop("", None), arrays=arrays)
+
+
+def _alone(case: Case, still: Fails) -> Case:
+    """One sample alone, of those that fail the one of the smallest logits; the case as it is where none does."""
+    x = case.arrays["logits"]
+    if x.ndim < 1 + (case.function not in ELEMENTWISE) or (case.function not in ELEMENTWISE and not case.axis % x.ndim):
+        return case
+    size = np.max(np.abs(np.where(np.isfinite(x), x, np.inf)), axis=tuple(range(1, x.ndim)), initial=0)
+    for i in np.argsort(size, kind="stable")[:ALONE]:
+        one = taken(case, 0, [int(i)])
+        if one is not None and still(one):
+            return one
+    return case
 
 
 def _fewer(case: Case, still: Fails, samples: bool) -> Case:

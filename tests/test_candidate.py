@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import ast
 import contextlib
+import dataclasses
 import io
 import os
 import re
+from typing import Any
 
 import candidates
 import pytest
@@ -39,7 +42,7 @@ def test_a_function_of_ones_own_passes(capsys: pytest.CaptureFixture[str]) -> No
         "- takes no label_smoothing: ",
         "- reduction mean: it doesn't reduce:",
         "- takes no ignore_index: ",
-        "- gradients: the library has no autodiff",
+        "- gradients: numpy has no autodiff",
     ):
         assert f"\n{line}" in said
     assert "| numpy" in said
@@ -205,3 +208,127 @@ def test_the_program_of_a_failure_passes_what_the_function_takes(name: str) -> N
         exec(compile(failure.snippet, "snippet", "exec"), {})
     came, due = re.findall(r"^(?:came back|exact): +(\S+)$", printed.getvalue(), re.MULTILINE)
     assert (float(came), due) == (float(failure.got), failure.exact)
+
+
+# ---------------------------------------------------------------- as packages have them
+
+
+TIES: Any = {"dtypes": ["float32"], "families": ["ties"]}
+
+
+def test_one_hot_targets_are_made_of_labels_for_a_function_that_takes_no_others() -> None:
+    asked: Any = {"gradient": False, "dtypes": ["float32"], "families": ["ties", "soft", "nonfinite"]}
+    with pytest.raises(AssertionError, match=r"label 0\(reduction=none\), float32: value: 1 NaN") as caught:
+        assert_conforms(candidates.of_shares, "cross_entropy", **asked)
+    assert "ties/" not in str(caught.value)
+    assert assert_conforms(candidates.of_shares, "cross_entropy", gradient=False, **TIES) == []
+
+
+def test_a_module_takes_what_its_forward_takes_and_a_class_what_it_is_made_with() -> None:
+    torch = pytest.importorskip("torch", reason="torch is not installed")
+    from arrayloss.nn.torch import CrossEntropyLoss, SoftmaxFocalLoss
+
+    assert assert_conforms(torch.nn.CrossEntropyLoss(), "cross_entropy", **TIES) == []
+    smoothed = {"dtypes": ["float32"], "families": ["soft"]}
+    assert assert_conforms(CrossEntropyLoss, "cross_entropy", **smoothed) == []
+    said = assert_conforms(CrossEntropyLoss(), "cross_entropy", **smoothed)
+    assert ["takes no label_smoothing" in line for line in said] == [True]
+    assert assert_conforms(SoftmaxFocalLoss, "softmax_focal_loss", **TIES) == []
+    said = assert_conforms(SoftmaxFocalLoss(), "softmax_focal_loss", dtypes=["float32"], families=["margins"])
+    assert [line.partition(": ")[2] for line in said] == ["takes no gamma"] * 2
+
+
+def test_a_result_of_a_wrong_shape_is_told_as_that() -> None:
+    pytest.importorskip("torch", reason="torch is not installed")
+    with pytest.raises(AssertionError, match=r"float32: value: shape \(7, 10\) came back, \(7,\) was due$"):
+        assert_conforms(candidates.whole, "cross_entropy", **TIES)
+
+
+def keras_first(y_true: Any, y_pred: Any) -> Any:
+    """Of probabilities: right in no order."""
+    return y_true * y_pred
+
+
+@pytest.mark.parametrize(("f", "as_"), [(candidates.target_first, "cross_entropy"), (keras_first, BINARY)])
+def test_a_target_that_comes_first_is_noticed(f: Any, as_: str) -> None:
+    with pytest.raises(ValueError, match=f"{f.__name__} takes the target first"):
+        assert_conforms(f, as_, library="numpy", gradient=False)
+
+
+def test_an_option_that_cannot_be_left_out_is_judged_as_it_is(capsys: pytest.CaptureFixture[str]) -> None:
+    code, said = judge(capsys, "candidates:balanced", "--as", "sigmoid_focal_loss", "--family", "margins")
+    assert (code, failed(said)) == (0, set())
+    assert "in 5 records" in said
+    with pytest.raises(AssertionError, match=r"alpha is 0.25 unless given, and can't be None"):
+        assert_conforms(candidates.balanced, "sigmoid_focal_loss", library="numpy", gradient=False)
+
+
+def test_the_users_own_traceback_is_kept(capsys: pytest.CaptureFixture[str]) -> None:
+    lines = r'File "[^"]*candidates.py", line \d+, in inner\n +return x.no_such_thing\n'
+    code, said = judge(capsys, "candidates:raises", "--as", BINARY, "--backend", "numpy")
+    assert code == 2
+    assert re.search(lines, said)
+    assert "_try" not in said  # from there on, not how it was called
+    code, said = judge(capsys, "candidates:raises_at_times", "--as", BINARY, "--family", "nonfinite")
+    assert code == 1
+    assert re.search(lines, said)
+    for f, error in ((candidates.raises, ValueError), (candidates.raises_at_times, AssertionError)):
+        with pytest.raises(error) as caught:
+            assert_conforms(f, BINARY, library="numpy", gradient=False)
+        cause = caught.value.__cause__
+        assert isinstance(cause.exceptions[0] if isinstance(cause, ExceptionGroup) else cause, AttributeError)
+
+
+def test_a_candidate_of_jax_is_compiled_whole() -> None:
+    pytest.importorskip("optax", reason="optax is not installed")
+    path = "optax:sigmoid_binary_cross_entropy"
+    work, chosen = share.candidate(path, BINARY, Selection(quick=True), None)
+    assert (chosen.modes, chosen.dtypes) == (("jax.jit",), ("float32", "bfloat16"))
+    assert work.left_out.startswith("float16")
+    _, chosen = share.candidate(path, BINARY, Selection(modes=("eager",)), None)
+    assert chosen.modes == ("eager",)
+
+
+def test_the_example_is_the_most_ordinary_of_those_that_lose_as_many_digits() -> None:
+    one = Selection(dtypes=("float64",), families=("margins",), backends=("numpy",))
+    work, chosen = share.candidate("broken:cross_entropy", "cross_entropy", one, None)
+    results = [r for done, _ in share.run(share.tasks(work, chosen), workers=1) for r in done]
+    finite = [r for r in results if r.measured and not (r.measured.spurious or r.measured.missing)]
+    finite = finite or [dataclasses.replace(r, measured=dataclasses.replace(r.measured, spurious=0)) for r in results]
+    (failure,) = failures.gather(finite, work.implementations())
+    (row,) = ast.literal_eval(failure.inputs["logits"])
+    assert max(row) - min(row) <= 40  # where all digits are lost; inputs go up to 1e4
+    assert failure.after_k is not None
+    assert failure.after_k >= 1e8  # half of the digits of a float64
+
+
+def test_the_focal_losses_of_kornia() -> None:
+    losses = pytest.importorskip("kornia.losses", reason="kornia is not installed")
+    with pytest.raises(AssertionError, match=r"value: shape \(7, 10\) came back, \(7,\) was due"):
+        assert_conforms(losses.focal_loss, "softmax_focal_loss", **TIES)
+
+    def judged(logits: Any, target: Any, gamma: float = 2.0) -> Any:
+        return losses.focal_loss(logits, target, None, gamma).sum(1)
+
+    assert assert_conforms(judged, "softmax_focal_loss", **TIES) == []
+    binary, soft = losses.binary_focal_loss_with_logits, {"dtypes": ["float32"], "families": ["soft"]}
+    (said,) = assert_conforms(binary, "sigmoid_focal_loss", **soft)  # of samples with an axis more
+    assert said.endswith("takes no label_smoothing")
+    with pytest.raises(AssertionError, match="judged is no softmax_focal_loss on torch:cpu: 3 of 3 cases fail"):
+        assert_conforms(judged, "softmax_focal_loss", dtypes=["float32"], families=["margins"])
+
+
+def test_the_focal_losses_of_monai() -> None:
+    losses = pytest.importorskip("monai.losses.focal_loss", reason="MONAI is not installed")
+    with pytest.raises(AssertionError, match=r"value: shape \(7, 10\) came back, \(7,\) was due"):
+        assert_conforms(losses.softmax_focal_loss, "softmax_focal_loss", **TIES)
+
+    def judged(logits: Any, target: Any, gamma: float = 2.0) -> Any:
+        return losses.softmax_focal_loss(logits, target, gamma).sum(1)
+
+    assert assert_conforms(judged, "softmax_focal_loss", **TIES) == []  # of labels, made one-hot
+    with pytest.raises(AssertionError, match="sigmoid_focal_loss is no sigmoid_focal_loss on torch:cpu: 3 of 3"):
+        assert_conforms(losses.sigmoid_focal_loss, dtypes=["float32"], families=["margins"])
+    module = losses.FocalLoss(reduction="none")
+    with pytest.raises(AssertionError, match="FocalLoss is no sigmoid_focal_loss on torch:cpu: 1 of 1 cases fail, 2"):
+        assert_conforms(module, "sigmoid_focal_loss", dtypes=["float32"], families=["margins"])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import dataclasses
 from pathlib import Path
-from types import TracebackType
+from types import SimpleNamespace, TracebackType
 from typing import Any
 
 import numpy as np
@@ -24,6 +24,15 @@ strict = pytest.importorskip("array_api_strict")
 def halved(logits: Any, target: Any, **options: Any) -> Any:
     made = extending.problem(al.cross_entropy, logits / 2, target, **options)
     return dataclasses.replace(made, restore=lambda g: g / 2)
+
+
+class Bare:
+    """An array of a library that has next to nothing."""
+
+    dtype, shape, ndim = "float32", (2,), 1
+
+    def __array_namespace__(self, api_version: str | None = None) -> Any:
+        return SimpleNamespace(__name__="bare", isdtype=lambda dtype, kind: kind == "real floating", float32="float32")
 
 
 NAMES: dict[str, Any] = {
@@ -45,6 +54,7 @@ NAMES: dict[str, Any] = {
     "x": np.asarray([[0.5, 1.0, -1.0], [2.0, 0.0, 1.0]]),
     "labels": np.asarray([0, 2]),
     "bits": np.asarray([[1, 0, 1], [0, 1, 0]]),
+    "bare": Bare(),
     "p": np.asarray([[0.5, 0.25, 0.25], [0.25, 0.5, 0.25]]),
 }
 
@@ -95,6 +105,11 @@ MESSAGES = [
         "cross_entropy([[0.5, 1.0]], labels)",
         TypeError,
         f"logits {ARRAY} a list; make an array of it, for example by asarray",
+    ),
+    (
+        "sigmoid(bare)",
+        TypeError,
+        "bare lacks result_type, a function of the array API standard that is needed here",
     ),
     ("nll_loss('x', labels)", TypeError, f"log_probs {ARRAY} 'x'"),
     ("cross_entropy(x, [0, 2])", TypeError, f"target {ARRAY} a list; make an array of it, for example by asarray"),
@@ -522,6 +537,17 @@ MESSAGES = [
         "testing.assert_conforms(lambda x: 1 / 0, 'sigmoid', library='numpy', gradient=False)",
         ValueError,
         "no library's arrays are taken: numpy: ZeroDivisionError: division by zero",
+    ),
+    (
+        "testing.assert_conforms(lambda y_true, y_pred: 1 / 0, 'nll_loss', library='numpy', gradient=False)",
+        ValueError,
+        "<lambda> takes the target first; it is called with the logits first: judge a function with its arguments in "
+        "that order, such as def judged(logits, target): return <lambda>(target, logits)",
+    ),
+    (
+        "testing._backends._fits(x, labels)",
+        testing._backends.WrongShape,
+        "a result of shape (2, 3), and a cotangent of shape (2,)",
     ),
 ]
 

@@ -109,6 +109,36 @@ def test_a_loss_of_numbers(loss: Any) -> None:
     np.testing.assert_allclose(float(got), loss(LOGITS, BITS, reduction=al.Hardest(k=3)), rtol=1e-14)
 
 
+def test_arrays_without_a_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    """MLX's: nor do its functions that make an array take one."""
+
+    def attribute(self: Box, name: str) -> Any:
+        if name == "device":
+            raise AttributeError(name)
+        return _boxed(getattr(self.inside, name))
+
+    monkeypatch.setattr(Box, "__getattr__", attribute)
+    full, arange = boxes.full, boxes.arange  # type: ignore[attr-defined]
+    monkeypatch.setattr(boxes, "full", lambda shape, value, *, dtype: full(shape, value, dtype=dtype))
+    monkeypatch.setattr(boxes, "arange", lambda n, *, dtype: arange(n, dtype=dtype))
+    options: Any = {"label_smoothing": 0.25, "reduction": al.Hardest(k=1)}
+    value, gradient = al.value_and_grad(al.cross_entropy)(box(LOGITS), box(LABELS), **options)
+    due, slope = al.value_and_grad(al.cross_entropy)(LOGITS, LABELS, **options)
+    np.testing.assert_allclose(float(value), due, rtol=1e-14)
+    np.testing.assert_allclose(np.asarray(gradient), slope, rtol=1e-13)
+    assert np.isnan(float(al.cross_entropy(box(LOGITS), box(LABELS + 7))))  # as where a look would wait for a device
+
+
+@pytest.mark.parametrize("logit", [-np.inf, np.inf, np.nan])
+def test_a_label_is_taken_without_what_is_beside_it(logit: float) -> None:
+    x = np.asarray([[0.5, logit, -1.0], [logit, -2.0, -3.0]])
+    for reduction in (None, "none"):
+        loss = al.nll_loss(box(x), box(np.asarray([0, 1])), reduction=reduction or "sum")
+        assert np.asarray(loss).tolist() == (1.5 if reduction is None else [-0.5, 2.0])
+    loss = al.nll_loss(box(x), box(np.asarray([1, 0])), reduction="none")
+    np.testing.assert_array_equal(np.asarray(loss), [-logit, -logit])
+
+
 def test_another_library_beside_it_is_refused_by_name() -> None:
     with pytest.raises(TypeError, match=r"logits is an array of Boxes and target one of numpy"):
         al.cross_entropy(box(LOGITS), LABELS)
@@ -138,11 +168,13 @@ def test_a_module_is_a_namespace_as_it_is() -> None:
 
 
 def test_what_a_library_lacks_is_said_of_the_functions_that_need_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delattr(boxes, "take_along_axis")
+    monkeypatch.delattr(boxes, "arange")
     chosen = Selection(("cross_entropy", "sigmoid"), (NAME,), dtypes=("float32",), families=("margins",))
     results = runner.judge(package(), chosen)
     assert {(r.function, r.status) for r in results} == {("cross_entropy", "error"), ("sigmoid", "ok")}
-    assert all("take_along_axis" in r.reason for r in results if r.failed)
+    assert {r.reason for r in results if r.failed} == {
+        "TypeError: Boxes lacks arange, a function of the array API standard that is needed here"
+    }
 
 
 @pytest.mark.parametrize(
@@ -161,6 +193,30 @@ def test_a_graph_of_ndonnx_is_run_and_judged(capsys: pytest.CaptureFixture[str])
     asked = ["--backend", "conformance.ndonnx:graph", "--dtype", "float32", "--workers", "1", "--family", "ties"]
     assert main([*asked, "--function", "cross_entropy", "--function", "log_softmax"]) == 0
     assert "ndonnx" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("length", ["N", None])
+@pytest.mark.parametrize("reduction", ["mean", "none", al.Mean(over="valid"), al.Hardest(fraction=0.5)])
+def test_a_batch_of_a_length_that_only_the_graph_knows(length: str | None, reduction: Any) -> None:
+    nd = pytest.importorskip("ndonnx", reason="ndonnx is not installed")
+    runtime = pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
+    logits = nd.argument(shape=(length, 3), dtype=nd.float64)
+    labels = nd.argument(shape=(length,), dtype=nd.int64)
+    value = al.cross_entropy(logits, labels, reduction=reduction)
+    model = nd.build({"logits": logits, "labels": labels}, {"value": value})
+    session = runtime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    (got,) = session.run(["value"], {"logits": LOGITS, "labels": LABELS})
+    np.testing.assert_allclose(got, al.cross_entropy(LOGITS, LABELS, reduction=reduction), rtol=1e-13)
+
+
+def test_mlx_computes_what_numpy_does() -> None:
+    mx = pytest.importorskip("mlx.core", reason="MLX is not installed")
+    x, labels = mx.array(LOGITS.astype(np.float32)), mx.array(LABELS)
+    for loss in (al.cross_entropy, al.softmax_focal_loss):
+        value, gradient = al.value_and_grad(loss)(x, labels)
+        due, slope = al.value_and_grad(loss)(LOGITS.astype(np.float32), LABELS)
+        np.testing.assert_allclose(float(value), due, rtol=1e-6)
+        np.testing.assert_allclose(np.asarray(gradient), slope, rtol=3e-6)
 
 
 def test_dpnp_is_judged_as_it_is(capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple
 
-from arrayloss._kernels.ops import Array, Forward, Kernel, Namespace, Ops
+from arrayloss._kernels.ops import Array, Forward, Kernel, Namespace, Ops, placed
 
 Arrays = tuple[Any, ...]  # the logits first; what a kernel can do without may be None
 
@@ -55,7 +56,7 @@ class Backend:
 
     def device(self, x: Array) -> Any:
         """Where `x` lives, or None where that can't be told (under a tracer)."""
-        return x.device
+        return getattr(x, "device", None)
 
     def can_inspect(self, *arrays: Array | None) -> bool:
         """Whether the numbers may be looked at, for errors: they are there, and on a CPU."""
@@ -123,19 +124,26 @@ class Backend:
         """The smallest and the largest element, or nan, of an array that may be inspected and has one."""
         return float(self.xp.min(x)), float(self.xp.max(x))
 
+    def integer(self, x: Array) -> int:
+        """The number of a 0-d array of integers."""
+        return int(x)
+
     def number(self, value: float, like: Array, dtype: Any) -> Array:
         """A 0-d array on the device of `like`."""
-        return self.xp.full((), value, dtype=dtype, device=self.device(like))
+        return self.xp.full((), value, dtype=dtype, **placed(like))
 
     def arange(self, n: int, like: Array) -> Array:
         """0 .. n - 1, with the dtype and on the device of `like`."""
-        return self.xp.arange(n, dtype=like.dtype, device=self.device(like))
+        return self.xp.arange(n, dtype=like.dtype, **placed(like))
 
     def sum(self, x: Array, axis: tuple[int, ...] | None = None) -> Array:
         """The sum of all of `x` or along some axes, in float64 where the device has it: all digits of a float32."""
+        return self.xp.sum(x, axis=axis, dtype=self.widest(x))
+
+    def widest(self, x: Array) -> Any:
+        """float64 where the device of `x` has it, else the dtype of `x`."""
         info = self.xp.__array_namespace_info__()
-        double = info.dtypes(device=self.device(x), kind="real floating").get("float64")
-        return self.xp.sum(x, axis=axis, dtype=double or x.dtype)
+        return info.dtypes(device=self.device(x), kind="real floating").get("float64", x.dtype)
 
     def finished(self, *sums: Any) -> tuple[Any, ...]:
         """Results of `sum` and `count`, and Python numbers, to compute with; some libraries put their sums off."""
@@ -146,6 +154,10 @@ class Backend:
         dtype = self.index_dtype(condition)
         # Not count_nonzero, which array-api-strict makes an int64 even where its device has none.
         return self.xp.sum(self.xp.astype(condition, dtype), axis=axis, dtype=dtype)
+
+    def size(self, shape: tuple[int, ...], x: Array, axis: int | None) -> Any:
+        """How many samples of `shape` there are, of logits `x` with the class axis `axis`."""
+        return math.prod(shape)
 
     def gather(self, values: Array, labels: Array) -> Array:
         """values[labels], of (classes,) and integers of any shape."""
@@ -243,6 +255,44 @@ def is_static(kernel: Any) -> bool:
     if hasattr(kernel, "dtype"):
         return False
     return all(is_static(getattr(kernel, name)) for name in getattr(kernel, "__dataclass_fields__", ()))
+
+
+class _Standard:
+    """A namespace as it is, but that what it lacks is a TypeError that says so."""
+
+    def __init__(self, xp: Namespace) -> None:
+        self._xp = xp
+        self.__name__ = Backend(xp).name
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return getattr(self._xp, name)
+        except AttributeError:
+            lacks = f"{self.__name__} lacks {name}, a function of the array API standard that is needed here"
+            raise TypeError(lacks) from None
+
+
+class Unknown(Backend):
+    """A library of which nothing is known but that its arrays have an array API namespace."""
+
+    def __init__(self, xp: Namespace) -> None:
+        super().__init__(_Standard(xp))
+
+    def sum(self, x: Array) -> Array:
+        return self.xp.sum(self.astype(x, self.widest(x)))  # MLX's sum has no dtype=
+
+    def count(self, condition: Array) -> Array:
+        try:
+            return super().count(condition)
+        except TypeError:  # without dtype=, as MLX's keeps that of integers
+            return self.xp.sum(self.xp.astype(condition, self.index_dtype(condition)))
+
+    def size(self, shape: tuple[int, ...], x: Array, axis: int | None) -> Any:
+        if None not in shape:
+            return super().size(shape, x, axis)
+        # A length that is known where a graph is run.
+        one = x if axis is None else x[tuple(0 if i == axis else slice(None) for i in range(x.ndim))]
+        return self.count(self.xp.ones_like(one, dtype=self.xp.bool))
 
 
 QUIET: AbstractContextManager[Any] = nullcontext()

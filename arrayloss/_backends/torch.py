@@ -385,6 +385,9 @@ class Torch(InPlaceBackend):
         lowest, highest = torch.aminmax(x)
         return lowest.item(), highest.item()
 
+    def integer(self, x: torch.Tensor) -> int:
+        return int(x.numpy())  # torch converts no uint64 that is large
+
     def number(self, value: float, like: torch.Tensor, dtype: Any) -> torch.Tensor:
         return torch.full((), value, dtype=dtype, device=like.device)
 

@@ -81,11 +81,13 @@ class Position(Protocol):
 class _Label:
     """The label of each row, found by comparison."""
 
-    def __init__(self, ops: Ops, labels: Array, hit: Array) -> None:
-        self._ops, self._labels, self._hit = ops, labels, hit
+    def __init__(self, ops: Ops, hit: Array) -> None:
+        self._ops, self._hit = ops, hit
 
     def take(self, x: Array) -> Array:
-        return self._ops.xp.take_along_axis(x, self._labels, axis=self._ops.axis)
+        # Not by take_along_axis, which the standard has since 2024. A selection: inf and nan of other classes stay out.
+        xp = self._ops.xp
+        return xp.sum(xp.where(self._hit, x, xp.zeros_like(x)), axis=self._ops.axis, keepdims=True)
 
     def put(self, x: Array, value: Array | float) -> Array:
         return self._ops.xp.where(self._hit, self._ops.like(value, x), x)
@@ -102,6 +104,12 @@ class Compared:
 
     def put(self, x: Array, value: Array | float) -> Array:
         return self.ops.xp.where(self.hit, self.ops.like(value, x), x)
+
+
+def placed(x: Array) -> dict[str, Any]:
+    """The keyword that puts a new array where `x` is; none for a library whose arrays have no device (MLX)."""
+    device = getattr(x, "device", None)
+    return {} if device is None else {"device": device}
 
 
 class Ops:
@@ -153,8 +161,8 @@ class Ops:
 
     def at_label(self, labels: Array, x: Array) -> Position:
         """The position of the labels, which are in range, in the rows of `x`."""
-        positions = self.xp.arange(x.shape[self.axis], dtype=labels.dtype, device=labels.device)
-        return _Label(self, labels, self.along(positions, x) == labels)
+        positions = self.xp.arange(x.shape[self.axis], dtype=labels.dtype, **placed(labels))
+        return _Label(self, self.along(positions, x) == labels)
 
     def at_max(self, x: Array, top: Array) -> Position:
         """The position of the maximum `top` of each row of `x`."""

@@ -11,7 +11,16 @@ Nothing here calls an implementation of this package; no array library is import
 """
 
 from arrayloss.testing._assertions import assert_conforms, assert_same, ulp_distance
-from arrayloss.testing._backends import Backend, Implementation, Loss, Numbers, as_numpy, backend, backends
+from arrayloss.testing._backends import (
+    Backend,
+    Implementation,
+    Loss,
+    Numbers,
+    as_numpy,
+    backend,
+    backends,
+    own_traceback,
+)
 from arrayloss.testing._candidate import candidate, judged_as, parameters
 from arrayloss.testing._cases import PER_SAMPLE, Case, Reduce, Witness, case, fault, witness
 from arrayloss.testing._formats import FORMATS, HALF, Floats, Format, rounded, spacing
@@ -47,6 +56,7 @@ __all__ = [
     "judged_as",
     "judged_functions",
     "measure",
+    "own_traceback",
     "parameters",
     "rounded",
     "spacing",

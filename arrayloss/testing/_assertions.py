@@ -84,8 +84,10 @@ def assert_conforms(
     ----------
     f
         Called as `f(logits, target, **options)`, or `f(logits, **options)` if it is judged as a function that has no
-        target. The options are those of the function that it is judged as, as far as its signature has them; a case
-        that needs another is not covered. An option whose default differs from that function's is always given.
+        target; a class, of torch's modules say, as `f(**options)(logits, target)`. The options are those of the
+        function that it is judged as, as far as its signature has them (that of `forward`, of a module); a case that
+        needs another is not covered. An option whose default differs from that function's is always given. A function
+        that takes one-hot targets and no labels is given these.
     as_
         The name of the function that it is judged as; its own if None.
     library
@@ -110,9 +112,11 @@ def assert_conforms(
     ------
     AssertionError
         With the number that is farthest off in each of the worst cases: its input, the exact result, what came back,
-        and the error in ULP. Also if there was no case that it could be asked.
+        and the error in ULP. Also if there was no case that it could be asked. The first that it raised, if it did, is
+        the cause.
     ValueError
-        If there's no such function or library, or nothing to differentiate with.
+        If there's no such function or library, or nothing to differentiate with; if it takes no library's arrays (what
+        it raised is the cause), or takes the target first.
 
     Examples
     --------
@@ -146,7 +150,8 @@ def assert_conforms(
         cases = len({(failure.case.label, failure.case.dtype) for failure in failed})
         head = f"{judged.name} is no {name} on {one.name}: {cases} of {asked} cases fail, {len(uncovered)} not covered"
         worst = sorted(failed, key=lambda failure: failure.gravity, reverse=True)
-        raise AssertionError("\n".join([head, *(failure.text for failure in worst[:MOST])]))
+        raised = next((failure.raised for failure in worst if failure.raised), None)
+        raise AssertionError("\n".join([head, *(failure.text for failure in worst[:MOST])])) from raised
     return uncovered
 
 
@@ -155,6 +160,7 @@ class _Failure:
     case: Case
     gravity: float
     text: str
+    raised: Exception | None = None
 
 
 def _failures(judged: Implementation, given: Case, one: Backend, budget: float | None) -> Iterator[_Failure]:
@@ -163,7 +169,7 @@ def _failures(judged: Implementation, given: Case, one: Backend, budget: float |
     try:
         numbers = one.evaluate(judged, given, "eager")
     except Exception as error:  # whatever it raises is a finding
-        yield _Failure(given, np.inf, f"{heading}: raised {type(error).__name__}: {error}")
+        yield _Failure(given, np.inf, f"{heading}: raised {type(error).__name__}: {error}", error)
         return
     for quantity, got in numbers.items():
         due = given.due[quantity.removeprefix("closed ").removeprefix("auto ")]

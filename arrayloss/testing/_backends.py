@@ -7,11 +7,13 @@ library; `auto` is the library's autodiff through the plain function.
 from __future__ import annotations
 
 import importlib
+import traceback
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -44,6 +46,12 @@ class Implementation:
         Whether a warning counts as a failure.
     single
         Whether it reduces all by itself to the mean or the sum, so that single losses are had one sample at a time.
+    adapted
+        The case as it is put to the functions: with labels as one-hot targets, say.
+    fixed
+        Options that differ from the contract's default unless a case gives them, and what they are then.
+    mode
+        That in which it is soonest judged, of those of its library.
     """
 
     name: str
@@ -54,6 +62,9 @@ class Implementation:
     not_covered: Callable[[Case], str | None] = lambda case: None
     strict: bool = False
     single: bool = False
+    adapted: Callable[[Case], Case] = lambda case: case
+    fixed: Mapping[str, Any] = field(default_factory=dict)
+    mode: str = "eager"
 
 
 @dataclass
@@ -142,11 +153,18 @@ class Backend:
         ------
         TypeError
             If the library has no autodiff (see `differentiates`).
+        WrongShape
+            If the result is not of the shape of the cotangent.
         """
         raise TypeError(f"{self.name} has no autodiff")
 
     def evaluate(self, implementation: Implementation, case: Case, mode: str) -> Numbers:
-        """Put a case to an implementation and bring back what it says."""
+        """Put a case to an implementation and bring back what it says; of a result of a wrong shape, that alone."""
+        adapted = implementation.adapted(case)
+        if adapted.arrays["logits"].ndim > case.arrays["logits"].ndim:  # by an axis of length 1, at the end
+            found = self.evaluate(replace(implementation, adapted=lambda one: one), adapted, mode)
+            return {name: values[..., 0] if values.ndim == 2 else values for name, values in found.items()}
+        case = adapted
         with self.setting(case.dtype, case.result_dtype), no_warnings(implementation.strict):
             if not implementation.single or case.options.get("reduction", "mean") != "none":
                 return self.call(implementation, case, mode)
@@ -186,6 +204,27 @@ class Backend:
     def pull(self, case: Case) -> dict[str, Any]:
         """The cotangent as an option, where there is one."""
         return {} if case.cotangent is None else {"cotangent": self.array(case.cotangent, case.result_dtype)}
+
+
+class WrongShape(ValueError):
+    """A result that has another shape than what is pulled back from it."""
+
+    def __init__(self, value: Any, due: tuple[int, ...]) -> None:
+        super().__init__(f"a result of shape {tuple(value.shape)}, and a cotangent of shape {due}")
+        self.value = value
+
+
+def _fits(value: Any, cotangent: Any) -> None:
+    if cotangent is not None and tuple(value.shape) != tuple(cotangent.shape):
+        raise WrongShape(value, tuple(cotangent.shape))
+
+
+def own_traceback(error: BaseException) -> str:
+    """The traceback of an exception, from where this package called the function under test."""
+    frames = traceback.extract_tb(error.__traceback__)
+    here = str(Path(__file__).parent)
+    first = 1 + max((i for i, frame in enumerate(frames) if frame.filename.startswith(here)), default=-1)
+    return "".join([*traceback.format_list(frames[first:]), *traceback.format_exception_only(error)])
 
 
 @contextmanager
@@ -283,6 +322,7 @@ class _Torch(Backend):
     def differentiate(self, f: Loss, moving: Mapping[str, Any], cotangent: Any = None) -> tuple[Any, dict[str, Any]]:
         leaves = {name: values.detach().requires_grad_(True) for name, values in moving.items()}
         value = f(leaves)
+        _fits(value, cotangent)
         seed = self.xp.ones_like(value) if cotangent is None else cotangent
         gradients = self.xp.autograd.grad(value, list(leaves.values()), seed, materialize_grads=True)
         return value, dict(zip(leaves, gradients, strict=True))
@@ -299,9 +339,12 @@ class _Torch(Backend):
         moving = {name: arrays[name] for name in case.wrt if name in arrays}
         if not moving:
             return found | {"value": self.numpy(run(arrays))}
-        value, gradients = self.differentiate(
-            lambda some: run({**arrays, **some}), moving, self.pull(case).get("cotangent")
-        )
+        try:
+            value, gradients = self.differentiate(
+                lambda some: run({**arrays, **some}), moving, self.pull(case).get("cotangent")
+            )
+        except WrongShape as wrong:
+            return {"value": self.numpy(wrong.value)}
         found["value"] = self.numpy(value)
         return found | {f"auto d {name}": self.numpy(g) for name, g in gradients.items()}
 
@@ -360,6 +403,7 @@ class _Jax(Backend):
 
     def differentiate(self, f: Loss, moving: Mapping[str, Any], cotangent: Any = None) -> tuple[Any, dict[str, Any]]:
         value, back = self.xp.vjp(f, dict(moving))
+        _fits(value, cotangent)
         seed = self.xp.numpy.ones(value.shape, value.dtype) if cotangent is None else cotangent
         return value, back(seed)[0]
 
@@ -371,9 +415,12 @@ class _Jax(Backend):
 
         def everything(given: dict[str, Any], cotangent: dict[str, Any]) -> dict[str, Any]:
             moving = {name: given[name] for name in wrt}
-            value, gradients = self.differentiate(
-                lambda some: _apply(loss, {**given, **some}, options), moving, cotangent.get("cotangent")
-            )
+            try:
+                value, gradients = self.differentiate(
+                    lambda some: _apply(loss, {**given, **some}, options), moving, cotangent.get("cotangent")
+                )
+            except WrongShape as wrong:
+                return {"value": wrong.value}
             found = {"value": value} | {f"auto d {name}": g for name, g in gradients.items()}
             if implementation.value_and_grad is not None and "target" in given and "logits" in wrt:
                 both = implementation.value_and_grad(loss)
