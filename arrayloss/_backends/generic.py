@@ -278,14 +278,14 @@ class Unknown(Backend):
     def __init__(self, xp: Namespace) -> None:
         super().__init__(_Standard(xp))
 
-    def sum(self, x: Array) -> Array:
-        return self.xp.sum(self.astype(x, self.widest(x)))  # MLX's sum has no dtype=
+    def sum(self, x: Array, axis: tuple[int, ...] | None = None) -> Array:
+        return self.xp.sum(self.astype(x, self.widest(x)), axis=axis)  # MLX's sum has no dtype=
 
-    def count(self, condition: Array) -> Array:
+    def count(self, condition: Array, axis: tuple[int, ...] | None = None) -> Array:
         try:
-            return super().count(condition)
+            return super().count(condition, axis)
         except TypeError:  # without dtype=, as MLX's keeps that of integers
-            return self.xp.sum(self.xp.astype(condition, self.index_dtype(condition)))
+            return self.xp.sum(self.xp.astype(condition, self.index_dtype(condition)), axis=axis)
 
     def size(self, shape: tuple[int, ...], x: Array, axis: int | None) -> Any:
         if None not in shape:
