@@ -51,10 +51,11 @@ class Problem(Generic[A]):
     result
         That of the result.
     restore
-        Turns the gradient by these logits into that by the caller's array, if they were computed from it (`x / 2`).
+        If the logits were computed from the caller's array (`x / 2`): turns the gradient with respect to the logits
+        into the gradient with respect to that array.
     head
-        The linear layer before the loss, if its logits are not there whole: `arrays` has the hidden state in place of
-        them.
+        The linear layer before the loss, if the logits are never held whole. Then `arrays` has the hidden state in place
+        of the logits.
     """
 
     backend: Backend

@@ -44,7 +44,7 @@ class Reduction(Complete):
 
 @dataclass(frozen=True)
 class Sum(Reduction):
-    """The sum of the losses of all samples; 0 of none.
+    """The sum of the losses of all samples. It is 0 if no sample counts.
 
     Examples
     --------
@@ -66,10 +66,10 @@ class Mean(Reduction):
     Parameters
     ----------
     over : {"weight", "valid", "all"}, number or 0-d array
-        What the sum is divided by: the sum of the weights; the number of samples neither ignored nor masked; the
-        number of all samples; or that number.
+        What the sum is divided by. "weight": the sum of the weights. "valid": the number of samples that are neither
+        ignored nor masked. "all": the number of all samples. A number: that number.
     empty : {"nan", "zero"}
-        The mean of nothing (the divisor is 0).
+        The mean if no sample counts (the divisor is 0).
 
     Raises
     ------
@@ -116,21 +116,21 @@ class Mean(Reduction):
 class Hardest(Reduction):
     """The mean of the largest losses: online hard example mining.
 
-    All samples are ranked together, whatever the shape of the losses. Those that are ignored or masked don't take
-    part. Losses that tie for the last places share these equally, in the value and in the gradient, so that neither
-    depends on the order of the samples.
+    All samples are ranked together, whatever the shape of the losses. Samples that are ignored or masked do not take
+    part. If equal losses compete for the last places, each of them counts in part, in the value and in the gradient. So
+    neither depends on the order of the samples.
 
     Parameters
     ----------
     fraction : float in (0, 1], optional
-        The part of the samples that counts: `int(fraction * samples)` of them, at least one.
+        The fraction of the samples that counts: `int(fraction * samples)` samples, at least one.
     k : int >= 1, optional
-        The number of samples that counts (all, where there are fewer).
+        The number of samples that count. If there are fewer samples, all of them count.
 
     Raises
     ------
     ValueError
-        Unless exactly one of the two is given, in its range.
+        If not exactly one of the two is given, or it is out of its range.
 
     References
     ----------

@@ -53,9 +53,10 @@ class Probability:
 class Penalty(Complete):
     """The base of all penalties: a hashable object (a frozen dataclass) with two methods, or three.
 
-    `value(ops, at)` is the penalty of the probability `at`. `slope(ops, at)` is its derivative by -log p, which is
-    -p d value / dp; None stands for 1. `curvature(ops, at)` is (1 - p) times the derivative of the slope by -log p; it
-    is needed by `objective` alone, and None stands for 0. All three return one number for each that `at` has.
+    `value(ops, at)` is the penalty of the probability `at`. `slope(ops, at)` is its derivative with respect to -log p,
+    which is -p d value / dp; None stands for 1. `curvature(ops, at)` is (1 - p) times the derivative of the slope with
+    respect to -log p; only `objective` needs it, and None stands for 0. Each of the three returns one number for each
+    probability in `at`.
     """
 
     @abstractmethod

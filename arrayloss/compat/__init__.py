@@ -1,8 +1,8 @@
 """The losses of other libraries, by their names, arguments, defaults and numbers, on any array.
 
 A module for each: `torch`, `torchvision`, `optax`, `keras`, `sklearn`, `onnx`. None imports the library it is named
-after. Each function is a preset of `arrayloss`: it says which axis holds the classes, what a mean divides by, and what
-is clipped, and leaves the numbers to the loss. `value_and_grad` takes every loss of them. docs/porting.md says where
+after. Each function is a preset for a loss of `arrayloss`: it sets which axis holds the classes, what a mean divides
+by, and what is clipped, and calls the loss. `value_and_grad` takes all of these losses. docs/porting.md says where
 libraries differ.
 """
 

@@ -105,14 +105,15 @@ def candidate(
         The libraries that it takes; empty to find the first that it answers in kind, among those that have been
         imported (whoever defined the function has imported its library).
     value_and_grad
-        Called as `f` is, with `cotangent` too if its signature has that; gives value and gradient by the logits.
+        Called as `f` is, with `cotangent` too if its signature has that. Returns the value and the gradient with
+        respect to the logits.
     gradient
         Whether it has to be differentiable where the library has autodiff.
 
     Raises
     ------
     ValueError
-        If no library's arrays are to its liking, with what it said to each.
+        If it works with the arrays of no library. The message has the error for each library.
     """
     cases = vectors(as_)
     leading = 1 if cases[0].target_kind == "none" else 2
