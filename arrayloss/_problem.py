@@ -382,7 +382,10 @@ class _Task:
         if ignore_index is not None and _checks.holds(backend, target.dtype, labels.dtype, ignore_index):
             self._leave_out(labels == ignore_index)
         inside = (labels >= 0) & (labels < classes)
-        self._refuse(~inside, target, f"the logits have {classes} classes, so labels must be in [0, {classes})")
+        allowed = f"the logits have {classes} classes, so labels must be in [0, {classes})"
+        if ignore_index is not None:
+            allowed += f", or {ignore_index} to be ignored"
+        self._refuse(~inside, target, allowed)
         return xp.where(inside, labels, xp.zeros_like(labels))
 
     def probabilities(self, target: Array) -> Array:

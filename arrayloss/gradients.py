@@ -85,11 +85,14 @@ def with_suggestions(function: F) -> F:
     """A function that answers an unknown keyword with the one that was meant; its signature has the shared options."""
     signature = expanded(function)
     names = list(signature.parameters)
+    positional = [name for name, one in signature.parameters.items() if one.kind is one.POSITIONAL_ONLY]
     open_ended = any(one.kind is one.VAR_KEYWORD for one in signature.parameters.values())
 
     @wraps(function)
     def suggesting(*args: Any, **kwargs: Any) -> Any:
         for name in kwargs:
+            if name in positional:
+                raise TypeError(f"{function.__name__}() takes {name} by position: pass it without its name")
             if name not in names and not open_ended:
                 raise TypeError(_unexpected(function.__name__, name, names))
         return function(*args, **kwargs)
