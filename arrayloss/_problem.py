@@ -54,8 +54,8 @@ class Problem(Generic[A]):
         If the logits were computed from the caller's array (`x / 2`): turns the gradient with respect to the logits
         into the gradient with respect to that array.
     head
-        The linear layer before the loss, if the logits are never held whole. Then `arrays` has the hidden state in place
-        of the logits.
+        The linear layer before the loss, if the logits are never held whole. Then `arrays` has the hidden state in
+        place of the logits.
     """
 
     backend: Backend

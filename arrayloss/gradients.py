@@ -190,9 +190,9 @@ def value_and_grad(loss: Callable[Concatenate[Any, P], Any], /) -> ValueAndGrad[
     function
         ``f(logits, target, /, **options) -> (value, gradient)``, with the parameters of the loss, in the same order.
         (In some losses of `arrayloss.compat`, the target is the first parameter.) The gradient has the shape and dtype
-        of the logits. The gradient of `linear_cross_entropy` is a named tuple of three arrays: with respect to `hidden`,
-        `weight` and `bias`. With ``reduction="none"``, f needs ``cotangent=``, an array in the shape of the losses. The
-        result is then the gradient of ``sum(cotangent * losses)``. f can be pickled.
+        of the logits. (`linear_cross_entropy` has a named tuple of three gradients: with respect to `hidden`, `weight`
+        and `bias`.) With ``reduction="none"``, f needs ``cotangent=``, an array in the shape of the losses. The result
+        is then the gradient of ``sum(cotangent * losses)``. f can be pickled.
 
     Raises
     ------
