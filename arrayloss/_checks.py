@@ -48,7 +48,7 @@ def shared(ours: Backend, name: str, other: str, array: Array) -> None:
     """`array` is one of our library's, as that of `name` is, of a kind that is computed with, and of real numbers."""
     if not ours.owns(array):
         raise TypeError(
-            f"{name} is an array of {ours.name} and {other} one of {_backend(other, array).name}; "
+            f"{name} is an array of {ours.name}, and {other} is one of {_backend(other, array).name}; "
             f"pass arrays of one library"
         )
     if ours.kind(array.dtype) is None:
@@ -84,15 +84,22 @@ def _backend(name: str, x: Any) -> Backend:
     if backend is None:
         raise TypeError(
             f"{name} must be an array (of NumPy, PyTorch, JAX, CuPy, or any other library of the array API "
-            f"standard), not {_said(x)}"
-            + ("; make an array of it, for example by asarray" if isinstance(x, (list, tuple)) else "")
+            f"standard), not {_said(x)}" + ("; make an array of it, for example by asarray" if _convertible(x) else "")
         )
     return backend
 
 
+def _convertible(x: Any) -> bool:
+    """Whether the `asarray` of some library makes an array of it: also of a tensor that the standard does not know."""
+    return isinstance(x, (list, tuple)) or hasattr(x, "__array__")
+
+
 def _said(x: Any) -> str:
     """What was given in place of something else."""
-    return "None" if x is None else f"{x!r}" if isinstance(x, (bool, int, float, str)) else f"a {type(x).__name__}"
+    if x is None or isinstance(x, (bool, int, float, str)):
+        return repr(x)
+    library = type(x).__module__.partition(".")[0]
+    return f"a {type(x).__name__}" if library == "builtins" else f"a {type(x).__name__} of {library}"
 
 
 def class_axis(axis: Any, ndim: int) -> int:
@@ -226,7 +233,7 @@ def broadcastable(name: str, shape: tuple[int, ...], to: tuple[int, ...]) -> Non
 def mask(xp: Namespace, where: Array, to: tuple[int, ...]) -> None:
     """An array of bool that broadcasts."""
     if not xp.isdtype(where.dtype, "bool"):
-        raise TypeError(f"where must be an array of bool, not of {where.dtype}")
+        raise TypeError(f"where must be an array of bool, not of {where.dtype}; for a mask of 0 and 1, pass mask != 0")
     broadcastable("where", where.shape, to)
 
 

@@ -49,10 +49,11 @@ class Problem(Generic[A]):
     result
         That of the result.
     restore
-        Turns the gradient by these logits into that by the caller's array, if they were computed from it (`x / 2`).
+        If the logits were computed from the caller's array (`x / 2`): turns the gradient with respect to the logits
+        into the gradient with respect to that array.
     head
-        The linear layer before the loss, if its logits are not there whole: `arrays` has the hidden state in place of
-        them.
+        The linear layer before the loss, if the logits are never held whole. Then `arrays` has the hidden state in
+        place of the logits.
     """
 
     backend: Backend
@@ -448,7 +449,10 @@ class _Task:
             if _checks.holds(backend, target.dtype, labels.dtype, one):
                 self._leave_out(labels == one)
         inside = (labels >= 0) & (labels < classes)
-        self._refuse(~inside, target, f"the logits have {classes} classes, so labels must be in [0, {classes})")
+        allowed = f"the logits have {classes} classes, so labels must be in [0, {classes})"
+        if ignore_index is not None:
+            allowed += f", or {ignore_index} to be ignored"
+        self._refuse(~inside, target, allowed)
         return xp.where(inside, labels, xp.zeros_like(labels))
 
     def probabilities(self, target: Array, class_weight: Array | None) -> tuple[Array, Array]:

@@ -1,17 +1,17 @@
-"""What a loss of your own is made of. All names here are public; `docs/adding-a-loss.md` uses them.
+"""The parts from which you make your own loss. All names here are public; `docs/adding-a-loss.md` uses them.
 
-- A loss is a function decorated with `loss` that returns a `Problem`: of a link and a penalty, by `categorical` or
-  `binary`, or that of another loss, by `problem(other_loss, ...)`.
-- A penalty (`Penalty`) says what a `Probability` costs; a link (`Link`, `BinaryLink`) which probabilities an array
-  means: `softmax`, `given_log_probabilities`, `sigmoid`, `given_probabilities`.
-- `**options: Unpack[ClassOptions]`, or another of the classes of options, are those that several losses have; `loss`
-  knows their names, defaults and descriptions. `documented` completes a docstring from a table of your own.
+- A loss is a function that is decorated with `loss` and returns a `Problem`. `categorical` and `binary` make one from a
+  link and a penalty; `problem(other_loss, ...)` returns that of another loss.
+- A penalty (`Penalty`) says what a `Probability` costs. A link (`Link`, `BinaryLink`) computes the probabilities from
+  an array: `softmax`, `given_log_probabilities`, `sigmoid`, `given_probabilities`.
+- `**options: Unpack[ClassOptions]` adds the options that several losses have; there are more such classes. `loss` knows
+  their names, defaults and descriptions. `documented` completes a docstring from your own table.
 - `linear` makes a loss of the output of a linear layer, which is never held whole.
-- A formula that is no penalty of a probability is a `Kernel`; `paired` makes a loss of it. It returns a `Forward`, and
-  touches its arrays through `Ops`.
+- If a formula is not a penalty of a probability, write a `Kernel`; `paired` turns it into a loss. It returns a
+  `Forward`, and uses the operations of `Ops`.
 - A reduction (`Reduction`) returns `Parts` for given `Samples`.
-- `backend_of` returns what the library of some arrays can do, if it is one library; it and the checks beside it raise
-  errors that say the names of your own arguments.
+- `backend_of` returns the backend of the library that the arrays belong to; all must belong to the same one. It and the
+  `check_` functions raise errors that contain the names of your own arguments.
 """
 
 from arrayloss._checks import at_least as check_at_least

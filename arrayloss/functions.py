@@ -58,7 +58,7 @@ def softmax(x: A, /, *, axis: int = -1, where: Any = None) -> Problem[A]:
 def log_softmax(x: A, /, *, axis: int = -1, where: Any = None) -> Problem[A]:
     r"""Log-probabilities, at most 0, from logits: :math:`\log p_c = x_c - \log \sum_j e^{x_j}`.
 
-    The result is accurate also where :math:`p_c` is close to 1, where ``x - logsumexp(x)`` would be rounded to 0. An
+    The result is accurate also if :math:`p_c` is close to 1. (There, ``x - logsumexp(x)`` would be rounded to 0.) An
     element that `where` leaves out has log-probability -inf.
 
     References
@@ -81,12 +81,12 @@ def log_softmax(x: A, /, *, axis: int = -1, where: Any = None) -> Problem[A]:
 def logsumexp(x: A, /, *, axis: int = -1, where: Any = None, keepdims: bool = False) -> Problem[A]:
     r"""The logarithm of a sum of exponentials: :math:`\log \sum_c e^{x_c}`.
 
-    A sum of nothing gives -inf.
+    If `where` leaves out all elements, the result is -inf.
 
     Parameters
     ----------
     keepdims : bool
-        Whether the axis stays, with length 1.
+        Whether the result keeps the axis, with length 1.
 
     Returns
     -------

@@ -23,7 +23,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 def loss(stated: Callable[P, Problem[A]]) -> Callable[P, A]:
-    """Make a loss of a function that returns the problem of a loss. The loss has the same parameters.
+    """Turn a function that returns a `Problem` into a loss, which returns the value. The loss has the same parameters.
 
     Examples
     --------
@@ -85,11 +85,14 @@ def with_suggestions(function: F) -> F:
     """A function that answers an unknown keyword with the one that was meant; its signature has the shared options."""
     signature = expanded(function)
     names = list(signature.parameters)
+    positional = [name for name, one in signature.parameters.items() if one.kind is one.POSITIONAL_ONLY]
     open_ended = any(one.kind is one.VAR_KEYWORD for one in signature.parameters.values())
 
     @wraps(function)
     def suggesting(*args: Any, **kwargs: Any) -> Any:
         for name in kwargs:
+            if name in positional:
+                raise TypeError(f"{function.__name__}() takes {name} by position: pass it without its name")
             if name not in names and not open_ended:
                 raise TypeError(_unexpected(function.__name__, name, names))
         return function(*args, **kwargs)
@@ -172,10 +175,10 @@ class Grad(_Derived, Generic[P]):
 
 
 def value_and_grad(loss: Callable[Concatenate[Any, P], Any], /) -> ValueAndGrad[P]:
-    """A function for a loss's value and its derivative by the logits.
+    """Make a function that returns the value of a loss and its gradient with respect to the logits.
 
-    The derivative is the loss's own formula, computed in the same pass as the value. It needs no automatic
-    differentiation, so that NumPy and CuPy have it too; on torch and JAX it equals what their autodiff gives.
+    The gradient is computed by a formula, in the same pass as the value. This needs no automatic differentiation, so it
+    works with NumPy and CuPy too. On torch and JAX, it equals the gradient that their autodiff computes.
 
     Parameters
     ----------
@@ -210,7 +213,7 @@ def value_and_grad(loss: Callable[Concatenate[Any, P], Any], /) -> ValueAndGrad[
 
 
 def grad(loss: Callable[Concatenate[Any, P], Any], /) -> Grad[P]:
-    """A function for a loss's derivative by the logits: `value_and_grad` without the value.
+    """Make a function that returns the gradient of a loss with respect to the logits: only the gradient, no value.
 
     Parameters
     ----------
@@ -241,41 +244,44 @@ def grad(loss: Callable[Concatenate[Any, P], Any], /) -> Grad[P]:
 def objective(loss: Callable[..., Any], /, *, min_hessian: float | None = None, **options: Any) -> Callable[..., Any]:
     r"""A loss as a custom objective of XGBoost and LightGBM: gradient and diagonal Hessian, in closed form.
 
-    Both are the derivatives of each sample's own loss by its raw scores, times the sample's weight; it is the boosters
-    that sum them. Neither is ever nan for finite scores, however large.
+    Both are derivatives of the loss of each sample with respect to its raw scores, times the weight of the sample. The
+    boosters sum them. They are never nan for finite scores, however large these are.
 
     Parameters
     ----------
     loss : function
         One of the losses of `arrayloss` that take logits.
     min_hessian : float > 0, optional
-        The smallest second derivative: smaller ones are raised to it, before the sample's weight is applied. Without
-        it they are exact. A focal loss is not convex: where an answer is wrong by a margin of more than 2.8
-        (for gamma 2) they are negative, and no booster splits a node of a negative sum. From scores of 5 everywhere,
-        say, it would never start; with 0.01 it trains from any scores.
+        The smallest second derivative. Smaller ones are raised to this number, before they are multiplied by the weight
+        of the sample. Without it, all second derivatives are exact. Use it for focal losses, which are not convex: with
+        gamma 2, the second derivative is negative where an answer is wrong by a margin of more than 2.8. A booster does
+        not split a node if the sum of the second derivatives is negative, so a training that begins with scores of 5
+        everywhere would never start. With 0.01, training works from any scores.
     **options
-        Of the loss, `gamma`, `alpha`, `pos_weight`, `class_weight` and `label_smoothing` among them.
+        The options of the loss, for example `gamma`, `alpha`, `pos_weight`, `class_weight` or `label_smoothing`.
 
     Returns
     -------
     function
-        `f(y_true, y_pred, sample_weight=None) -> (gradient, hessian)`: an objective of the scikit-learn classes of both
-        (`objective=f`). Called as `f(y_pred, data)` with an XGBoost `DMatrix` or a LightGBM `Dataset`, it takes labels
-        and weights from that: an objective of `xgboost.train(obj=f)` and `lightgbm.train({"objective": f})`. Raw
-        scores are (N,), or (N, C) with a class axis; gradient and Hessian have their shape and dtype. Labels are
-        numbers of any dtype, floats that are whole for classes. It can be pickled.
+        `f(y_true, y_pred, sample_weight=None) -> (gradient, hessian)`: an objective for the scikit-learn classes of
+        both libraries (`objective=f`). It can also be called as `f(y_pred, data)` with an XGBoost `DMatrix` or a
+        LightGBM `Dataset`, and then takes labels and weights from `data`. So it is an objective for
+        `xgboost.train(obj=f)` and `lightgbm.train({"objective": f})` too. The shape of raw scores is (N,), or (N, C)
+        with a class axis. Gradient and Hessian have the shape and dtype of the scores. Labels are numbers of any dtype;
+        labels of classes are whole numbers. f can be pickled.
 
     Raises
     ------
     TypeError
-        If `loss` is not one of these, or options hold a reduction; when called, if it is no loss of logits.
+        If `loss` is not a loss of `arrayloss`, or `reduction` is among the options. When f is called: if `loss` does
+        not take logits.
     ValueError
-        If `min_hessian` is not above 0; when called, if labels don't fit the scores.
+        If `min_hessian` is not above 0. When f is called: if the labels do not fit the scores.
 
     Notes
     -----
-    The built-in multi-class objectives take more than the diagonal of the Hessian p (1 - p): XGBoost 2 p (1 - p), and
-    LightGBM C / (C - 1) p (1 - p). docs/boosting.md shows how to get their models.
+    The diagonal of the Hessian is p (1 - p). The built-in multi-class objectives use larger numbers: XGBoost uses 2 p
+    (1 - p), and LightGBM C / (C - 1) p (1 - p). docs/boosting.md shows how to get the same models as with these.
 
     References
     ----------

@@ -75,7 +75,7 @@ def cross_entropy(
     r"""Softmax cross-entropy: :math:`-\log p_t` with :math:`p = \mathrm{softmax}(x / T)`.
 
     The loss of a sample is :math:`w \sum_c (t'_c\, w_c\, (-\log p_c) + t_c\, w_c\, z\, (\log \sum_j e^{x_j})^2)`. It is
-    accurate also where the probability of the label is close to 1 and the loss close to 0.
+    accurate also if the probability of the label is close to 1, and the loss close to 0.
 
     Parameters
     ----------
@@ -200,13 +200,13 @@ def poly_loss(logits: A, target: Any, /, *, epsilon: Scalar = 2.0, **options: Un
     r"""Poly-1 loss of a softmax: :math:`-\log p_t + \epsilon\, (1 - p_t)`.
 
     The loss of a sample is :math:`w \sum_c t'_c\, w_c\, (-\log p_c + \epsilon\, (1 - p_c))`. The cross-entropy is the
-    series :math:`(1 - p_t) + (1 - p_t)^2 / 2 + \ldots`; this loss changes the weight of the first term.
+    series :math:`(1 - p_t) + (1 - p_t)^2 / 2 + \ldots`; this loss changes the factor of the first term.
 
     Parameters
     ----------
     epsilon : scalar >= -1
-        What is added to the weight 1 of the first term. 0 gives the cross-entropy, and -1 leaves the term out. (Below
-        -1 the loss could be negative.)
+        A number that is added to the factor of the first term, which is 1. 0 gives the cross-entropy, and -1 leaves the
+        term out. (Below -1, the loss could be negative.)
 
     References
     ----------
@@ -410,8 +410,8 @@ def js_divergence_with_logits(logits: A, target_logits: Any, /, **options: Unpac
 def binary_cross_entropy(probs: A, target: Any, /, **options: Unpack[AnswerOptions]) -> Problem[A]:
     r"""Binary cross-entropy of probabilities: :math:`-y \log p - (1 - y) \log(1 - p)`.
 
-    Where p is the sigmoid of logits, `binary_cross_entropy_with_logits` of these is more accurate: p close to 1 is
-    already rounded.
+    If you have the logits, use `binary_cross_entropy_with_logits`. It is more accurate, because a probability close to
+    1 has already lost digits by rounding.
 
     Parameters
     ----------
@@ -490,9 +490,10 @@ def asymmetric_loss(
     r"""Asymmetric loss of a sigmoid: one focal loss for the answer 1, and another, shifted one for the answer 0.
 
     The answer 1 costs :math:`(1 - p)^{\gamma_+} (-\log p)`, with :math:`p = \sigma(x)`, and the answer 0 costs
-    :math:`p_m^{\gamma_-} (-\log(1 - p_m))`, with :math:`p_m = \max(p - m, 0)`. A target y between 0 and 1 takes y of
-    the first and 1 - y of the second. An answer 0 with p at most m has loss 0 and gradient 0. The gradient is that of
-    the whole formula; the authors' code, by default, takes the powers as constants. The authors sum the losses.
+    :math:`p_m^{\gamma_-} (-\log(1 - p_m))`, with :math:`p_m = \max(p - m, 0)`. For a target y between 0 and 1,
+    the loss is y times the first plus 1 - y times the second. An answer 0 with p at most m has loss 0 and gradient 0.
+    The gradient is the derivative of the whole formula; the code of the authors, by default, treats the powers as
+    constants. The authors use the sum of the losses.
 
     Parameters
     ----------
@@ -501,7 +502,7 @@ def asymmetric_loss(
     gamma_negative : scalar >= 0
         The focusing parameter of the answer 0.
     margin : scalar in [0, 1]
-        m: the answer 0 costs nothing up to this probability.
+        m: up to this probability, the loss of the answer 0 is 0.
 
     References
     ----------

@@ -85,8 +85,8 @@ class Mean(Reduction):
     Parameters
     ----------
     over : {"weight", "valid", "all"}, number or 0-d array
-        What the sum is divided by: the sum of the weights; the number of samples neither ignored nor masked; the
-        number of all samples; or that number.
+        What the sum is divided by. "weight": the sum of the weights. "valid": the number of samples that are neither
+        ignored nor masked. "all": the number of all samples. A number: that number.
     empty : {"nan", "zero"}
         The mean of nothing (the divisor is 0).
     axis : int or tuple of int, optional
@@ -157,7 +157,7 @@ class Hardest(Reduction):
     Parameters
     ----------
     fraction : float in (0, 1], optional
-        The part of the samples that counts: `int(fraction * samples)` of them, at least one.
+        The fraction of the samples that counts: `int(fraction * samples)` samples, at least one.
     k : int >= 1, optional
         The number of samples that counts (all, where there are fewer).
     threshold : scalar >= 0, optional

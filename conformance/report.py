@@ -75,7 +75,7 @@ def matrix(results: list[Result]) -> str:
     table = [["function", "dtype", *names]]
     for (function, dtype), cells in grouped.items():
         table.append([function, dtype, *(cell(cells[h]) if h in cells else "-" for h in heads)])
-    absent = list(dict.fromkeys(f"{r.backend}: not run: {r.reason}" for r in results if not r.mode))
+    absent = list(dict.fromkeys(f"- {r.backend}: not run: {r.reason}" for r in results if not r.mode))
     return "\n".join([*_table(table), "", *absent])
 
 
@@ -343,9 +343,9 @@ def _lines(found: Mapping[str, Any]) -> str:
 
 LEGEND = (
     "The worst error **as measured**, value / gradient, in units in the last place (ULP) of the exact result: 0.5 is "
-    'perfect rounding. "(after k ...)" is what is left of it once k is taken off, which rounding x - max takes of a '
-    "logit far below its row's maximum; that is what the budget holds for. It is given where it is another number. "
-    "What is over budget, or 0, NaN or inf where a number was due, fails its cell."
+    'perfect rounding. "(after k ...)" is the error minus k, which is the error that the rounding of x - max may cause '
+    "if a logit is far below the maximum of its row. It is given if it differs, and the budget is a limit for it. "
+    "A cell fails if a number in it is over budget, or is 0, NaN or inf where it should not be."
 )
 
 
@@ -378,7 +378,7 @@ def readme(found: Mapping[str, Any], text: str) -> str:
     block = [
         "The worst error in float32, in units in the last place of the exact result: value / gradient **as measured**, "
         "and in",
-        f"brackets **after k**, where this is another number ({found['about']['date'][:10]}, on a CPU):",
+        f"brackets **after k**, if this number differs ({found['about']['date'][:10]}, on a CPU):",
         "",
         *("| " + " | ".join(row) + " |" for row in rows),
         "",

@@ -147,7 +147,14 @@ class ParameterTable(SphinxDirective):
 
 def show_mathml(translator: Any, node: nodes.Element) -> None:
     display = "inline" if isinstance(node, nodes.math) else "block"
-    translator.body.append(convert(node.astext(), display=display))
+    shown = convert(node.astext(), display=display)
+    # As LaTeX has it: a space between log and its argument, none after a minus sign that begins a bracket, and a prime
+    # that is not raised a second time.
+    shown = re.sub(r"(<mi>log</mi>)(?!<mo)", r'\1<mspace width="0.167em" />', shown)
+    shown = re.sub(r"(&#x00028;</mo>)<mo>(?=&#x02212;)", r'\1<mo form="prefix">', shown)
+    prime, primed = r"<msubsup>(<mi>\w</mi>)(<mi>\w</mi>)<mi>(&#x02032;)</mi></msubsup>", r"<mrow>\1<mo>\3</mo></mrow>"
+    shown = re.sub(prime, rf"<msub>{primed}\2</msub>", shown)
+    translator.body.append(shown)
     raise nodes.SkipNode
 
 

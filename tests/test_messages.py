@@ -60,6 +60,8 @@ NAMES: dict[str, Any] = {
 
 ARRAY = "must be an array (of NumPy, PyTorch, JAX, CuPy, or any other library of the array API standard), not"
 
+WHERE = "where must be an array of bool, not of"
+
 JUDGED = ", ".join(sorted(FUNCTIONS))
 
 MESSAGES = [
@@ -111,6 +113,12 @@ MESSAGES = [
         TypeError,
         "bare lacks result_type, a function of the array API standard that is needed here",
     ),
+    # A tensor of a library that is none of the standard, such as TensorFlow.
+    (
+        "cross_entropy(type('Tensor', (), {'__module__': 'other.ops', '__array__': x.__array__})(), labels)",
+        TypeError,
+        f"logits {ARRAY} a Tensor of other; make an array of it, for example by asarray",
+    ),
     ("nll_loss('x', labels)", TypeError, f"log_probs {ARRAY} 'x'"),
     ("cross_entropy(x, [0, 2])", TypeError, f"target {ARRAY} a list; make an array of it, for example by asarray"),
     ("cross_entropy(x, None)", TypeError, "target must be an array, not None"),
@@ -136,7 +144,7 @@ MESSAGES = [
         "target must be an array of real numbers (bool, integers, float16, bfloat16, float32, float64), not of "
         "complex128",
     ),
-    ("cross_entropy(x, labels, where=labels)", TypeError, "where must be an array of bool, not of int64"),
+    ("cross_entropy(x, labels, where=labels)", TypeError, f"{WHERE} int64; for a mask of 0 and 1, pass mask != 0"),
     (
         "cross_entropy(np.ma.asarray(x), labels)",
         TypeError,
@@ -159,6 +167,12 @@ MESSAGES = [
         TypeError,
         "cross_entropy() got an unexpected keyword argument 'weight'; did you mean class_weight or sample_weight?",
     ),
+    (
+        "cross_entropy(x, target=labels)",
+        TypeError,
+        "cross_entropy() takes target by position: pass it without its name",
+    ),
+    ("softmax(x=x)", TypeError, "softmax() takes x by position: pass it without its name"),
     ("cross_entropy(x, labels, zzz=1)", TypeError, "cross_entropy() got an unexpected keyword argument 'zzz'"),
     ("type('Mine', (extending.Reduction,), {})", TypeError, "the Reduction Mine lacks parts"),
     ("__import__('arrayloss').nowhere", AttributeError, "module 'arrayloss' has no attribute 'nowhere'"),
@@ -167,12 +181,12 @@ MESSAGES = [
     (
         "cross_entropy(x, strict.asarray(labels))",
         TypeError,
-        "logits is an array of numpy and target one of array_api_strict; pass arrays of one library",
+        "logits is an array of numpy, and target is one of array_api_strict; pass arrays of one library",
     ),
     (
         "cross_entropy(x, labels, reduction=Mean(over=strict.asarray(3.0)))",
         TypeError,
-        "logits is an array of numpy and over one of array_api_strict; pass arrays of one library",
+        "logits is an array of numpy, and over is one of array_api_strict; pass arrays of one library",
     ),
     (
         "cross_entropy(strict.asarray(x), strict.asarray(labels, device=elsewhere))",
@@ -222,7 +236,8 @@ MESSAGES = [
     (
         "cross_entropy(x, labels + 1)",
         ValueError,
-        "label 3 at position (1,) is out of range: the logits have 3 classes, so labels must be in [0, 3)",
+        "label 3 at position (1,) is out of range: the logits have 3 classes, so labels must be in [0, 3), or "
+        "-100 to be ignored",
     ),
     (
         "binary_cross_entropy_with_logits(x, 2 * bits)",

@@ -140,9 +140,9 @@ def test_a_label_is_taken_without_what_is_beside_it(logit: float) -> None:
 
 
 def test_another_library_beside_it_is_refused_by_name() -> None:
-    with pytest.raises(TypeError, match=r"logits is an array of Boxes and target one of numpy"):
+    with pytest.raises(TypeError, match=r"logits is an array of Boxes, and target is one of numpy"):
         al.cross_entropy(box(LOGITS), LABELS)
-    with pytest.raises(TypeError, match=r"logits is an array of numpy and target one of Boxes"):
+    with pytest.raises(TypeError, match=r"logits is an array of numpy, and target is one of Boxes"):
         al.cross_entropy(LOGITS, box(LABELS))
 
 

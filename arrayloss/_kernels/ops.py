@@ -24,11 +24,12 @@ class Forward(NamedTuple):
     value
         The result: one number for each sample, or one for each logit (`Kernel.keeps_classes`).
     vjps
-        For each input a function from the cotangent of the value to that of the input, or None where the input has no
-        derivative. The first one, of the logits, may overwrite what the others read, where operations write in place:
-        there it is called last, or alone.
+        For each input: a function from the cotangent of the value to the cotangent of the input, or None if the input
+        has no derivative. Where operations write in place, the first one, for the logits, may overwrite arrays that the
+        others read. There it is called last, or alone.
     jvp
-        From a tangent of the logits to that of the value; only for values with several numbers a row.
+        A function from a tangent of the logits to the tangent of the value; only if the value has several numbers in a
+        row.
     """
 
     value: Array
@@ -49,9 +50,9 @@ class Complete:
 class Kernel(Complete):
     """A formula: the value and the derivatives of one function. A frozen dataclass, as compilers cache by its hash.
 
-    `forward` takes the logits and the other inputs, of which a loss has the weight of each sample first, or None; all
-    of one floating-point dtype, except for integer labels. Inputs with one number for each sample have length 1 along
-    the class axis.
+    `forward` takes the logits and the other inputs. For a loss, the first of these is the weight of each sample, or
+    None. All inputs have one floating-point dtype, except for integer labels. Inputs with one number for each sample
+    have length 1 along the class axis.
 
     Attributes
     ----------
@@ -145,7 +146,7 @@ class Ops:
     def nonzero_only(self, x: Array, weight: Array) -> Array:
         """`x`, but 0 where the weight is 0 and x is not finite.
 
-        A finite x stays: it is what a product with the weight has as its derivative by the weight, at 0 as well.
+        A finite x is kept: it is the derivative of weight * x with respect to the weight, also where the weight is 0.
         """
         return self.xp.where((weight == 0) & ~self.xp.isfinite(x), self.xp.zeros_like(x), x)
 

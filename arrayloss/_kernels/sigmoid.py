@@ -21,16 +21,16 @@ BinaryVjp = Callable[[Array, Array, Array], Array]
 class BinaryLink(Complete):
     """From the elements of an array to the probabilities of the answers 1 and 0: the base of all binary links.
 
-    They are hashable objects (frozen dataclasses) with one method: `of_answers(ops, x)` returns both probabilities,
-    and a function `vjp(g, by_one, by_zero)`, which returns g times the derivative of a result by x. `by_one` and
-    `by_zero` are its derivatives by log p and log(1 - p). It is 0 where g is 0.
+    They are hashable objects (frozen dataclasses) with one method. `of_answers(ops, x)` returns both probabilities, and
+    a function `vjp(g, by_one, by_zero)`. `by_one` and `by_zero` are the derivatives of a result with respect to log p
+    and log(1 - p). The function returns g times the derivative of that result with respect to x; 0 where g is 0.
 
     Attributes
     ----------
     logits
-        Whether the probability of 1 is the sigmoid of the array, so that second derivatives in closed form are there.
+        Whether the probability of 1 is the sigmoid of the array. Then there are second derivatives in closed form.
     unit_interval
-        Whether all of the array must be in [0, 1].
+        Whether all numbers of the array must be in [0, 1].
     """
 
     logits: ClassVar[bool] = False

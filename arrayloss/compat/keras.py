@@ -1,11 +1,12 @@
 """The losses of `keras.losses` (3.15, the functions), on any array: targets first, and the loss of each sample.
 
-Keras clips *probabilities* to [1e-7, 1 - 1e-7], by definition, before it takes a logarithm: that is reproduced, and
-`epsilon`, no argument of Keras but its `keras.config.epsilon()`, says to what; 0 takes it off. *Logits* are
-never clipped here. Keras clips those too in the two focal losses, and in `binary_crossentropy` on its NumPy backend.
+Keras clips *probabilities* to [1e-7, 1 - 1e-7] before it takes a logarithm. The functions here do the same. The
+argument `epsilon` replaces the 1e-7, and 0 turns the clipping off. (In Keras this is no argument, but the setting
+`keras.config.epsilon()`.) *Logits* are never clipped here. Keras clips them in the two focal losses, and in
+`binary_crossentropy` on its NumPy backend.
 
-For a mean over the samples divide by their number: that is what the Keras classes do (`sum_over_batch_size`),
-whatever the sample weights.
+To get the mean over the samples, divide by their number. The Keras classes do this (`sum_over_batch_size`), whatever
+the sample weights are.
 """
 
 from __future__ import annotations
@@ -52,9 +53,9 @@ y_pred : array of floating-point numbers
 from_logits : bool
     Whether `y_pred` are logits.
 epsilon : float
-    To where probabilities are clipped.
+    Probabilities are clipped to [epsilon, 1 - epsilon].
 gamma : float >= 0
-    How much less an easy $sample counts.
+    The focusing parameter: the larger it is, the less a well-classified $sample counts.
 Returns
     array
         The shape of `y_pred` without `axis`.
@@ -132,8 +133,8 @@ def categorical_crossentropy(
 ) -> Problem[A]:
     """`keras.losses.categorical_crossentropy`.
 
-    Probabilities are first divided by their sum, as Keras does. With smoothing and an `axis` that is not the last,
-    Keras divides s by the size of the last axis; here it is by the number of classes.
+    Probabilities are first divided by their sum, as in Keras. For label smoothing, s is divided by the number of
+    classes. (If `axis` is not the last one, Keras divides by the size of the last axis instead.)
 
     Examples
     --------
@@ -159,15 +160,15 @@ def sparse_categorical_crossentropy(
 ) -> Problem[A]:
     """`keras.losses.sparse_categorical_crossentropy`.
 
-    A label out of range is a ValueError (nan under a tracer); on Keras's JAX and NumPy backends it is 0 or an error,
-    by sign and backend.
+    A label out of range raises ValueError (under a tracer, its loss is nan). On Keras's JAX and NumPy backends the loss
+    is 0, or there is an error; this depends on the backend and on the sign of the label.
 
     Parameters
     ----------
     y_true : array of integers, or of floats that are such, of the shape of `y_pred` without `axis`, or with a 1 there
         Labels.
     ignore_class : int, optional
-        The label of samples that cost 0. They count in Keras's mean.
+        The label of samples whose loss is set to 0. Keras's mean still counts these samples.
 
     Examples
     --------
@@ -199,12 +200,13 @@ def binary_focal_crossentropy(
 ) -> Problem[A]:
     """`keras.losses.binary_focal_crossentropy`.
 
-    Logits keep their digits; Keras makes probabilities of them and clips those, which bounds the loss at 16.1.
+    Losses of logits are accurate. Keras computes probabilities from the logits and clips these, so its loss is at most
+    16.1.
 
     Parameters
     ----------
     apply_class_balancing : bool
-        Whether `alpha` counts at all.
+        Whether `alpha` is used.
     alpha : float in [0, 1]
         The share of the answer 1; that of 0 is 1 - alpha.
 
@@ -236,14 +238,14 @@ def categorical_focal_crossentropy(
 ) -> Problem[A]:
     """`keras.losses.categorical_focal_crossentropy`.
 
-    Logits keep their digits; Keras makes probabilities of them and clips those. Probabilities are first divided by
-    their sum. With an `axis` that is not the last, Keras takes the number of classes for smoothing, and a list of
-    `alpha`, along the last one; here it is along `axis`.
+    Losses of logits are accurate; Keras computes probabilities from the logits and clips these. Probabilities are first
+    divided by their sum. The number of classes for smoothing, and a list of `alpha`, are along `axis`. (If `axis` is
+    not the last one, Keras takes both along the last axis.)
 
     Parameters
     ----------
     alpha : float, or a list or array of one for each class
-        A factor, in full also of the terms of all other classes.
+        A factor of the loss. A single number multiplies the terms of all classes.
 
     Examples
     --------

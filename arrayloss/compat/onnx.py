@@ -1,7 +1,7 @@
 """The loss operators of ONNX (NegativeLogLikelihoodLoss and SoftmaxCrossEntropyLoss, opset 13), on any array.
 
-Inputs are positional, attributes are keywords, and the class axis is 1. A label out of range is a ValueError (nan under
-a tracer), where the standard leaves it undefined.
+Inputs are positional, attributes are keywords, and the class axis is 1. A label out of range raises ValueError (under a
+tracer, its loss is nan). The standard does not define what happens then.
 """
 
 from __future__ import annotations
@@ -110,7 +110,7 @@ def SoftmaxCrossEntropyLoss(
     Parameters
     ----------
     log_prob : bool
-        Whether the operator's second output is asked for.
+        Whether to return the second output of the operator too.
 
     Returns
     -------

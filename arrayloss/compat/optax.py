@@ -1,8 +1,8 @@
 """The losses of `optax.losses` (0.2.8), on any array: the loss of each sample, over the last axis unless told.
 
-Labels are not broadcast: their shape is that of the logits (without the class axis, where they are integers), else
-ValueError. Optax broadcasts, (N, 1) with (N,) to (N, N) included. A term 0 * inf is 0 in all of them, as in Optax's
-`safe_softmax_cross_entropy`.
+Labels are not broadcast: their shape must be that of the logits (for integer labels, without the class axis), else
+ValueError is raised. Optax broadcasts, also (N, 1) with (N,) to (N, N). In all functions a term 0 * inf is 0, as in
+Optax's `safe_softmax_cross_entropy`.
 """
 
 from __future__ import annotations
@@ -157,13 +157,14 @@ def softmax_cross_entropy_with_integer_labels(
 ) -> Problem[A]:
     """`optax.softmax_cross_entropy_with_integer_labels`.
 
-    A label out of range is a ValueError (nan under a tracer); Optax counts -C to -1 from the end, and gives nan for
-    the others. A label that `where` leaves out costs inf, as one of probability 0 does; Optax subtracts its logit.
+    A label out of range raises ValueError (under a tracer, its loss is nan). In Optax, labels from -C to -1 count from
+    the end, and others give nan. If `where` leaves out the class of the label, its probability is 0 and the loss is
+    inf; Optax still subtracts its logit.
 
     Parameters
     ----------
     labels : array of integers, of the shape of `logits` without the class axis
-        With several class axes, the index into them as one.
+        Class numbers. If there are several class axes, the position in these axes taken together as one.
     axis : int or tuple of int
         The class axis, or several that are one together.
     where : array of bool, broadcastable to `logits` and of as many dimensions, or of the shape of `labels`, optional
@@ -204,15 +205,15 @@ def sigmoid_binary_cross_entropy(logits: A, labels: Any) -> Problem[A]:
 def sigmoid_focal_loss(logits: A, labels: Any, *, alpha: Any = None, gamma: float = 2.0) -> Problem[A]:
     """`optax.sigmoid_focal_loss`.
 
-    Labels strictly between 0 and 1 get Optax's factor, `(1 - p_t)^gamma` of the blended p_t, which is not that of
-    `arrayloss.sigmoid_focal_loss`.
+    For labels strictly between 0 and 1, the factor is Optax's: `(1 - p_t)^gamma` with the blended p_t.
+    `arrayloss.sigmoid_focal_loss` has another factor there.
 
     Parameters
     ----------
     alpha : number or 0-d array, in [0, 1], optional
-        The share of the answer 1; that of 0 is 1 - alpha. Without it both count in full.
+        The factor of the answer 1; the factor of the answer 0 is 1 - alpha. Without it, both factors are 1.
     gamma : float >= 0
-        How much less an easy element counts.
+        The focusing parameter: the larger it is, the less a well-classified element counts.
 
     Examples
     --------
@@ -234,7 +235,7 @@ def poly_loss_cross_entropy(
     Parameters
     ----------
     epsilon : float >= -1
-        What 1 - p counts beside -log p.
+        The factor of 1 - p, which is added to -log p.
     where : array of bool, broadcastable to `logits` and of as many dimensions, or of the shape of the losses, optional
         Which classes take part in each sample (one of none costs 0), or which samples (Optax 0.2.8 broadcasts the
         latter against the classes).
@@ -342,11 +343,11 @@ def smooth_labels(labels: A, alpha: Any, *, axis: Axis = -1, where: Any = None) 
     labels : array of floating-point numbers
         Probabilities, or one-hot rows.
     alpha : number or array
-        How much of each is spread over all classes.
+        The part of each label that is spread over all classes.
     axis : int, tuple of int or None
         The class axis, or several that are one together; None for all.
     where : array of bool broadcastable to `labels`, optional
-        Which classes there are; they only count here, and all of them get their share, as in Optax.
+        True for the classes that are counted. As in Optax, all classes still get their part of alpha.
 
     Returns
     -------

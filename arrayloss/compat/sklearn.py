@@ -38,22 +38,25 @@ def log_loss(
 ) -> Problem[A]:
     """`sklearn.metrics.log_loss`.
 
-    Probabilities are clipped to [eps, 1 - eps] of their dtype, as scikit-learn does since 1.3, and are taken as they
-    are where they don't sum to 1 (it warns). The result is a 0-d array of the library of `y_proba`, not a float, so
-    that it can be differentiated by the probabilities. Labels are looked at, and so can't be traced.
+    Probabilities are clipped to [eps, 1 - eps], with the eps of their dtype, as in scikit-learn since 1.3. If they do
+    not sum to 1, they are used as they are (scikit-learn also warns). The result is a 0-d array of the library of
+    `y_proba` and not a float, so that it has a gradient with respect to the probabilities. The labels are read, so they
+    cannot be traced.
 
     Parameters
     ----------
     y_true : array or list of N labels, or of 0 and 1, (N, C)
-        Labels of any kind, strings too; or for each sample which classes are right.
+        Labels of any kind, also strings. Or an array (N, C) with 1 for the right classes of each sample, and 0 for the
+        others.
     y_proba : array of floating-point numbers, (N, C), (N, 1) or (N,)
-        Probabilities of the classes, sorted by label; or of the second of two.
+        Probabilities of the classes, in the order of the sorted labels. With two classes, the probabilities of the
+        second one are enough.
     normalize : bool
         Whether to divide by the sum of the weights.
     sample_weight : array of shape (N,), optional
         A weight for each sample.
     labels : array or list, optional
-        All labels, where `y_true` may not hold each.
+        All labels, in case that `y_true` does not contain each of them.
     y_pred : array
         What `y_proba` was called before scikit-learn 1.9.
 
@@ -65,8 +68,9 @@ def log_loss(
     Raises
     ------
     ValueError
-        If there are fewer than two labels, more or fewer of them than columns, or one that `labels` does not hold; if
-        the arrays are not of as many samples; outside of any tracer, if a probability is not in [0, 1].
+        If there are fewer than two labels, if the number of labels is not the number of columns, or if `y_true` has a
+        label that is not in `labels`. If the arrays have different numbers of samples. Outside of a tracer, if a
+        probability is not in [0, 1].
 
     Examples
     --------

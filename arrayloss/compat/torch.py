@@ -1,9 +1,9 @@
 """The losses of `torch.nn.functional` (PyTorch 2.13), on any array.
 
-Positional order, names and defaults are theirs, and the class axis is 1 (0 for a single sample). What differs is said
-in each function; in all of them a label out of range raises ValueError (nan under a tracer or on an accelerator, where
-torch ends the process's CUDA context), a sample that is ignored or weighs 0 contributes 0 also where its logits are
-nan, and a term 0 * inf is 0, where torch has nan.
+The order of the arguments, names and defaults are those of torch. The class axis is 1 (0 for a single sample). Each
+function says where it differs from torch. All of them differ in this: a label out of range raises ValueError (under a
+tracer or on an accelerator, its loss is nan; torch ends the process's CUDA context). A sample that is ignored or has
+weight 0 contributes 0, even if its logits are nan. A term 0 * inf is 0; in torch it is nan.
 """
 
 from __future__ import annotations
@@ -43,7 +43,8 @@ _FUNCTION = """
 input : array of floating-point numbers
     Logits.
 dim : int, optional
-    The class axis. None is torch's old guess, without its warning: 0 where `input` has 1 or 3 dimensions, else 1.
+    The class axis. With None, it is chosen as by torch, but without torch's warning: 0 if `input` has 1 or 3
+    dimensions, else 1.
 _stacklevel : int
     Without effect.
 dtype : dtype, optional
@@ -71,7 +72,7 @@ weight : array of shape (C,), optional
 ignore_index : int
     The label of samples that don't count.
 reduction : {"mean", "sum", "none"}
-    "mean" divides by the sum of the weights of the labels that count; of none, it is nan.
+    "mean" divides by the sum of the weights of the labels that count. If no label counts, it is nan.
 """
 )
 _BINARY = (
@@ -122,7 +123,7 @@ def softmax(input: A, dim: int | None = None, _stacklevel: int = 3, dtype: Any =
 def log_softmax(input: A, dim: int | None = None, _stacklevel: int = 3, dtype: Any = None) -> A:
     """`torch.nn.functional.log_softmax`.
 
-    Where torch returns exactly 0 (in float32, from a margin of 16.7), this keeps the digits.
+    Where torch returns exactly 0 (in float32, from a margin of 16.7), this function returns the accurate value.
 
     Examples
     --------
@@ -224,10 +225,11 @@ def cross_entropy(
     target : array of integers, (), (N,) or (N, d1, ...), or of floating-point numbers, of the shape of `input`
         Labels, of any integer dtype (torch: int64 or uint8), or probabilities.
     ignore_index : int
-        The label of samples that don't count. At least 0 with probabilities, it is a ValueError (torch: RuntimeError).
+        The label of samples that do not count. If the target is probabilities, a number of 0 or more raises ValueError
+        (torch: RuntimeError).
     reduction : {"mean", "sum", "none"}
-        "mean" divides by the sum of the weights of the labels that count (of none, it is nan); with probabilities, by
-        the number of samples, whatever the weights.
+        "mean" divides by the sum of the weights of the labels that count. (If no label counts, it is nan.) With
+        probabilities, it divides by the number of samples, whatever the weights.
     label_smoothing : float in [0, 1]
         s: the target becomes (1 - s) target + s / C.
 
@@ -353,10 +355,10 @@ def binary_cross_entropy(
 ) -> Problem[A]:
     """`torch.nn.functional.binary_cross_entropy`.
 
-    torch's clamp is reproduced, in the value and in the gradient: a logarithm is at least -100, and the gradient
-    divides by at least 1e-12. For the loss without it, which is inf at a wrong 0 or 1, take
-    `arrayloss.binary_cross_entropy`; better, pass logits. A probability outside [0, 1] is a ValueError (torch:
-    RuntimeError), and nan where it can't be looked at.
+    This function has torch's limits, in the value and in the gradient: a logarithm is at least -100, and the divisor in
+    the gradient is at least 1e-12. `arrayloss.binary_cross_entropy` has no such limits, so a wrong 0 or 1 costs inf. If
+    you have logits, use them instead. A probability outside [0, 1] raises ValueError (torch: RuntimeError); where it
+    cannot be read (under a tracer, on an accelerator), its loss is nan.
 
     Parameters
     ----------
@@ -386,7 +388,7 @@ def binary_cross_entropy_with_logits(
 ) -> Problem[A]:
     """`torch.nn.functional.binary_cross_entropy_with_logits`.
 
-    A target outside [0, 1] is a ValueError; torch takes it, for a loss that may be negative.
+    A target outside [0, 1] raises ValueError. torch accepts it, and the loss may then be negative.
 
     Parameters
     ----------

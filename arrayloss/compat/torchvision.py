@@ -16,8 +16,8 @@ def sigmoid_focal_loss(
 ) -> Problem[A]:
     """`torchvision.ops.sigmoid_focal_loss`.
 
-    Targets strictly between 0 and 1 get torchvision's factor, `(1 - p_t)^gamma` of the blended p_t, which is not that
-    of `arrayloss.sigmoid_focal_loss`.
+    For targets strictly between 0 and 1, the factor is torchvision's: `(1 - p_t)^gamma` with the blended p_t.
+    `arrayloss.sigmoid_focal_loss` has another factor there.
 
     Parameters
     ----------
@@ -26,9 +26,9 @@ def sigmoid_focal_loss(
     targets : array of floating-point numbers in [0, 1], of bool or of integers, of the shape of `inputs`
         Probabilities of the answer 1.
     alpha : float in [0, 1], or -1
-        The share of the answer 1; that of 0 is 1 - alpha. At -1 both count in full.
+        The factor of the answer 1; the factor of the answer 0 is 1 - alpha. If alpha is -1, both factors are 1.
     gamma : float >= 0
-        How much less an easy element counts.
+        The focusing parameter: the larger it is, the less a well-classified element counts.
     reduction : {"none", "mean", "sum"}
         "mean" divides by the number of elements.
 

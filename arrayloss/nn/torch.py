@@ -29,8 +29,8 @@ __all__ = [
 
 _MODULE = """
 weight : tensor, optional
-    The weight of each class, of shape (classes,); of a binary loss, that of each element, broadcastable to the input.
-    As a buffer.
+    The weight of each class, in the shape (classes,). In a binary loss: the weight of each element, in a shape that
+    broadcasts to the input. It becomes a buffer.
 size_average : bool, optional
     Deprecated in torch. Use `reduction`.
 reduce : bool, optional

@@ -1,11 +1,11 @@
-"""What a test of a loss needs: the pieces that the conformance suite is built on.
+"""The functions and classes to test a loss with. The conformance suite is built on them.
 
-- `array_library`, a pytest fixture: a test that has it runs on every array library that is installed.
-- `assert_conforms`: a function has the numbers and gradients of one of `arrayloss`, judged by golden vectors.
-- `assert_same`: two functions, of two libraries maybe, have the same numbers and gradients.
-- `ulp_distance`, `measure`: the error in units in the last place, and every other way in which a number can be wrong.
-- `backends`, `Backend`: bring arrays over to a library and back, and differentiate with its autodiff.
-- `vectors`, `Case`, `Due`: calls with their exact results.
+- `array_library`, a pytest fixture: a test that uses it runs on every array library that is installed.
+- `assert_conforms`: a function has the same values and gradients as one of `arrayloss`, tested with golden vectors.
+- `assert_same`: two functions have the same values and gradients. They may belong to two libraries.
+- `ulp_distance`, `measure`: the error in units in the last place, and other faults, such as a NaN.
+- `backends`, `Backend`: convert arrays to a library and back, and differentiate with its autodiff.
+- `vectors`, `Case`, `Due`: calls of functions, with the exact results.
 
 Nothing here calls an implementation of this package; no array library is imported before it is needed.
 """

@@ -96,17 +96,17 @@ def assert_conforms(
         For a library that has no autodiff: called as `f` is, gives the value and the gradient by the logits (of
         `sum(cotangent * value)`, if it takes a `cotangent`).
     gradient
-        False to judge the values alone.
+        If False, only the values are judged.
     budget
         ULP that every number may be off, in place of the contract's; what conditioning takes is still added (see
         `Due.allowance`).
     dtypes, families
-        Which vectors to judge by; empty for all.
+        The dtypes and families of the vectors to use. If empty, all of them.
 
     Returns
     -------
     list of str
-        What was not covered: the case, and why.
+        The cases that were not covered, each with the reason.
 
     Raises
     ------
@@ -225,25 +225,26 @@ def assert_same(
     Parameters
     ----------
     f, g
-        Both called as the cases say: `f(logits, target, **options)`.
+        The two functions, called as `f(logits, target, **options)` with the arguments of each case.
     cases
         What to call them with: `Case`s, as `case(logits, target, **options)` and `vectors(...)` give them, or tuples
         of logits and target (arrays of NumPy, or lists).
     ulp
-        How far apart two numbers may be, in units in the last place of the larger.
+        The largest difference that is allowed between two numbers, in units in the last place of the larger one.
     dtype
-        What the tuples' floating-point arrays are rounded to and passed in.
+        The dtype of the floating-point arrays in tuples. They are rounded to it.
     gradient
-        Whether the derivatives by the logits, each by its own library's autodiff, are compared as well.
+        Whether the gradients with respect to the logits are compared too. Each is computed by the autodiff of its own
+        library.
     libraries
-        The library whose arrays `f` takes and that `g` takes, by name; None to find out by trying.
+        The names of the libraries whose arrays `f` and `g` take. With None, the function finds out by trying.
 
     Raises
     ------
     AssertionError
-        With the numbers that are farthest apart, where, and their inputs.
+        If they differ. The message has the numbers that differ most, with their positions and inputs.
     ValueError
-        If there are no cases, a function takes no library's arrays, or there's no autodiff to differentiate with.
+        If there are no cases, if a function takes the arrays of no library, or if a library has no autodiff.
 
     Examples
     --------

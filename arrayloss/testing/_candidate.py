@@ -112,7 +112,8 @@ def candidate(
         The libraries that it takes; empty to find the first that it answers in kind, among those that have been
         imported (whoever defined the function has imported its library).
     value_and_grad
-        Called as `f` is, with `cotangent` too if its signature has that; gives value and gradient by the logits.
+        Called as `f` is, with `cotangent` too if its signature has that. Returns the value and the gradient with
+        respect to the logits.
     gradient
         Whether it has to be differentiable where the library has autodiff.
 
