@@ -450,8 +450,8 @@ class _Task:
                 self._leave_out(labels == one)
         inside = (labels >= 0) & (labels < classes)
         allowed = f"the logits have {classes} classes, so labels must be in [0, {classes})"
-        if ignore_index is not None:
-            allowed += f", or {ignore_index} to be ignored"
+        if ignored:
+            allowed += f", or {' or '.join(map(str, ignored))} to be ignored"
         self._refuse(~inside, target, allowed)
         return xp.where(inside, labels, xp.zeros_like(labels))
 

@@ -370,7 +370,7 @@ def _weights(function: str, dtype: str, rng: Draws) -> Iterator[Case]:
         options = {"reduction": "none"}
         yield Case(function, "", "weights", dtype, arrays, options, "index", np.ones(len(rows)), wrt)
         if function == "cross_entropy":
-            options = {"reduction": "none", "z_loss": 2.0**-7}
+            options = {"reduction": "none", "z_loss": 0.0078125}
             yield Case(function, "", "z-loss", dtype, arrays, options, "index", np.ones(len(rows)), wrt)
         return
     x = margins(dtype)
