@@ -105,13 +105,13 @@ def _gravity(result: Result) -> int:
 
 def _plainest(same: list[Result]) -> Result:
     """The one to look at: of those that are wrong as the worst one is, of float32 if there is one, the plainest."""
-    worst = max(_gravity(r) for r in same)
+    worst = _worst(same)
 
     def order(r: Result) -> tuple[bool, int, int]:
         case = r.asked
         return r.dtype != "float32", len(case.options) if case else 0, case.arrays["logits"].size if case else 0
 
-    return min((r for r in same if _gravity(r) == worst), key=order)
+    return min((r for r in same if _alike(r, worst)), key=order)
 
 
 def _told(r: Result, same: list[Result], case: Case | None = None) -> Failure:

@@ -302,6 +302,19 @@ def test_the_example_is_the_most_ordinary_of_those_that_lose_as_many_digits() ->
     assert failure.after_k >= 1e8  # half of the digits of a float64
 
 
+def test_lost_digits_are_not_shown_by_a_record_that_is_hardly_over_budget() -> None:
+    one = Selection(dtypes=("float32",), families=("margins",), backends=("numpy",))
+    work, chosen = share.candidate(f"candidates:{BINARY}", BINARY, one, 1e-6)
+    (near,) = [r for done, _ in share.run(share.tasks(work, chosen), workers=1) for r in done]
+    assert near.measured is not None
+    far = dataclasses.replace(
+        near, measured=dataclasses.replace(near.measured, after_k=1e6, worst=1e6), dtype="float16"
+    )
+    assert failures._plainest([near, far]) is far
+    alike = dataclasses.replace(far, dtype="float32")
+    assert failures._plainest([near, far, alike]) is alike
+
+
 def test_the_focal_losses_of_kornia() -> None:
     losses = pytest.importorskip("kornia.losses", reason="kornia is not installed")
     with pytest.raises(AssertionError, match=r"value: shape \(7, 10\) came back, \(7,\) was due"):
