@@ -153,8 +153,11 @@ class Generalized(Penalty):
     q: float
 
     def value(self, ops: Ops, at: Probability) -> Array:
-        q = ops.scalar(self.q)
-        return -expm1(ops.xp, -q * at.neg_log_p) / q
+        # -expm1(-v) / q; where v = -q log p may be no normal number, with -log p itself as the first term.
+        xp, q = ops.xp, ops.scalar(self.q)
+        v = q * at.neg_log_p
+        near = v <= 1
+        return xp.where(near, at.neg_log_p - excess(xp, xp.where(near, v, xp.zeros_like(v))) / q, (1 - xp.exp(-v)) / q)
 
     def slope(self, ops: Ops, at: Probability) -> Array:
         # Not p^q, as p may be 0 where that is not.
@@ -172,7 +175,12 @@ class Symmetric(Penalty):
     beta: float
 
     def value(self, ops: Ops, at: Probability) -> Array:
-        return ops.scalar(self.alpha) * at.neg_log_p + ops.scalar(self.beta) * at.one_minus_p
+        # Near p = 1, -log p and 1 - p are one number, and alpha times that alone may be no normal one.
+        alpha, beta = ops.scalar(self.alpha), ops.scalar(self.beta)
+        missed = (alpha + beta) * at.one_minus_p
+        if isinstance(alpha, (int, float)) and not alpha:
+            return missed  # also where -log p is inf
+        return alpha * excess(ops.xp, at.neg_log_p) + missed
 
     def slope(self, ops: Ops, at: Probability) -> Array:
         return ops.scalar(self.alpha) + ops.scalar(self.beta) * at.p
