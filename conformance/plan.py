@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from arrayloss.testing import Backend, Case
 
-from .cases import ELEMENTWISE, FAMILIES, SLOW
+from .cases import ELEMENTWISE, FAMILIES, POWERS, SLOW
 
 STRESS = ("margins", "ties", "dominating", "masked", "offset", "outlier", "probabilities")
 """Families whose cases of ten classes are of one shape: what is compiled for one serves all."""
@@ -68,7 +68,8 @@ def _plain(case: Case, gammas: tuple[float, ...]) -> bool:
     """Whether a focal loss has an exponent among these; with just one of these, whether others have their defaults."""
     if "gamma" in case.options:
         return case.options["gamma"] in gammas
-    other = "gamma_negative" in case.options or case.options.get("epsilon", 2.0) != 2.0
+    other = "gamma_negative" in case.options or "log_zero" in case.options
+    other = other or case.options.get("epsilon", 2.0) != 2.0 or case.options.get("q", POWERS[0]) != POWERS[0]
     return len(gammas) > 1 or not other
 
 
