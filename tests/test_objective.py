@@ -413,3 +413,17 @@ def test_the_divergence_bends_as_the_cross_entropy() -> None:
     _, hessian = objective(al.kl_divergence_with_logits)(teacher, student)
     p = al.softmax(student)
     np.testing.assert_allclose(hessian, p * (1 - p), rtol=1e-14)
+
+
+def test_a_temperature_and_an_exponent_of_each_class() -> None:
+    x, y = np.asarray([[2.0, 0.0, -1.0], [0.0, 1.0, 0.5]]), np.asarray([0, 2])
+    gradient, hessian = objective(al.cross_entropy, temperature=2.0)(y, x)
+    of_half = objective(al.cross_entropy)(y, x / 2)
+    np.testing.assert_allclose(gradient, of_half[0] / 2, rtol=1e-14)
+    np.testing.assert_allclose(hessian, of_half[1] / 4, rtol=1e-14)
+    for one, two in zip(
+        objective(al.softmax_focal_loss, gamma=np.asarray([2.0, 2.0, 2.0]))(y, x),
+        objective(al.softmax_focal_loss, gamma=2.0)(y, x),
+        strict=True,
+    ):
+        np.testing.assert_allclose(one, two, rtol=1e-13)
