@@ -51,6 +51,7 @@ NAMES: dict[str, Any] = {
     "extending": extending,
     "halved": halved,
     "testing": testing,
+    "traced": SimpleNamespace(shape=(), dtype="float32"),  # as much as is asked of a 0-d array that is no constant
     "x": np.asarray([[0.5, 1.0, -1.0], [2.0, 0.0, 1.0]]),
     "labels": np.asarray([0, 2]),
     "bits": np.asarray([[1, 0, 1], [0, 1, 0]]),
@@ -405,6 +406,11 @@ MESSAGES = [
         "keras.binary_crossentropy(bits, x, epsilon=0.5)",
         ValueError,
         "epsilon must be at least 0 and less than 0.5, not 0.5",
+    ),
+    (
+        "keras.binary_crossentropy(bits, x, epsilon=traced)",
+        TypeError,
+        "epsilon must be a number that is known at the call, not a traced value",
     ),
     (
         "keras.sparse_categorical_crossentropy(labels, x, ignore_class=0.5)",
