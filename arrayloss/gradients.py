@@ -300,7 +300,8 @@ def objective(loss: Callable[..., Any], /, *, min_hessian: float | None = None, 
     """
     problem_of(loss, "objective")
     parameters = inspect.signature(loss).parameters.values()
-    if not any(one.name == "reduction" or one.kind is one.VAR_KEYWORD for one in parameters):
+    takes_more = sum(one.default is one.empty and one.kind is one.POSITIONAL_ONLY for one in parameters) > 2
+    if takes_more or not any(one.name == "reduction" or one.kind is one.VAR_KEYWORD for one in parameters):
         raise TypeError(
             f"objective takes a loss of logits, a target and reduction=, such as cross_entropy; {loss.__name__} of "
             f"{loss.__module__} takes {', '.join(one.name for one in parameters)}"

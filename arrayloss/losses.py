@@ -37,7 +37,8 @@ def _tempered(problem: Problem[A], temperature: Scalar, *, both: bool = False) -
 
 def _focal_by_array(gamma: Scalar) -> tuple[Penalty, dict[str, Any]]:
     """The penalty, and its parameter where that is an array, or a list that is to be made one."""
-    if isinstance(gamma, (list, tuple)) or getattr(gamma, "shape", None):
+    # The types first: torch.compile asks a symbolic number for no attribute.
+    if not isinstance(gamma, (int, float)) and (isinstance(gamma, (list, tuple)) or getattr(gamma, "shape", None)):
         return Focal(None), {"gamma": gamma}
     return _focal(gamma), {}
 

@@ -36,7 +36,7 @@ SAMPLES = {
 
 SHARE = {
     **dict.fromkeys(ELEMENTWISE, 2),
-    **dict.fromkeys((*DIVERGENCES, *NOISY), 0.15),
+    **dict.fromkeys((*DIVERGENCES, *NOISY), 0.13),
     "kl_divergence_with_logits": 0.35,
     "poly_loss": 0.35,
 }

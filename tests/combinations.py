@@ -126,6 +126,7 @@ def _options(loss: Any, target: str) -> Iterator[dict[str, Any]]:
     yield {"where": rng.random(shape) < 0.7}
     yield {"dtype": "float64"}
     if loss is al.kl_divergence_with_logits:
+        yield {"temperature": 1.5}
         return
     if target not in ("float", "bool"):
         yield {"ignore_index": 1}

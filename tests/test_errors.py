@@ -181,7 +181,7 @@ def test_two_libraries_binary(backend: Any, which: str) -> None:
         theirs, names = other.asarray, ("numpy", "array_api_strict")
     else:
         theirs, names = np.asarray, ("numpy", backend.library.replace("-", "_"))
-    given = {"target": BITS, "pos_weight": np.ones(3), "alpha": np.asarray(0.5)}
+    given = {"target": BITS, "pos_weight": np.ones(3), "alpha": np.full(3, 0.5)}
     args = {
         k: theirs(v) if k == which else backend.asarray(v) for k, v in {"target": BITS, which: given[which]}.items()
     }

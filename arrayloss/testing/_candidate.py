@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -35,6 +36,12 @@ DEFAULTS: Mapping[str, Any] = {
     "dtype": None,
 }
 """What an option is where a case doesn't say: a function that hasn't the option has to do the same."""
+
+DEFAULTS_OF: Mapping[str, Mapping[str, Any]] = {
+    "generalized_cross_entropy": {"q": 0.7},
+    "symmetric_cross_entropy": {"alpha": 0.1, "beta": 1.0, "log_zero": math.log(1e-4)},
+}
+"""The same of a function's own options, which may have the name of another's."""
 
 IGNORED = -100
 """The label that doesn't count, where a case doesn't say."""
@@ -128,7 +135,7 @@ def candidate(
     takes = parameters(f, leading)
     # Labels have an axis fewer than the logits of a row of classes.
     rows = any(case.target_kind == "index" and "axis" in case.options for case in cases)
-    defaults = {**DEFAULTS, "ignore_index": IGNORED if rows else None}
+    defaults = {**DEFAULTS, **DEFAULTS_OF.get(as_, {}), "ignore_index": IGNORED if rows else None}
     pulled = parameters(value_and_grad or f, leading)
     pulls = value_and_grad is None or pulled.take("cotangent")
     both = None if value_and_grad is None else _with_defaults(value_and_grad, pulled, defaults)
