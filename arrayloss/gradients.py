@@ -300,7 +300,7 @@ def objective(loss: Callable[..., Any], /, *, min_hessian: float | None = None, 
     """
     problem_of(loss, "objective")
     parameters = inspect.signature(loss).parameters.values()
-    takes_more = sum(one.default is one.empty and one.kind is one.POSITIONAL_ONLY for one in parameters) > 2
+    takes_more = sum(one.default is one.empty and one.kind is not one.VAR_KEYWORD for one in parameters) > 2
     if takes_more or not any(one.name == "reduction" or one.kind is one.VAR_KEYWORD for one in parameters):
         raise TypeError(
             f"objective takes a loss of logits, a target and reduction=, such as cross_entropy; {loss.__name__} of "

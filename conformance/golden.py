@@ -36,9 +36,10 @@ SAMPLES = {
 
 SHARE = {
     **dict.fromkeys(ELEMENTWISE, 2),
-    **dict.fromkeys((*DIVERGENCES, *NOISY), 0.13),
+    **dict.fromkeys((*DIVERGENCES, *NOISY), 0.1),
     "kl_divergence_with_logits": 0.35,
     "poly_loss": 0.35,
+    "softmax_focal_loss": 0.8,
 }
 """How many times as many: single numbers are short, two arrays of classes long, and some losses have more cases."""
 
