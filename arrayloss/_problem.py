@@ -662,6 +662,8 @@ def second_derivatives(problem: Problem[A], weight: Array | None, least: float |
     """The second derivative of each sample's loss by each of its own logits, times the samples' weights."""
     if problem.restore is not None:
         raise TypeError("second derivatives are there by the logits themselves, and these were made of another array")
+    if problem.reduction not in (None, NAMED["sum"]):
+        raise TypeError("second derivatives are there for the sum of the losses, and this loss is divided by a number")
     backend, (kernel, axis, dtype) = problem.backend, problem.call
     loss: Any = kernel.loss if isinstance(kernel, FromTarget) else kernel
     if not hasattr(loss, "second"):

@@ -66,6 +66,11 @@ WHERE = "where must be an array of bool, not of"
 JUDGED = ", ".join(sorted(FUNCTIONS))
 
 MESSAGES = [
+    (
+        "objective(like_torch.multilabel_soft_margin_loss)(p, x)",
+        TypeError,
+        "second derivatives are there for the sum of the losses, and this loss is divided by a number",
+    ),
     # A linear layer.
     (
         "linear_cross_entropy(x, p[:, :2], labels)",

@@ -175,7 +175,7 @@ def every_loss() -> dict[str, Any]:
 WITH_SECOND_DERIVATIVES = {
     "arrayloss": "cross_entropy softmax_focal_loss poly_loss generalized_cross_entropy symmetric_cross_entropy "
     "kl_divergence_with_logits binary_cross_entropy_with_logits sigmoid_focal_loss asymmetric_loss",
-    "arrayloss.compat.torch": "cross_entropy binary_cross_entropy_with_logits multilabel_soft_margin_loss",
+    "arrayloss.compat.torch": "cross_entropy binary_cross_entropy_with_logits",
     "arrayloss.compat.kornia": "binary_focal_loss_with_logits",
     "arrayloss.compat.monai": "FocalLoss",
     "arrayloss.compat.onnx": "SoftmaxCrossEntropyLoss",
