@@ -387,15 +387,17 @@ def test_a_run_says_what_it_leaves_out() -> None:
 
 
 def test_a_quick_run_has_every_function_everywhere_in_float32_and_a_half_type() -> None:
+    """But for those whose programs take torch.compile longest; compiled by JAX, they are there."""
     chosen = list(runner.selected_cases(Selection(quick=True)))
     for one in backends():
         half = {"float16", "bfloat16"} & {*one.dtypes}
         for mode in one.modes:
             taken = [case for case in chosen if case.dtype in one.dtypes and plan.takes(case, one, mode, quick=True)]
-            assert {case.function for case in taken if case.dtype == "float32"} == {*FUNCTIONS}, (one.name, mode)
+            there = {*FUNCTIONS} - {*(plan.QUICK["torch.compile"].without if mode == "torch.compile" else ())}
+            assert {case.function for case in taken if case.dtype == "float32"} == there, (one.name, mode)
             assert len({case.dtype for case in taken} & half) == min(1, len(half))
             if mode != "eager":  # each would be a compilation of its own
-                for function in FUNCTIONS:
+                for function in there:
                     asked = [c for c in taken if (c.function, c.dtype) == (function, "float32")]
                     assert len({(c.arrays["logits"].shape, str(c.options)) for c in asked}) == 1
 
@@ -406,7 +408,8 @@ def test_a_full_run_has_every_function_everywhere_and_adds_samples_up_for_each_f
         for one in (one for one in backends() if dtype in one.dtypes):
             for mode in one.modes:
                 taken = [case for case in chosen if plan.takes(case, one, mode, quick=False)]
-                assert {case.function for case in taken} == {*FUNCTIONS}, (one.name, mode)
+                apart = {*(plan.JENSEN_SHANNON if mode == "torch.compile" else ())}
+                assert {case.function for case in taken} == {*FUNCTIONS} - apart, (one.name, mode)
                 summed = {case.function for case in taken if case.family == "reductions"}
                 if mode == "jax.jit":
                     assert summed == {*plan.EXAMPLES}

@@ -177,7 +177,6 @@ WITH_SECOND_DERIVATIVES = {
     "kl_divergence_with_logits binary_cross_entropy_with_logits sigmoid_focal_loss asymmetric_loss",
     "arrayloss.compat.torch": "cross_entropy binary_cross_entropy_with_logits",
     "arrayloss.compat.kornia": "binary_focal_loss_with_logits",
-    "arrayloss.compat.monai": "FocalLoss",
     "arrayloss.compat.onnx": "SoftmaxCrossEntropyLoss",
 }
 
