@@ -240,7 +240,7 @@ def test_a_module_takes_what_its_forward_takes_and_a_class_what_it_is_made_with(
 
 def test_a_result_of_a_wrong_shape_is_told_as_that() -> None:
     pytest.importorskip("torch", reason="torch is not installed")
-    with pytest.raises(AssertionError, match=r"float32: value: shape \(7, 10\) came back, \(7,\) was due$"):
+    with pytest.raises(AssertionError, match=r"float32: value: shape \(\d, 10\) came back, \(\d,\) was due$"):
         assert_conforms(candidates.whole, "cross_entropy", **TIES)
 
 
@@ -317,7 +317,7 @@ def test_lost_digits_are_not_shown_by_a_record_that_is_hardly_over_budget() -> N
 
 def test_the_focal_losses_of_kornia() -> None:
     losses = pytest.importorskip("kornia.losses", reason="kornia is not installed")
-    with pytest.raises(AssertionError, match=r"value: shape \(7, 10\) came back, \(7,\) was due"):
+    with pytest.raises(AssertionError, match=r"value: shape \(\d, 10\) came back, \(\d,\) was due"):
         assert_conforms(losses.focal_loss, "softmax_focal_loss", **TIES)
 
     def judged(logits: Any, target: Any, gamma: float = 2.0) -> Any:
@@ -333,7 +333,7 @@ def test_the_focal_losses_of_kornia() -> None:
 
 def test_the_focal_losses_of_monai() -> None:
     losses = pytest.importorskip("monai.losses.focal_loss", reason="MONAI is not installed")
-    with pytest.raises(AssertionError, match=r"value: shape \(7, 10\) came back, \(7,\) was due"):
+    with pytest.raises(AssertionError, match=r"value: shape \(\d, 10\) came back, \(\d,\) was due"):
         assert_conforms(losses.softmax_focal_loss, "softmax_focal_loss", **TIES)
 
     def judged(logits: Any, target: Any, gamma: float = 2.0) -> Any:
