@@ -15,7 +15,7 @@ from arrayloss.testing import FORMATS, Case, Exact, Measurement, backends, measu
 from conformance import budget, hunt, plan, real, runner
 from conformance.__main__ import main
 from conformance.backends import arrayloss as package
-from conformance.cases import FUNCTIONS, SLOW, TRANSFORMS, cases
+from conformance.cases import DIVERGENCES, FUNCTIONS, SLOW, TRANSFORMS, cases
 from conformance.oracle import exact
 from conformance.peers import better
 from conformance.runner import Result, Selection, Spreads
@@ -415,6 +415,11 @@ def test_a_full_run_has_every_function_everywhere_and_adds_samples_up_for_each_f
                     assert summed == {*plan.EXAMPLES}
                 elif one.module != "jax" and mode == "eager":
                     assert summed == {*FUNCTIONS} - {*TRANSFORMS}
+
+
+@pytest.mark.parametrize("function", DIVERGENCES)
+def test_a_divergence_is_asked_with_a_number_for_each_class(function: str) -> None:
+    assert all(case.arrays["target"].shape == case.arrays["logits"].shape for case in cases(function, "float32"))
 
 
 def test_a_family_asked_for_by_name_is_had_in_a_quick_run_too() -> None:
