@@ -14,7 +14,7 @@ from torch.distributed.tensor import DTensor, Replicate
 
 from arrayloss._backends.generic import Arrays, Backend, Call, is_static
 from arrayloss._backends.torch import Torch, taped
-from arrayloss._kernels.ops import Array, Compared, Forward, Ops, Position
+from arrayloss._kernels.ops import Array, ComparedLabel, Forward, Ops, Position
 
 
 def _finished(*sums: Array) -> tuple[Array, ...]:
@@ -52,11 +52,6 @@ def _beside(x: Array, logits: Array) -> Array:
     return x.redistribute(placements=tuple(placements))
 
 
-class _Label(Compared):
-    def take(self, x: Array) -> Array:
-        return self.ops.sum(torch.where(self.hit, x, torch.zeros_like(x)))
-
-
 class _Ops(Ops):
     def constant(self, x: Array) -> Array:
         return x.detach()
@@ -74,7 +69,7 @@ class _Ops(Ops):
 
     def at_label(self, labels: Array, x: Array) -> Position:
         positions = torch.arange(x.shape[self.axis], dtype=labels.dtype, device=labels.device)
-        return _Label(self, _beside(_everywhere(self.along(positions, x), x), x) == labels)
+        return ComparedLabel(self, _beside(_everywhere(self.along(positions, x), x), x) == labels)
 
 
 class _Apply(torch.autograd.Function):

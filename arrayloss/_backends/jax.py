@@ -117,8 +117,7 @@ _apply.defjvp(_jvp, symbolic_zeros=True)
 
 @partial(jax.jit, static_argnums=0)
 def _run(blocks: Any, arrays: Arrays, g: Array | None) -> tuple[Array, Any]:
-    losses, gradients = blocks.run(backend, arrays, g)
-    return losses, gradients
+    return blocks.run(backend, arrays, g)  # type: ignore[no-any-return]
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0, 1))
@@ -145,7 +144,7 @@ def _linear_backward(blocks: Any, summed: bool, residuals: Any, g: Array) -> tup
         return (vjp(jnp.broadcast_to(g.astype(blocks.call.dtype), (arrays[0].shape[0], 1))),)
     if gradients is None:
         gradients = _run(blocks, arrays, g)[1]
-    elif summed:
+    else:
         gradients = tuple(d if d is None else jnp.where(g == 0, 0, d * g) for d in gradients)
     own = (d if d is None else d.astype(a.dtype) for d, a in zip(gradients, arrays, strict=False))
     return ((*own, *(None for _ in arrays[3:])),)
@@ -203,10 +202,9 @@ class Jax(Backend):
 
     def scan(self, step: Step, sums: Arrays, rows: Arrays, classes: int) -> tuple[Arrays, Arrays]:
         n = rows[0].shape[0]
-        number = rows_in_blocks(n, classes)[1] if isinstance(n, int) and isinstance(classes, int) else 1
+        size, number = rows_in_blocks(n, classes) if isinstance(n, int) and isinstance(classes, int) else (n, 1)
         if number == 1:
             return step(sums, rows)
-        size = -(-n // number)
 
         def split(x: Array | None) -> Array | None:
             """(n, k) as (size, number, k): each block has rows of all devices that the rows are shared out to."""

@@ -233,6 +233,12 @@ def _batched(g: torch.Tensor) -> bool:
     return bool(torch._C._functorch.is_batchedtensor(g) or "Batched" in str(torch._C._dispatch_keys(g)))
 
 
+def _scaled(gradient: torch.Tensor, g: torch.Tensor) -> torch.Tensor:
+    """The gradient times a 0-d cotangent, in its place."""
+    # 1 as a rule; to look would wait for an accelerator.
+    return gradient if g.is_cpu and g.item() == 1 else gradient.mul_(g).masked_fill_(g == 0, 0)
+
+
 class _WithGradient(torch.autograd.Function):
     """A reduced loss of plain tensors, whose gradient is made with the value, in one pass: 1.4 to 1.95 times as fast.
 
@@ -263,10 +269,7 @@ class _WithGradient(torch.autograd.Function):
             return (None, None, None, *_vjps(ctx.call, g * cotangent, tuple(arrays), needed))
         if gradient is None:
             _, gradient = backend.value_and_gradient(ctx.call, tuple(arrays), cotangent)
-        # 1 as a rule; to look would wait for an accelerator.
-        if not g.is_cpu or g.item() != 1:
-            gradient = gradient.mul_(g).masked_fill_(g == 0, 0)
-        return None, None, None, gradient, *others
+        return None, None, None, _scaled(gradient, g), *others
 
 
 class _Function(torch.autograd.Function):
@@ -311,14 +314,12 @@ class _Linear(torch.autograd.Function):
                 losses = ctx.blocks.whole(backend, arrays)
                 losses = losses if g.ndim else backend.sum(losses)
                 wanted = [a for a, need in zip(arrays, ctx.needed, strict=False) if need]
-                made = iter(torch.autograd.grad(losses, wanted, g, create_graph=torch.is_grad_enabled()))
+                made = iter(torch.autograd.grad(losses, wanted, g, create_graph=True))
             return None, None, *(next(made) if need else None for need in ctx.needed), *others
         if g.ndim or gradients is None:
             gradients = ctx.blocks.run(backend, arrays, g.to(ctx.blocks.call.dtype), ctx.needed)[1]
-        elif g.item() != 1:
-            for d in gradients:
-                if d is not None:
-                    d.mul_(g).masked_fill_(g == 0, 0)
+        else:
+            gradients = tuple(d if d is None else _scaled(d, g) for d in gradients)
         own = (d if d is None else d.to(a.dtype) for d, a in zip(gradients, arrays, strict=False))
         return None, None, *own, *others
 

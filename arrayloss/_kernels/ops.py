@@ -79,21 +79,6 @@ class Position(Protocol):
         """`x` with `value` at this position; it may overwrite `x`."""
 
 
-class _Label:
-    """The label of each row, found by comparison."""
-
-    def __init__(self, ops: Ops, hit: Array) -> None:
-        self._ops, self._hit = ops, hit
-
-    def take(self, x: Array) -> Array:
-        # Not by take_along_axis, which the standard has since 2024. A selection: inf and nan of other classes stay out.
-        xp = self._ops.xp
-        return xp.sum(xp.where(self._hit, x, xp.zeros_like(x)), axis=self._ops.axis, keepdims=True)
-
-    def put(self, x: Array, value: Array | float) -> Array:
-        return self._ops.xp.where(self._hit, self._ops.like(value, x), x)
-
-
 class Compared:
     """Where a comparison holds: the maximum of each row, all of them where several are equal."""
 
@@ -105,6 +90,14 @@ class Compared:
 
     def put(self, x: Array, value: Array | float) -> Array:
         return self.ops.xp.where(self.hit, self.ops.like(value, x), x)
+
+
+class ComparedLabel(Compared):
+    """The label of each row, found by comparison."""
+
+    def take(self, x: Array) -> Array:
+        # Not by take_along_axis, which the standard has since 2024. A selection: inf and nan of other classes stay out.
+        return self.ops.sum(self.ops.xp.where(self.hit, x, self.ops.xp.zeros_like(x)))
 
 
 def placed(x: Array) -> dict[str, Any]:
@@ -163,7 +156,7 @@ class Ops:
     def at_label(self, labels: Array, x: Array) -> Position:
         """The position of the labels, which are in range, in the rows of `x`."""
         positions = self.xp.arange(x.shape[self.axis], dtype=labels.dtype, **placed(labels))
-        return _Label(self, self.along(positions, x) == labels)
+        return ComparedLabel(self, self.along(positions, x) == labels)
 
     def at_max(self, x: Array, top: Array) -> Position:
         """The position of the maximum `top` of each row of `x`."""

@@ -70,6 +70,10 @@ class Penalty(Complete):
     def curvature(self, ops: Ops, at: Probability) -> Array | None:
         raise TypeError(f"{type(self).__name__} has no curvature(self, ops, at), which a second derivative takes")
 
+    def with_parameter(self, parameter: tuple[Array, ...]) -> Penalty:
+        """The penalty with its parameter, of a kernel's last inputs: one array, or none."""
+        return self.of(*parameter) if parameter else self
+
     def of(self, parameter: Array) -> Penalty:
         raise TypeError(f"{type(self).__name__} has no of(self, parameter), which a parameter that is an array takes")
 

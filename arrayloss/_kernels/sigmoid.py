@@ -143,7 +143,7 @@ class BinaryLoss(Kernel):
 
     def forward(self, ops: Ops, x: Array, weight: Array | None, one: Array, zero: Array, *parameter: Array) -> Forward:
         at_one, at_zero, vjp = self.link.of_answers(ops, x)
-        of_one, of_zero = self._penalties(*parameter)
+        of_one, of_zero = (each.with_parameter(parameter) for each in (self.penalty, self.penalty_of_zero))
         if_one, if_zero = of_one.value(ops, at_one), of_zero.value(ops, at_zero)
 
         def vjp_x(g: Array) -> Array:
@@ -169,13 +169,9 @@ class BinaryLoss(Kernel):
         if not self.link.logits:
             raise TypeError("second derivatives are there for losses of logits")
         at_one, at_zero, _ = self.link.of_answers(ops, x)
-        of_one, of_zero = self._penalties(*parameter)
+        of_one, of_zero = (each.with_parameter(parameter) for each in (self.penalty, self.penalty_of_zero))
         if_one, if_zero = _second(ops, of_one, at_one), _second(ops, of_zero, at_zero)
         return ops.multiply_zero_wins(one, if_one) + ops.multiply_zero_wins(zero, if_zero)
-
-    def _penalties(self, *parameter: Array) -> tuple[Penalty, Penalty]:
-        both = self.penalty, self.penalty_of_zero
-        return (both[0].of(*parameter), both[1].of(*parameter)) if parameter else both
 
 
 def _second(ops: Ops, penalty: Penalty, at: Probability) -> Array:

@@ -247,7 +247,7 @@ class TargetLoss(Kernel):
 
     def forward(self, ops: Ops, x: Array, weight: Array | None, target: Array, *parameter: Array) -> Forward:
         at, vjp = self.link.of_classes(ops, x)
-        penalty = self.penalty.of(*parameter) if parameter else self.penalty
+        penalty = self.penalty.with_parameter(parameter)
         penalties = penalty.value(ops, at)
 
         def vjp_x(g: Array) -> Array:
@@ -271,7 +271,7 @@ class TargetLoss(Kernel):
         if not self.link.logits:
             raise TypeError("second derivatives are there for losses of logits")
         at, _ = self.link.of_classes(ops, x)
-        penalty = self.penalty.of(*parameter) if parameter else self.penalty
+        penalty = self.penalty.with_parameter(parameter)
         slope, curvature = times(target, penalty.slope(ops, at)), penalty.curvature(ops, at)
         diagonal = at.p * at.one_minus_p * ops.sum(slope)
         return diagonal if curvature is None else diagonal + _curved(ops, at, target * curvature)
