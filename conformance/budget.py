@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from arrayloss.testing import FORMATS, HALF, Case, Due, Exact, Floats, spacing
 
-from .cases import DIVERGENCES, ELEMENTWISE, TRANSFORMS
+from .cases import DIVERGENCES, ELEMENTWISE, PAIRED, TRANSFORMS
 from .oracle import chance, exact, part_below
 
 HALF_ULP = 1.0
@@ -71,27 +71,48 @@ def due(case: Case, answer: Mapping[str, Exact]) -> dict[str, Due]:
 
 
 def _allowance(case: Case, quantity: str, numbers: Exact, terms: int) -> Floats:
-    """k; for a divergence, the same from its derivatives, and what rounding exponentials to subnormal numbers takes.
+    """k; for a divergence, the same from its derivatives, and what its exponentials lose that are no normal numbers.
 
     Each exponential is there multiplied by a log ratio, so that its rounding to a multiple of the smallest subnormal
-    number shows in results that are small normal numbers (`measure` sees to those that are none).
+    number, or to 0, shows in results that are small normal numbers (`measure` sees to those that are none).
     """
     dtype = dtype_of(case, quantity)
     if case.function not in DIVERGENCES:
         return allowance(case, quantity)
-    form = FORMATS[dtype]
+    form, least = FORMATS[dtype], FORMATS["float32" if dtype in HALF else dtype]
     size = np.where(np.isfinite(numbers.scale), np.maximum(numbers.scale, np.abs(numbers.high)), 0)
     unit = spacing(size, dtype)
     moved = np.zeros(size.shape) if numbers.moved is None else numbers.moved
+    lost = np.where(_subnormal(case, quantity), least.tiny, np.ldexp(0.5, least.subnormal_exponent))
+    underflow = terms * lost / unit
+    underflow = np.where((size >= least.tiny) & (underflow > HALF_ULP / 2), underflow, 0)
     if dtype in HALF:  # computed in float32: what that loses shows where a difference of logits is next to nothing
         moved = FORMATS["float32"].epsilon / 2 * moved / unit
-        return np.where(moved > 0.01, np.ceil(8 * moved) / 8, 0)
+        return np.where(moved > 0.01, np.ceil(8 * moved) / 8, 0) + np.ceil(underflow)
     # As elsewhere, the ULP of what moves is that of the number, which is at least half of it.
-    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+    with np.errstate(divide="ignore", invalid="ignore"):
         moved = np.where(size >= form.tiny, moved / size, form.epsilon / 2 * moved / unit)
-    underflow = terms / 2 * np.ldexp(1.0, form.subnormal_exponent) / unit
-    underflow = np.where((size >= form.tiny) & (underflow > HALF_ULP / 2), underflow, 0)
     return np.ceil(moved + underflow)
+
+
+def _subnormal(case: Case, quantity: str) -> NDArray[np.bool_]:
+    """Whether a number of a divergence has been made of an exponential that is no normal number, which may be 0."""
+    least = FORMATS["float32" if case.dtype in HALF else case.dtype]
+    end = -least.emin * LOG_2 * (1 - np.ldexp(1.0, -20))
+    below = np.zeros(case.arrays["logits"].shape, dtype=np.bool_)
+    for name in ("logits", "target"):
+        values = case.arrays[name]
+        if case.function not in PAIRED and name == "target":  # probabilities themselves
+            below |= (values < least.tiny) & (values > 0)
+            continue
+        with np.errstate(invalid="ignore"):
+            if case.function in PAIRED:
+                values = (values - np.max(values, axis=case.axis, keepdims=True)) / _temperature(case)
+        below |= (values < -end) & (values > -np.inf)
+    if quantity in ("d logits", "d target"):
+        return np.asarray(np.any(below, axis=case.axis, keepdims=True))
+    alone = quantity != "value" or case.options.get("reduction", "mean") == "none"
+    return np.asarray(np.any(below, axis=case.axis if alone else None))
 
 
 def _terms(case: Case) -> int:
@@ -184,6 +205,10 @@ def flushable(case: Case, quantity: str) -> Floats:
     return np.minimum((1 + _gamma(case)) * found, 1)
 
 
+def _temperature(case: Case) -> float:
+    return float(case.options.get("temperature", 1.0))
+
+
 def _has_rows(case: Case) -> bool:
     """Whether logits are compared with the maximum of a row."""
     return case.function not in (*ELEMENTWISE, *DIVERGENCES, "nll_loss") and case.arrays["logits"].size > 0
@@ -236,7 +261,7 @@ def _rows(case: Case) -> Floats:
     if case.function in TRANSFORMS and "where" in case.arrays:
         mask = np.moveaxis(np.broadcast_to(case.arrays["where"], case.arrays["logits"].shape), case.axis, -1)
         x = np.where(mask != 0, x, -np.inf)
-    return np.asarray(x / float(case.options.get("temperature", 1.0)))
+    return np.asarray(x / _temperature(case))
 
 
 def _distances(case: Case) -> tuple[Floats, Floats]:

@@ -1062,8 +1062,10 @@ def _paired(case: Case) -> dict[str, Exact]:
             pull = reduced.of_loss[i] / temperature
             slopes = part.of_logits if name == "logits" else part.of_target
             for j, (slope, size, moved) in enumerate(zip(slopes.numbers, slopes.sizes, slopes.moved, strict=True)):
-                term, larger = pull * slope, abs(pull) * size
-                if not term.is_finite():
+                # 0 * inf is 0, in a sample that is not among the hardest too.
+                zero = pull.is_zero() and not (slope.is_finite() or slope.is_nan())
+                term, larger = arb(0) if zero else pull * slope, abs(pull) * size
+                if zero or not term.is_finite():
                     sheet.add(i * classes + j, term)
                 else:
                     larger = larger + term if term < 0 else larger

@@ -93,32 +93,20 @@ def test_left_out_samples(backend: Any, how: str) -> None:
             break  # time: "none" has the larger graph
 
 
-@pytest.mark.compiled
-@pytest.mark.only(lambda backend, scale: not backend.compiled or (backend.library == "jax" and scale == 1.0))
-@pytest.mark.parametrize("scale", [0.0, 1.0, 20.0, 1e3], ids=str)
-def test_next_to_the_teacher(backend: Any, scale: float) -> None:
-    """A student one unit in the last place from its teacher: the textbook's formula has no digit of this."""
+@NOT_EAGER_JAX
+@pytest.mark.parametrize("loss", [kl_divergence_with_logits, js_divergence_with_logits], ids=lambda loss: loss.__name__)
+@pytest.mark.parametrize("scale", [0.0, 1e3], ids=str)
+def test_next_to_the_teacher(backend: Any, loss: Any, scale: float) -> None:
+    """Nothing where the rows are equal, and next to nothing where they differ by one unit in the last place."""
     rng = np.random.default_rng(0)
     kind = np.dtype(backend.default).type
     x = (scale + rng.normal(size=(6, 4))).astype(kind)
     t = np.nextafter(x, kind(np.inf) * np.sign(rng.normal(size=x.shape)).astype(kind))
-    t[3:] = (x + 1e-4 * rng.normal(size=x.shape))[3:].astype(kind)
-    x, t = x.astype(float), t.astype(float)
-    value = reference.value(reference.divergence, x, t)
-    slope = reference.gradient(reference.divergence, x, t)
-    assert (value[:3] < 1e-7 * np.finfo(kind).eps * (1 + scale) ** 2).all()
-    rtol = 4 * backend.rtol()
-    for way, (v, g) in backend.evaluate(kl_divergence_with_logits, x, t, reduction="none").items():
-        same(v, value, rtol, way)
-        if g is not None:
-            # p (log(q / p)), measured over p times what the row has of it.
-            np.testing.assert_allclose(
-                g / np.abs(slope).sum(1, keepdims=True),
-                slope / np.abs(slope).sum(1, keepdims=True),
-                0,
-                rtol,
-                err_msg=way,
-            )
+    ratio = 4 * np.finfo(kind).eps * (scale + 4)
+    for teacher, most in ((x, 0.0), (t, ratio)):
+        for way, (value, g) in backend.evaluate(loss, x.astype(float), teacher.astype(float), reduction="none").items():
+            assert ((value >= 0) & (value <= most**2)).all(), way
+            assert g is None or (np.abs(g) <= most).all(), way
 
 
 @NOT_EAGER_JAX
@@ -259,22 +247,6 @@ def test_wrong_probabilities(backend: Any, loss: Any, wrong: float) -> None:
         assert np.isnan(got).tolist() == [True, False]
     alone = backend.to_numpy(loss(x, backend.asarray(q), where=backend.asarray(np.array([False, True]))))
     assert np.isfinite(alone)
-
-
-@NOT_EAGER_JAX
-def test_jensen_shannon_of_close_and_distant_rows(backend: Any) -> None:
-    rng = np.random.default_rng(5)
-    kind = np.dtype(backend.default).type
-    x = rng.normal(size=(8, 4)).astype(kind)
-    t = (x + rng.normal(size=x.shape) * 10.0 ** np.arange(-5, 3)[:, None]).astype(kind)
-    x, t = x.astype(float), t.astype(float)
-    value = reference.value(reference.divergence, x, t, jensen_shannon=True)
-    slope = reference.gradient(reference.divergence, x, t, jensen_shannon=True)
-    for way, (v, g) in backend.evaluate(js_divergence_with_logits, x, t, reduction="none").items():
-        same(v, value, 64 * backend.rtol(), way)
-        if g is not None:
-            size = np.abs(slope).max(-1, keepdims=True)
-            np.testing.assert_allclose(g / size, slope / size, 0, 64 * backend.rtol(), err_msg=way)
 
 
 @pytest.mark.parametrize("loss", [kl_divergence_with_logits, js_divergence_with_logits], ids=lambda loss: loss.__name__)

@@ -22,19 +22,16 @@ def log_ratio(ops: Ops, of_x: Rows, of_target: Rows) -> Array:
     log_p, log_q = of_x.log_p(), of_target.log_p()
     zero = xp.zeros_like(p)
     finite = xp.isfinite(of_x.x) & xp.isfinite(of_target.x) & xp.isfinite(log_p) & xp.isfinite(log_q)
-    # Where two rows lie at the same height, the logits are close to each other; else their distances from the maximum.
-    height = of_target.top - of_x.top
-    level = xp.abs(height) < 1
-    distances = (of_target.x - of_target.top) - (of_x.x - of_x.top)
-    u = xp.where(finite, xp.where(level, of_target.x - of_x.x, distances), zero)
+    # Differences of the distances from the maxima, not of the logits: these are rounded at the size of the logits.
+    u = xp.where(finite, (of_target.x - of_target.top) - (of_x.x - of_x.top), zero)
     # Not log q - log p, which are rounded at their own size. A class that neither has is no difference.
     neither = (log_p == -float("inf")) & (log_q == -float("inf"))
-    of_logits = xp.where(level, u - height, u) - (xp.log1p(of_target.rest) - xp.log1p(of_x.rest))
-    apart = xp.where(finite, of_logits, xp.where(neither, zero, log_q) - xp.where(neither, zero, log_p))
+    of_totals = xp.log1p(of_target.rest) - xp.log1p(of_x.rest)
+    apart = xp.where(finite, u - of_totals, xp.where(neither, zero, log_q) - xp.where(neither, zero, log_p))
     mean = ops.sum(q * u)
     u = u - mean
     near = finite & (xp.abs(apart) < 1) & (xp.abs(u) < 1)
-    log_t = (xp.where(level, height, xp.zeros_like(height)) - mean) + (xp.log1p(of_target.rest) - xp.log1p(of_x.rest))
+    log_t = of_totals - mean
     # Where anything is near, t is; elsewhere nobody asks for it.
     t = xp.exp(xp.where(xp.abs(log_t) < 2, log_t, xp.zeros_like(log_t)))
     shift = ops.sum(xp.where(near, p * expm1(xp, xp.where(near, u, zero)), q * t - p))
