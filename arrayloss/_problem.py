@@ -224,7 +224,7 @@ def binary(
     """
     factors = {"pos_weight": pos_weight, "alpha": alpha}
     # A 0-d array is a number, unless it is traced; a list is told to be made an array.
-    arrays = {option: a for option, a in factors.items() if hasattr(_checks.scalar(a), "shape")}
+    arrays = {option: a for option, a in factors.items() if not _plain_number(_checks.scalar(a))}
     given = arrays | {option: a for option, a in factors.items() if isinstance(a, (list, tuple))}
     given |= {} if parameter is None else parameter
     backend = _checks.backend(

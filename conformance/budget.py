@@ -108,7 +108,8 @@ def _subnormal(case: Case, quantity: str) -> NDArray[np.bool_]:
         with np.errstate(invalid="ignore"):
             if case.function in PAIRED:
                 values = (values - np.max(values, axis=case.axis, keepdims=True)) / _temperature(case)
-        below |= (values < -end) & (values > -np.inf)
+        # Divided by the sum of its row, which is at most the number of classes, one above that end may be none either.
+        below |= (values < math.log(values.shape[case.axis]) - end) & (values > -np.inf)
     if quantity in ("d logits", "d target"):
         return np.asarray(np.any(below, axis=case.axis, keepdims=True))
     alone = quantity != "value" or case.options.get("reduction", "mean") == "none"

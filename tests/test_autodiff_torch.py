@@ -476,6 +476,19 @@ def test_compiled_options(counter: Any) -> None:
         assert a.abs().max() > 0
 
 
+def test_compiled_numbers(counter: Any) -> None:
+    """Numbers that change from call to call, which become symbolic at the second."""
+
+    def f(x: Any, t: Any, n: float) -> Any:
+        focal = sigmoid_focal_loss(x, (x > 0).double(), alpha=n, pos_weight=n, gamma=n, label_smoothing=n)
+        return focal + cross_entropy(x, t, label_smoothing=n, z_loss=n, temperature=n)
+
+    compiled = torch.compile(f, fullgraph=True, backend=counter)
+    x, t = soft_or_labels(cross_entropy, 6)
+    for n in (0.25, 0.5, 0.75):
+        torch.testing.assert_close(compiled(x, t, n), f(x, t, n))
+
+
 def test_compiled_value_and_grad(counter: Any) -> None:
     x, y = soft_or_labels(cross_entropy, 6)
     f = torch.compile(value_and_grad(cross_entropy), fullgraph=True, backend=counter)
