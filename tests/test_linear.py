@@ -2,6 +2,7 @@
 
 import inspect
 import pickle
+import sys
 from typing import Any
 
 import numpy as np
@@ -32,8 +33,12 @@ OPTIONS: list[dict[str, Any]] = [
 
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Blocks of three rows: the last one has two."""
+    """Blocks of three rows, the last of which has two; and of a product with the weight's shape, three of its rows."""
     monkeypatch.setattr(generic, "_LOGITS_BYTES", 4 * CLASSES * 3)
+    for library in ("in_place", "jax"):
+        module = sys.modules.get(f"arrayloss._backends.{library}")
+        if module is not None:
+            monkeypatch.setattr(module, "_PRODUCT_BYTES", 4 * FEATURES * 3)
 
 
 def expected(target: Any, softcap: float | None, options: dict[str, Any], pull: Any) -> tuple[Any, list[Any]]:
@@ -253,3 +258,16 @@ def test_it_is_a_loss_like_the_others() -> None:
     assert f(HIDDEN, WEIGHT, LABELS)[1].bias is None
     with pytest.raises((TypeError, ValueError)):  # it has no raw scores
         al.objective(linear_cross_entropy)(LABELS, HIDDEN)
+
+
+def test_what_jax_reserves(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beyond the inputs and the gradients, of 250 MiB of logits."""
+    jax = pytest.importorskip("jax")
+    monkeypatch.undo()
+    rows, features, classes = 2048, 1024, 32000
+    shapes = ((rows, features), "float32"), ((classes, features), "float32"), ((rows,), "int32")
+    gradients = jax.jit(jax.grad(linear_cross_entropy, (0, 1)))
+    made = gradients.lower(*(jax.ShapeDtypeStruct(*one) for one in shapes)).compile().memory_analysis()
+    if jax.devices()[0].platform != "cpu" or made is None:
+        pytest.skip("how much is reserved is known of XLA's CPU compiler")
+    assert made.temp_size_in_bytes < 64 * 2**20

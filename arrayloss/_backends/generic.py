@@ -15,7 +15,7 @@ Arrays = tuple[Any, ...]  # the logits first; what a kernel can do without may b
 # From (sums, a block of rows) to (sums, results for each row).
 Step = Callable[[Arrays, Arrays], tuple[Arrays, Arrays]]
 # Logits of a linear layer that are there at once: at least as many rows as make a product quick.
-_LOGITS_BYTES = 30 * 1024 * 1024
+_LOGITS_BYTES = 23 * 1024 * 1024
 
 
 class Call(NamedTuple):

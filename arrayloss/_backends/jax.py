@@ -19,6 +19,8 @@ _WRITTEN_BYTES = 32 * 1024 * 1024
 # place.
 _ONE_BY_ONE = 4096
 
+_PRODUCT_BYTES = 16 * 1024 * 1024
+
 
 class _Label:
     """The label of each row, by how far each class is from it, in floating point as long as that counts so far.
@@ -222,6 +224,25 @@ class Jax(Backend):
         sums, results = jax.lax.scan(of_block, sums, jnp.arange(number))
         together = (jnp.reshape(jnp.moveaxis(x, 0, 1), (size * number, x.shape[2]))[:n] for x in results)
         return sums, tuple(together)
+
+    def add_product(self, total: Array, a: Array, b: Array) -> Array:
+        # XLA's CPU compiler writes a product to memory before it adds it: here, a part of it at a time. Parts of what
+        # is shared out among devices would have to be sent from one to another.
+        n = total.shape[0]
+        number = -(-n // max(1, _PRODUCT_BYTES // (4 * b.shape[1]))) if isinstance(n, int) else 1
+        if number == 1 or jax.device_count() > 1:
+            return super().add_product(total, a, b)
+        size, of_rows = -(-n // number), a.T  # turned back here: in the loop, it would be written to memory turned
+
+        def add(i: Array, total: Array) -> Array:
+            start = jnp.minimum(i * size, n - size)
+            part = jax.lax.dynamic_slice_in_dim(of_rows, start, size, axis=1)
+            # The last part may begin within the one before it.
+            part = jnp.where(start + jnp.arange(size) >= i * size, part, 0).T
+            there = jax.lax.dynamic_slice_in_dim(total, start, size)
+            return jax.lax.dynamic_update_slice_in_dim(total, there + (part @ b).astype(total.dtype), start, 0)
+
+        return jax.lax.fori_loop(0, number, add, total)
 
     def value(self, call: Call, arrays: Arrays, *, summed: bool = False) -> Array:
         # Traced options get their derivative by the formula itself.
