@@ -316,8 +316,7 @@ def linear(
     backend = _checks.backend(hidden, "hidden", weight=weight, bias=bias)
     position = _class_axis(hidden, "hidden", axis)
     _checks.layer(backend, hidden.shape, position, weight, bias)  # type: ignore[attr-defined]
-    if softcap is not None and not _checks.traced(softcap := _checks.at_least("softcap", 0, softcap)) and not softcap:
-        raise ValueError("softcap must be above 0, or None for logits as they are")
+    softcap = None if softcap is None else _checks.above_zero("softcap", softcap)
     product = backend.product_dtype(hidden, weight)
     result = backend.result_dtype(hidden) if dtype is None else dtype
     h, weight, bias = (None if a is None else backend.astype(a, product) for a in given)

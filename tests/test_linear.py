@@ -234,7 +234,7 @@ def test_errors_name_the_argument(backend: Any) -> None:
         ((h, w[:, :3], t), {}, r"weight has shape \(7, 3\) and hidden \(11, 4\).*\(classes, 4\)"),
         ((h, w[0, :], t), {}, r"weight must have shape \(classes, 4\)"),
         ((h, w, t), {"bias": b[:3]}, r"bias has shape \(3,\).*\(7,\)"),
-        ((h, w, t), {"softcap": 0.0}, "softcap must be above 0"),
+        ((h, w, t), {"softcap": 0.0}, "softcap must be a finite number above 0"),
         ((h, w, t), {"softcap": -1.0}, "softcap must be"),
         ((h, w, t), {"z_loss": -1.0}, "z_loss must be"),
         ((h, w, backend.asarray(SOFT[:, :3])), {}, r"target has shape \(11, 3\)"),

@@ -89,11 +89,6 @@ MESSAGES = [
         "weight must be an array of floating-point numbers, not of int64",
     ),
     (
-        "linear_cross_entropy(x, p, labels, softcap=0)",
-        ValueError,
-        "softcap must be above 0, or None for logits as they are",
-    ),
-    (
         "like_torch.linear_cross_entropy(x, p, labels, options=3)",
         TypeError,
         "options choose how torch cuts its blocks; leave them out: here the loss is always in blocks",
