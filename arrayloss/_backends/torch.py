@@ -29,7 +29,7 @@ _BLOCK_BYTES = 4 * 1024 * 1024
 _WHOLE_BYTES = 32 * 1024 * 1024
 _PLACED_BYTES = 8 * 1024 * 1024
 # Binary losses, which make some thirty arrays of a block's size.
-_FLAT_BYTES = 1024 * 1024
+_FLAT_BYTES = 512 * 1024
 _DEVICE_BLOCK_BYTES = 256 * 1024 * 1024
 # A sum of one row of so many classes would be shared out among the threads, which the rows of a batch are not.
 _LONG = 1 << 14
