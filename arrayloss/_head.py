@@ -38,6 +38,13 @@ def _logits(
     return cap * xp.tanh(x), 4 * e / ((1 + e) * (1 + e))
 
 
+def _moved(xp: Any, x: Array, axis: Any, place: Any) -> Array:
+    """moveaxis of one axis, for which torch.func.vmap has no rule."""
+    order = [i for i in range(x.ndim) if i != axis % x.ndim]
+    order.insert(place % x.ndim, axis % x.ndim)
+    return xp.permute_dims(x, tuple(order))
+
+
 @dataclass(frozen=True)
 class Blocks:
     """How rows become losses and gradients. `call` is of the loss, for rows of logits.
@@ -106,18 +113,18 @@ class Head:
     def whole(self, hidden: Array, axis: int, dtype: Any) -> tuple[Array, Callable[[Array], Gradients]]:
         """The logits, all of them, and a function from their gradient to those of hidden, weight and bias."""
         backend, xp, weight, bias = self.backend, self.backend.xp, self.weight, self.bias
-        h = xp.moveaxis(hidden, axis, -1)
+        h = _moved(xp, hidden, axis, -1)
         x, slope = _logits(backend, dtype, self.softcap, h, weight, bias)
 
         def gradients(d: Array) -> Gradients:
-            d = xp.moveaxis(d, axis, -1)
+            d = _moved(xp, d, axis, -1)
             d = xp.reshape(d if slope is None else d * slope, (-1, self.classes))
             of_bias = None if bias is None else xp.sum(d, axis=0)
             d = backend.astype(d, h.dtype)
-            of_hidden = xp.moveaxis(xp.reshape(d @ weight, h.shape), -1, axis)
+            of_hidden = _moved(xp, xp.reshape(d @ weight, h.shape), -1, axis)
             return Gradients(of_hidden, d.T @ xp.reshape(h, (-1, h.shape[-1])), of_bias)
 
-        return xp.moveaxis(x, -1, axis), gradients
+        return _moved(xp, x, -1, axis), gradients
 
     def value(self, call: Call, arrays: Arrays, *, summed: bool = False) -> Array:
         blocks, rows = self._rows(call, arrays)
@@ -145,11 +152,11 @@ class Head:
     def _as_rows(self, call: Call, arrays: Arrays, hidden: Array) -> list[Any]:
         xp, ndim = self.backend.xp, hidden.ndim
         return [
-            a if a is None or a.ndim != ndim else xp.reshape(xp.moveaxis(a, call.axis, -1), (-1, a.shape[call.axis]))
+            a if a is None or a.ndim != ndim else xp.reshape(_moved(xp, a, call.axis, -1), (-1, a.shape[call.axis]))
             for a in arrays
         ]
 
     def _back(self, rows: Array, hidden: Array, axis: Any, length: int) -> Array:
         xp = self.backend.xp
         shape = (*hidden.shape[:axis], *hidden.shape[axis + 1 :], length)
-        return xp.moveaxis(xp.reshape(rows, shape), -1, axis)
+        return _moved(xp, xp.reshape(rows, shape), -1, axis)

@@ -329,14 +329,13 @@ def linear(
         pairs = zip(gradients, given, strict=True)
         return Gradients(*(None if a is None else backend.astype(d, a.dtype) for d, a in pairs))
 
-    problem: Problem[Any]
+    problem: Problem[Any] = categorical(
+        link, penalty, h, target, name="hidden", axis=position, dtype=result, head=head, **options
+    )
     if all(map(is_static, numbers)) and backend.runs_blocks(*others):
-        problem = categorical(
-            link, penalty, h, target, name="hidden", axis=position, dtype=result, head=head, **options
-        )
         problem.restore = restored
     else:
-        logits, gradients = head.whole(h, position, backend.compute_dtype(product, result))
+        logits, gradients = head.whole(problem.arrays[0], position, backend.compute_dtype(product, result))
         problem = categorical(link, penalty, logits, target, axis=position, dtype=result, **options)
         problem.restore = lambda d: restored(gradients(d))
     return problem
@@ -542,8 +541,11 @@ class _Task:
         number = self.backend.size(self.shape, self.logits, self.axis)
         samples = Samples(self.backend, number, self.valid, divisor, self.shape)
         weight = _along(self.backend.xp, weight, self.axis)
-        arrays = (self.logits, weight, *inputs)
-        head = self.head
+        x, head = self.logits, self.head
+        if head is not None and weight is not None:
+            # A row of hidden that doesn't count must not reach the product that is the gradient of the layer's weight.
+            x = self.backend.xp.where(weight == 0, self.backend.xp.zeros_like(x), x)
+        arrays = (x, weight, *inputs)
         return Problem(
             self.backend, kernel, arrays, self.axis, self.dtype, samples, self.reduction, self.result, head=head
         )

@@ -15,7 +15,7 @@ def arrayloss() -> Implementation:
     package = importlib.import_module("arrayloss")
     return Implementation(
         "arrayloss",
-        {name: getattr(package, name) for name in FUNCTIONS if hasattr(package, name)},
+        {name: getattr(package, name) for name in (*FUNCTIONS, "linear_cross_entropy") if hasattr(package, name)},
         package.value_and_grad,
         lambda reduce: getattr(package, reduce.kind)(**reduce.arguments),
         strict=True,

@@ -222,7 +222,7 @@ def _gamma(case: Case) -> float:
     if case.function == "asymmetric_loss":
         return max(float(case.options.get("gamma_positive", 1.0)), float(case.options.get("gamma_negative", 4.0)))
     if "gamma" in case.arrays:
-        return float(np.max(case.arrays["gamma"]))
+        return float(np.max(case.arrays["gamma"], initial=0.0))
     return float(case.options.get("gamma", 2.0)) if "focal" in case.function else 0.0
 
 

@@ -13,6 +13,7 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,7 @@ from arrayloss.testing import (
     Case,
     Floats,
     Implementation,
+    Loss,
     Reduce,
     backends,
     fault,
@@ -107,10 +109,11 @@ def draw(seed: int, only: tuple[str, ...] = (), functions: tuple[str, ...] = ())
     labels = "int64"
     bad = None
     if case.target_kind == "index":
-        least = min((*case.arrays["target"].ravel(), int(case.options.get("ignore_index") or 0)), default=0)
+        least = min((*case.arrays["target"].ravel(), *np.ravel(case.options.get("ignore_index", 0))), default=0)
         labels = _one(rng, LABELS[:4] if least < 0 else LABELS)
         taking = np.ones(case.arrays["target"].shape) if "where" not in case.arrays else np.zeros(())
-        if taking.size and taking.ndim and _chance(rng, 0.08) and "sample_weight" not in case.arrays:
+        one_each = not _axes(case) and "sample_weight" not in case.arrays
+        if taking.size and taking.ndim and one_each and _chance(rng, 0.08):
             bad = int(rng.integers(taking.size, ()))
     layouts = {name: _one(rng, LAYOUTS.get(backend.name.split(":")[0], ("plain",))) for name in case.arrays}
     arrays = dict(case.arrays)
@@ -208,7 +211,32 @@ REDUCTIONS = (
     Reduce("Sum"),
     Reduce("Hardest", {"k": 2}),
     Reduce("Hardest", {"fraction": 0.5}),
+    Reduce("Hardest", {"threshold": 0.7109375}),
+    Reduce("Hardest", {"threshold": 0.7109375, "k": 2}),
+    Reduce("Mean", {"axis": ()}),
+    Reduce("Mean", {"axis": (), "empty": "zero"}),
+    Reduce("Sum", {"axis": ()}),
 )
+"""Where `axis` is empty, axes are drawn."""
+
+
+def _axes(case: Case) -> bool:
+    """Whether there are several results, each of some samples."""
+    reduction = case.options.get("reduction")
+    return isinstance(reduction, Reduce) and "axis" in reduction.arguments
+
+
+def _along(rng: Draws, reduction: Any, lead: tuple[int, ...]) -> tuple[Any, tuple[int, ...]]:
+    """The reduction, with axes for an empty `axis`, and the shape of its result."""
+    if not isinstance(reduction, Reduce) or "axis" not in reduction.arguments:
+        return reduction, lead if reduction == "none" else ()
+    axes = tuple(i for i in range(len(lead)) if _chance(rng, 0.5)) or tuple(range(len(lead)))[:1]
+    arguments = {name: value for name, value in reduction.arguments.items() if name != "axis"}
+    if not axes:
+        return Reduce(reduction.kind, arguments), ()
+    left = tuple(n for i, n in enumerate(lead) if i not in axes)
+    named = axes[0] - len(lead) if len(axes) == 1 else axes
+    return Reduce(reduction.kind, {**arguments, "axis": named}), left
 
 
 def _loss(rng: Draws, function: str, dtype: str) -> Case:
@@ -221,7 +249,10 @@ def _loss(rng: Draws, function: str, dtype: str) -> Case:
         shape = tuple(max(n, 1) if i == axis % len(shape) else n for i, n in enumerate(shape))
         options["axis"] = axis
     lead = shape if elementwise else tuple(n for i, n in enumerate(shape) if i != axis % len(shape))
+    options["reduction"], due = _along(rng, options["reduction"], lead)
     hardest = isinstance(options["reduction"], Reduce) and options["reduction"].kind == "Hardest"
+    if dtype in HALF and "threshold" in getattr(options["reduction"], "arguments", ()):  # losses may round to it
+        options["reduction"] = Reduce("Hardest", {"k": 2})
     special = function not in ("nll_loss", *DIVERGENCES)
     x = _logits(rng, shape, dtype, _chance(rng, 0.2) and not hardest and special)
     if function in ("nll_loss", *GIVEN):
@@ -243,10 +274,20 @@ def _loss(rng: Draws, function: str, dtype: str) -> Case:
         arrays["where"] = _mask(rng, _part_of(rng, lead))
     if function in CATEGORICAL and _chance(rng, 0.3):
         arrays["class_weight"] = _weights(rng, (shape[axis],), dtype)
-    if function == "softmax_focal_loss" and _chance(rng, 0.3):
-        arrays["alpha"] = rounded(rng.uniform(shape[axis]), dtype)
-    if function == "sigmoid_focal_loss" and _chance(rng, 0.3):
-        options["alpha"] = 0.25
+    if "focal" in function:
+        if _chance(rng, 0.2):
+            options["alpha"] = 0.25
+        elif _chance(rng, 0.3):
+            part = _part_of(rng, shape) if elementwise else (shape[axis],)
+            arrays["alpha"] = rounded(rng.uniform(part or 1).reshape(part), dtype)
+        if _chance(rng, 0.4):
+            part = _part_of(rng, shape)
+            part = (shape[axis],) if len(part) == 1 and not elementwise else part
+            gammas = np.asarray([0.0, 0.5, 1.0, 2.0, 3.0, 5.0])
+            arrays["gamma"] = gammas[rng.integers(len(gammas), part or 1).astype(np.int64)].reshape(part)
+            del options["gamma"]
+    if function in ("cross_entropy", "kl_divergence_with_logits") and _chance(rng, 0.3):
+        options["temperature"] = _one(rng, (0.75, 2.0, 5.5))
     if function in BINARY and _chance(rng, 0.3):
         arrays["pos_weight"] = _weights(rng, _part_of(rng, shape), dtype)
     if function not in ("nll_loss", *DIVERGENCES) and _chance(rng, 0.25):
@@ -256,8 +297,8 @@ def _loss(rng: Draws, function: str, dtype: str) -> Case:
     if dtype in HALF and _chance(rng, 0.2):
         options["dtype"] = "float32"
     cotangent = None
-    if options["reduction"] == "none":
-        cotangent = rounded(rng.between(0.5, 2, lead or 1).reshape(lead), str(options.get("dtype", dtype)))
+    if options["reduction"] == "none" or due:  # one number takes no cotangent
+        cotangent = rounded(rng.between(0.5, 2, due or 1).reshape(due), str(options.get("dtype", dtype)))
     return Case(function, "fuzz", "", dtype, arrays, options, kind, cotangent)
 
 
@@ -278,14 +319,14 @@ def _target(
                 np.where(rng.uniform(lead or 1).reshape(lead) < 0.5, bits, rng.uniform(lead or 1).reshape(lead)), dtype
             )
         if kind == "index" and _chance(rng, 0.3):
-            options["ignore_index"] = _one(rng, (-1, 7))
-            return np.where(_mask(rng, lead) == 0, float(options["ignore_index"]), bits)
+            options["ignore_index"] = _one(rng, (-1, 7, (-1, 7)))
+            return np.where(_mask(rng, lead) == 0, float(np.ravel(options["ignore_index"])[0]), bits)
         return bits
     if kind == "index":
         labels = rng.integers(shape[axis], lead or 1).reshape(lead)
         if _chance(rng, 0.3):
-            options["ignore_index"] = _one(rng, (-100, -1, 0))
-            labels = np.where(_mask(rng, lead) == 0, float(options["ignore_index"]), labels)
+            options["ignore_index"] = _one(rng, (-100, -1, 0, (-1, 0)))
+            labels = np.where(_mask(rng, lead) == 0, float(np.ravel(options["ignore_index"])[0]), labels)
         return labels
     shares = rng.shares((*lead, shape[axis]))
     if _chance(rng, 0.5) and shares.size:
@@ -390,6 +431,15 @@ def _answers(
     if "target" in arrays and implementation.value_and_grad is not None:
         both = apply(implementation.value_and_grad(loss), arrays, **pull)
         results["closed value"], results["closed d logits"] = both
+    linear = implementation.functions.get("linear_cross_entropy")
+    if case.function == "cross_entropy" and linear is not None and implementation.value_and_grad is not None:
+        x = case.arrays["logits"]
+        if np.isfinite(x).all() and "temperature" not in options:
+            # The logits are those of a layer that changes nothing.
+            weight = backend.array(np.eye(x.shape[case.axis]), case.dtype)
+            results["linear value"] = apply(partial(_through_layer, linear, weight), arrays)
+            both = apply(partial(_through_layer, implementation.value_and_grad(linear), weight), arrays, **pull)
+            results["linear closed value"], results["linear d logits"] = both[0], both[1].hidden
     if backend.differentiates:
         rest = {name: values for name, values in arrays.items() if name != "logits"}
         value, gradients = backend.differentiate(
@@ -399,6 +449,10 @@ def _answers(
     for values in results.values():
         backend.numpy(values)
     return arrays, before, results
+
+
+def _through_layer(f: Loss, weight: Any, hidden: Any, target: Any, /, **options: Any) -> Any:
+    return f(hidden, weight, target, **options)
 
 
 def _complaints(
@@ -427,7 +481,7 @@ def _complaints(
         return
     answer = budget.due(case, exact(case))
     for name, numbers in got.items():
-        plain = name.removeprefix("closed ").removeprefix("auto ")
+        plain = name.removeprefix("linear ").removeprefix("closed ").removeprefix("auto ")
         if plain != "value" and _open(case, answer["value"].exact.high):
             continue
         one = answer[plain]

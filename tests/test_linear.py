@@ -3,6 +3,7 @@
 import inspect
 import pickle
 import sys
+import warnings
 from typing import Any
 
 import numpy as np
@@ -271,3 +272,46 @@ def test_what_jax_reserves(monkeypatch: pytest.MonkeyPatch) -> None:
     if jax.devices()[0].platform != "cpu" or made is None:
         pytest.skip("how much is reserved is known of XLA's CPU compiler")
     assert made.temp_size_in_bytes < 64 * 2**20
+
+
+@pytest.mark.parametrize("options", [{}, {"softcap": 2.0}, {"softcap": 2.0, "reduction": Hardest(k=3)}], ids=str)
+def test_a_row_that_does_not_count_may_be_anything(backend: Any, options: dict[str, Any]) -> None:
+    """Its NaN reaches no gradient, that of the weight included, whichever way it is left out."""
+    where, sample_weight = np.arange(ROWS) != 5, (np.arange(ROWS) != 7) * 1.0
+    wrong = HIDDEN.copy()
+    wrong[[3, 5, 7]] = np.asarray([[np.nan], [np.inf], [np.nan]])
+
+    def both(hidden: Any) -> Any:
+        h, w, b, s = (backend.asarray(a) for a in (hidden, WEIGHT, BIAS, sample_weight))
+        more = {"bias": b, "where": backend.asarray(where), "sample_weight": s, **options}
+        return value_and_grad(linear_cross_entropy)(h, w, backend.asarray(LABELS), **more)
+
+    (value, gradients), (due, of) = both(wrong), both(HIDDEN)
+    assert float(backend.to_numpy(value)) == float(backend.to_numpy(due))
+    for found, one in zip(gradients, of, strict=True):
+        np.testing.assert_array_equal(backend.to_numpy(found), backend.to_numpy(one))
+
+
+@pytest.mark.only(lambda backend: backend.name == "torch:cpu")
+def test_torch_transforms(backend: Any) -> None:
+    """vmap, forward over reverse, with a row that does not count; and a device without autocast."""
+    torch = backend.xp
+    wrong = HIDDEN.copy()
+    wrong[3] = np.nan
+    h, w, t = (torch.asarray(a) for a in (wrong, WEIGHT, LABELS))
+
+    def whole(h: Any, w: Any) -> Any:
+        return cross_entropy(h @ w.T, t)
+
+    def ours(h: Any, w: Any) -> Any:
+        return linear_cross_entropy(h, w, t)
+
+    clean = torch.where(torch.isnan(h), 0, h)
+    vmap, grad = torch.func.vmap, torch.func.grad
+    two = torch.stack([h, h / 2]), torch.stack([clean, clean / 2])
+    for transform in (lambda f: vmap(f, (0, None)), lambda f: vmap(grad(f, 1), (0, None))):
+        torch.testing.assert_close(transform(ours)(two[0], w), transform(whole)(two[1], w))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # torch's own, of torch.jit
+        torch.testing.assert_close(torch.func.hessian(ours, 1)(h, w), torch.func.hessian(whole, 1)(clean, w))
+    assert linear_cross_entropy(*(a.to("meta") for a in (h, w, t))).is_meta

@@ -64,6 +64,11 @@ def _forward_mode() -> bool:
 # for loops in both, because a generator takes 1 us longer.
 
 
+def _autocasts(device: str) -> bool:
+    """Whether torch.autocast is on, which not all devices have."""
+    return torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
+
+
 def taped(*arrays: Array | None) -> bool:
     if torch.is_grad_enabled():
         for a in arrays:
@@ -353,9 +358,8 @@ class Torch(InPlaceBackend):
 
     def result_dtype(self, x: torch.Tensor) -> Any:
         half = x.dtype in (torch.float16, torch.bfloat16)
-        # As torch's own losses under torch.autocast, which not all devices have.
-        there = half and torch.amp.is_autocast_available(x.device.type)
-        return torch.float32 if there and torch.is_autocast_enabled(x.device.type) else x.dtype
+        # As torch's own losses under torch.autocast.
+        return torch.float32 if half and _autocasts(x.device.type) else x.dtype
 
     def index_dtype(self, x: Array) -> Any:
         return torch.int64  # the only one that torch indexes with
@@ -463,7 +467,7 @@ class Torch(InPlaceBackend):
     def product_dtype(self, x: torch.Tensor, weight: torch.Tensor) -> Any:
         dtype = torch.promote_types(x.dtype, weight.dtype)
         # Casts of the whole weight, where autocast would cast it for each block.
-        cast = torch.is_autocast_enabled(x.device.type) and dtype != torch.float64
+        cast = dtype != torch.float64 and _autocasts(x.device.type)
         return torch.get_autocast_dtype(x.device.type) if cast else dtype
 
     def linear(self, blocks: Any, arrays: Arrays, *, summed: bool) -> torch.Tensor:

@@ -50,7 +50,13 @@ def test_everything_is_drawn() -> None:
     assert any(call.bad is not None for call in calls)
     names = {name for call in calls for name in (*call.case.arrays, *call.case.options)}
     options = {"axis", "reduction", "label_smoothing", "ignore_index", "dtype", "gamma", "epsilon", "margin", "alpha"}
-    assert names >= options | {"class_weight", "sample_weight", "where", "pos_weight", "keepdims"}
+    options |= {"class_weight", "sample_weight", "where", "pos_weight", "keepdims", "temperature", "z_loss"}
+    assert names >= options
+    arrays = {name for call in calls for name, values in call.case.arrays.items() if values.ndim}
+    assert arrays >= {"gamma", "alpha", "pos_weight"}
+    reductions = [call.case.options.get("reduction") for call in calls]
+    assert {name for one in reductions for name in getattr(one, "arguments", ())} >= {"axis", "threshold"}
+    assert any(isinstance(call.case.options.get("ignore_index"), tuple) for call in calls)
     labelled = [call for call in calls if call.case.target_kind in ("index", "bool", "float")]
     assert len({call.case.target_kind for call in labelled}) == 3
 
