@@ -107,8 +107,8 @@ class Head:
     softcap: Any
 
     @property
-    def classes(self) -> int:
-        return int(self.weight.shape[0])
+    def classes(self) -> Any:
+        return self.weight.shape[0]
 
     def whole(self, hidden: Array, axis: int, dtype: Any) -> tuple[Array, Callable[[Array], Gradients]]:
         """The logits, all of them, and a function from their gradient to those of hidden, weight and bias."""

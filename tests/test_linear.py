@@ -315,3 +315,16 @@ def test_torch_transforms(backend: Any) -> None:
         warnings.simplefilter("ignore", DeprecationWarning)  # torch's own, of torch.jit
         torch.testing.assert_close(torch.func.hessian(ours, 1)(h, w), torch.func.hessian(whole, 1)(clean, w))
     assert linear_cross_entropy(*(a.to("meta") for a in (h, w, t))).is_meta
+
+
+@pytest.mark.only(lambda backend: backend.name == "jax:cpu")
+def test_export_with_a_symbolic_number_of_classes(backend: Any) -> None:
+    import jax
+    from jax import export
+
+    h, w = (backend.asarray(a, "float32") for a in (HIDDEN, WEIGHT))
+    labels = backend.asarray(LABELS)
+    (classes,) = export.symbolic_shape("v")
+    shape = jax.ShapeDtypeStruct((classes, FEATURES), w.dtype)
+    made = export.export(jax.jit(lambda w: linear_cross_entropy(h, w, labels)))(shape)
+    assert float(made.call(w)) == pytest.approx(float(linear_cross_entropy(h, w, labels)), rel=1e-6)
