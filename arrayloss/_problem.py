@@ -314,7 +314,7 @@ def linear(
     """A loss of the logits hidden @ weight.T + bias, whose features lie along `axis`."""
     given = (hidden, _checks.given("weight", weight), bias)
     backend = _checks.backend(hidden, "hidden", weight=weight, bias=bias)
-    position = _class_axis(hidden, "hidden", axis)
+    position = _class_axis(hidden, "hidden", axis, "features")
     _checks.layer(backend, hidden.shape, position, weight, bias)  # type: ignore[attr-defined]
     softcap = None if softcap is None else _checks.above_zero("softcap", softcap)
     product = backend.product_dtype(hidden, weight)
@@ -364,11 +364,11 @@ def function(
     return made
 
 
-def _class_axis(logits: Any, name: str, axis: Any) -> int:
+def _class_axis(logits: Any, name: str, axis: Any, what: str = "classes") -> int:
     """The class axis from the front, of one class at least."""
     position, shape = _checks.class_axis(axis, logits.ndim), tuple(logits.shape)
     if shape[position] == 0:
-        raise ValueError(f"{name} of shape {shape} have no classes along axis {axis}")
+        raise ValueError(f"{name} of shape {shape} have no {what} along axis {axis}")
     return position
 
 
@@ -469,7 +469,7 @@ class _Task:
         target, mass = with_mass(xp.where(inside, target, xp.zeros_like(target)))
         wrong = xp.sum(xp.astype(~inside, self.dtype), axis=self.axis)
         wrong, mass = backend.finished(wrong, mass)
-        self._refuse(wrong > 0, worst, "probabilities must not be negative or nan")
+        self._refuse(wrong > 0, worst, "probabilities must not be negative or nan", "probability")
         return target, mass
 
     def answers(self, target: Array, ignored: tuple[int, ...]) -> Array:
@@ -491,7 +491,8 @@ class _Task:
             if lowest >= 0 and highest <= 1:
                 return target
         inside = (target >= 0) & (target <= 1)
-        self._refuse(~inside, given, "a binary target must be " + ("in [0, 1]" if soft else "0 or 1"))
+        allowed, what = ("in [0, 1]", "probability") if soft else ("0 or 1", "label")
+        self._refuse(~inside, given, f"a binary target must be {allowed}", what)
         return xp.where(inside, target, xp.zeros_like(target))
 
     def in_unit_interval(self, name: str) -> None:

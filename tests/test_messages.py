@@ -248,7 +248,7 @@ MESSAGES = [
     (
         "binary_cross_entropy_with_logits(x, 1.5 * bits)",
         ValueError,
-        "label 1.5 at position (0, 0) is out of range: a binary target must be in [0, 1]",
+        "probability 1.5 at position (0, 0) is out of range: a binary target must be in [0, 1]",
     ),
     # Options.
     ("cross_entropy(x, labels, axis=1.0)", TypeError, "axis must be an int, not 1.0"),
