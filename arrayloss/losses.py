@@ -272,9 +272,9 @@ def symmetric_cross_entropy(
 ) -> Problem[A]:
     r"""Symmetric cross-entropy of a softmax, for noisy labels: :math:`\alpha (-\log p_t) - \beta A\, (1 - p_t)`.
 
-    The loss is the cross-entropy of the target and p plus the reverse cross-entropy, of p and the target, in which
-    :math:`\log 0` is replaced by a constant A. For a label the reverse one is :math:`-A (1 - p_t)`. The loss of a
-    sample is
+    The loss is alpha times the cross-entropy of the target and p, plus beta times the reverse cross-entropy, of p and
+    the target. There, :math:`\log 0` is replaced by a constant A, so that for a label the reverse cross-entropy is
+    :math:`-A (1 - p_t)`. The loss of a sample is
     :math:`w \sum_c t'_c\, w_c\, (\alpha (-\log p_c) - \beta A\, (1 - p_c))`: for a soft target, it is the mean of the
     losses of the labels, weighted by their probabilities.
 
@@ -309,9 +309,10 @@ def kl_divergence(log_probs: A, probs: Any, /, **options: Unpack[RowOptions]) ->
     r"""Kullback-Leibler divergence of log-probabilities and probabilities: :math:`\sum_c q_c (\log q_c - \log p_c)`.
 
     The arguments are those of `torch.nn.functional.kl_div` and `optax.kl_divergence`: the model's :math:`\log p` and
-    the target's q. The loss of a sample is this sum times its weight. It is inf if a class has p = 0 and q > 0. A class
+    the target's q. The loss of a sample is this sum times its weight, and inf if a class has p = 0 and q > 0. A class
     with q = 0 adds 0. The loss is at least 0 if p and q each sum to 1; because probabilities are rounded, their sums
-    differ slightly from 1, and the loss may be slightly below 0. For two arrays of logits, `kl_divergence_with_logits` is more accurate where they are almost equal.
+    differ slightly from 1, and the loss may be slightly below 0. For two arrays of logits,
+    `kl_divergence_with_logits` is more accurate where they are almost equal.
 
     References
     ----------
@@ -366,7 +367,7 @@ def kl_divergence_with_logits(
 
 @loss
 def js_divergence(log_probs: A, probs: Any, /, **options: Unpack[RowOptions]) -> Problem[A]:
-    r"""Jensen-Shannon divergence of log-probabilities and probabilities: both are compared with their mean.
+    r"""Jensen-Shannon divergence of log-probabilities and probabilities: the mean of two divergences, from (p + q) / 2.
 
     With :math:`m = (p + q) / 2`, the loss of a sample is
     :math:`\sum_c (p_c \log(p_c / m_c) + q_c \log(q_c / m_c)) / 2`, times its weight. It is symmetric in p and q, and at

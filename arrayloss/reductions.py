@@ -91,8 +91,8 @@ class Mean(Reduction):
         The mean where the divisor is 0, for example of no samples.
     axis : int or tuple of int, optional
         The axes of the losses to take means along. For losses of shape (batch, sequence), `axis=1` gives one mean for
-        each sequence. Each mean has its own divisor, of its own samples, and the gradient of several means takes `cotangent=`. Without it, the result
-        is one number.
+        each sequence. Each mean has its own divisor, of its own samples. The gradient of several means needs
+        `cotangent=`. Without `axis`, the result is one number.
 
     Raises
     ------
