@@ -1,4 +1,4 @@
-"""A linear layer before a loss: logits = hidden @ weight.T + bias, which are there one block of rows at a time.
+"""A linear layer before a loss: logits = hidden @ weight.T + bias, computed one block of rows at a time.
 
 Of a vocabulary of 128,256 classes and 2048 rows the logits are 1 GB, and their gradient again. Here each block of them
 becomes its losses and its part of the gradients of hidden, weight and bias, and is forgotten. What is computed of a

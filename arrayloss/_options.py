@@ -41,12 +41,14 @@ class LossOptions(TypedDict, total=False):
         losses of bfloat16 logits.
     gamma : scalar or array, >= 0
         The focusing parameter: the larger it is, the less a well-classified $sample counts. With 0, the loss is the
-        cross-entropy. An array has one for each class or $sample,
+        cross-entropy. An array has one number for each class or $sample,
         $exponents.
     Returns
         array
             With `reduction="none"`, the loss of each $sample, in the shape of $shape.
-            With another reduction, one number, 0-d. At least 0. The library and device are those of `$array`.
+            With another reduction, one number, 0-d; `Mean` and `Sum`
+            with an `axis` give the shape without that axis. At least 0, unless this page says otherwise. The library
+            and device are those of `$array`.
     Raises
         TypeError
             If an argument has the wrong type or dtype, or the arrays belong to different libraries.
@@ -65,7 +67,7 @@ class RowOptions(LossOptions, total=False):
     logits : array of floating-point numbers, at least 1-D
         The score of each class, along `axis`. -inf leaves a class out.
     target_logits : array of floating-point numbers
-        The other scores t, in the shape of `logits`. They get a gradient too.
+        The logits t of the target (the teacher), in the shape of `logits`. They get a gradient too.
     log_probs : array of floating-point numbers, at least 1-D
         The logarithm of the probability of each class, along `axis`; for example from `log_softmax`.
     probs : array of floating-point numbers
@@ -88,7 +90,7 @@ class LabelOptions(RowOptions, total=False):
         The weight :math:`w_c` of each class; without it, 1. A sample with label c has the weight w :math:`w_c`; a mean
         is divided by the sum of these.
     ignore_index : int, tuple of int, or None
-        The label of samples that do not count, or several. Only for labels.
+        The label, or a tuple of labels, of samples that do not count. Only for labels.
     """
 
     class_weight: Any
@@ -113,7 +115,7 @@ class ElementOptions(LossOptions, total=False):
     target : array of bool, integers or floating-point numbers
         The target of each element, in [0, 1], in the shape of `$array`.
     ignore_index : int or tuple of int, optional
-        The target of elements that do not count, or several.
+        The target, or a tuple of targets, of elements that do not count.
     """
 
     ignore_index: int | tuple[int, ...] | None

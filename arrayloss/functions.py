@@ -143,8 +143,8 @@ def balanced_class_weight(labels: A, /, classes: int, *, dtype: Any = None) -> A
     r"""A weight for each class by inverse frequency: :math:`n / (C\, n_c)`, as `class_weight` takes it.
 
     Of the n labels, :math:`n_c` are c, and C is the number of classes: all classes that occur have the same total
-    weight. It is scikit-learn's `compute_class_weight("balanced")`, but for a class that does not occur, which is an
-    error there and here counts as one label would, so that no weight is infinite.
+    weight. The weights are those of scikit-learn's `compute_class_weight("balanced")`, with one difference: a class
+    that does not occur is an error there. Here it is counted as one label, so that no weight is infinite.
 
     Parameters
     ----------

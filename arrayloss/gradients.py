@@ -191,7 +191,8 @@ def value_and_grad(loss: Callable[Concatenate[Any, P], Any], /) -> ValueAndGrad[
     function
         ``f(logits, target, /, **options) -> (value, gradient)``, with the parameters of the loss, in the same order
         (some losses of `arrayloss.compat` have the target first). The gradient has the shape and dtype of the logits;
-        that of `linear_cross_entropy` is a named tuple of three, by `hidden`, `weight` and `bias`.
+        that of `linear_cross_entropy` is a named tuple of three gradients, with respect to `hidden`, `weight` and
+        `bias`.
         With ``reduction="none"`` or means along an axis, f needs ``cotangent=``, an array in the shape of the result;
         the gradient is that of ``sum(cotangent * result)``. f can be pickled.
 

@@ -81,11 +81,12 @@ def cross_entropy(
     Parameters
     ----------
     temperature : scalar > 0
-        T, by which the logits are divided. The gradient has a factor 1 / T; with a teacher's probabilities at the same
-        temperature as the target, it goes with 1 / T^2, and distillation multiplies the loss by T^2.
+        T: the logits are divided by it. The gradient has a factor 1 / T. If the target is a teacher's probabilities at
+        the same temperature, the gradient is proportional to 1 / T^2 for large T; for distillation, multiply the loss
+        by T^2.
     z_loss : scalar >= 0
-        z: the factor of a second term, which keeps the logarithm of the sum of exponentials close to 0, that of the
-        logits as given, at any temperature. PaLM was trained with 1e-4.
+        z: the factor of a second term, which keeps the logarithm of the sum of exponentials close to 0. `temperature`
+        does not change this term. PaLM was trained with 1e-4.
 
     References
     ----------
@@ -119,14 +120,15 @@ def linear_cross_entropy(
     z_loss: Scalar = 0.0,
     **options: Unpack[ClassOptions],
 ) -> Problem[A]:
-    r"""The `cross_entropy` of a linear layer's output, x = hidden @ weight.T + bias, which is never held whole.
+    r"""The `cross_entropy` of a linear layer's output, x = hidden @ weight.T + bias, a few rows of x at a time.
 
-    For a large vocabulary the logits x take most of a model's memory. Here they are there for some rows at a time, and
-    what is left of them is the loss and the gradients, which are made in the same pass. The numbers are those of
-    `cross_entropy` of the logits, whose rounding is that of the library's own product.
+    For a large vocabulary the logits x take most of a model's memory. This function computes the logits of a few rows
+    at a time, and keeps only the loss and the gradients, which are computed in the same pass. The results are those of
+    `cross_entropy` of the logits; the logits have the rounding of the library's own matrix product.
 
-    Under torch.compile, transforms of `torch.func`, forward mode or a second derivative, with traced options, and where
-    a derivative by the target or by a weight of classes or samples is asked for, the logits are computed whole.
+    All logits are computed at once under torch.compile, in transforms of `torch.func`, in forward mode, for a second
+    derivative, with traced options, and for a derivative with respect to the target or to a weight of classes or
+    samples.
 
     Parameters
     ----------
@@ -270,10 +272,11 @@ def symmetric_cross_entropy(
 ) -> Problem[A]:
     r"""Symmetric cross-entropy of a softmax, for noisy labels: :math:`\alpha (-\log p_t) - \beta A\, (1 - p_t)`.
 
-    To the cross-entropy of the target and p, the reverse one is added, that of p and the target, where :math:`\log 0`
-    is a constant A. For a label that is :math:`-A (1 - p_t)`. The loss of a sample is
-    :math:`w \sum_c t'_c\, w_c\, (\alpha (-\log p_c) - \beta A\, (1 - p_c))`: a soft target has the mixture of the
-    losses of its labels.
+    The loss is alpha times the cross-entropy of the target and p, plus beta times the reverse cross-entropy, of p and
+    the target. There, :math:`\log 0` is replaced by a constant A, so that for a label the reverse cross-entropy is
+    :math:`-A (1 - p_t)`. The loss of a sample is
+    :math:`w \sum_c t'_c\, w_c\, (\alpha (-\log p_c) - \beta A\, (1 - p_c))`: for a soft target, it is the mean of the
+    losses of the labels, weighted by their probabilities.
 
     Parameters
     ----------
@@ -282,7 +285,7 @@ def symmetric_cross_entropy(
     beta : scalar >= 0
         The weight of the reverse cross-entropy.
     log_zero : scalar <= 0
-        A: what the logarithm of a target of 0 is.
+        A: the number that stands for the logarithm of 0.
 
     References
     ----------
@@ -306,9 +309,10 @@ def kl_divergence(log_probs: A, probs: Any, /, **options: Unpack[RowOptions]) ->
     r"""Kullback-Leibler divergence of log-probabilities and probabilities: :math:`\sum_c q_c (\log q_c - \log p_c)`.
 
     The arguments are those of `torch.nn.functional.kl_div` and `optax.kl_divergence`: the model's :math:`\log p` and
-    the target's q. The loss of a sample is this sum times its weight, inf where p is 0 and q is not; a class with q = 0
-    has no part in it. Where a row does not sum to 1, as rounded ones, it may be slightly below 0. For two arrays of
-    logits, `kl_divergence_with_logits` is more accurate where they are almost equal.
+    the target's q. The loss of a sample is this sum times its weight, and inf if a class has p = 0 and q > 0. A class
+    with q = 0 adds 0. The loss is at least 0 if p and q each sum to 1; because probabilities are rounded, their sums
+    differ slightly from 1, and the loss may be slightly below 0. For two arrays of logits,
+    `kl_divergence_with_logits` is more accurate where they are almost equal.
 
     References
     ----------
@@ -339,8 +343,8 @@ def kl_divergence_with_logits(
     Parameters
     ----------
     temperature : scalar > 0
-        T, by which both arrays of logits are divided. The gradient by the student's logits is (p - q) / T, which goes
-        with 1 / T^2 for large T: for distillation, multiply the loss by T^2.
+        T, by which both arrays of logits are divided. The gradient with respect to the student's logits is
+        (p - q) / T. For large T it is proportional to 1 / T^2; for distillation, multiply the loss by T^2.
 
     References
     ----------
@@ -363,7 +367,7 @@ def kl_divergence_with_logits(
 
 @loss
 def js_divergence(log_probs: A, probs: Any, /, **options: Unpack[RowOptions]) -> Problem[A]:
-    r"""Jensen-Shannon divergence of log-probabilities and probabilities: half the divergences of both from their mean.
+    r"""Jensen-Shannon divergence of log-probabilities and probabilities: the mean of two divergences, from (p + q) / 2.
 
     With :math:`m = (p + q) / 2`, the loss of a sample is
     :math:`\sum_c (p_c \log(p_c / m_c) + q_c \log(q_c / m_c)) / 2`, times its weight. It is symmetric in p and q, and at

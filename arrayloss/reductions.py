@@ -51,7 +51,7 @@ class Reduction(Complete):
 
 @dataclass(frozen=True)
 class Sum(Reduction):
-    """The sum of the losses of all samples, or along some axes; 0 of none.
+    """The sum of the losses of all samples, or along some axes; 0 if there are no samples.
 
     Parameters
     ----------
@@ -88,11 +88,11 @@ class Mean(Reduction):
         What the sum is divided by. "weight": the sum of the weights. "valid": the number of samples that are neither
         ignored nor masked. "all": the number of all samples. A number: that number.
     empty : {"nan", "zero"}
-        The mean of nothing (the divisor is 0).
+        The mean where the divisor is 0, for example of no samples.
     axis : int or tuple of int, optional
-        The axes to take means along, in the shape of the losses: with 1, one mean for each sequence of a batch. The
-        divisor is that of these samples, and the gradient of several means takes `cotangent=`. Without it, the result
-        is one number.
+        The axes of the losses to take means along. For losses of shape (batch, sequence), `axis=1` gives one mean for
+        each sequence. Each mean has its own divisor, of its own samples. The gradient of several means needs
+        `cotangent=`. Without `axis`, the result is one number.
 
     Raises
     ------
@@ -146,7 +146,7 @@ class Hardest(Reduction):
 
     All samples are ranked together, whatever the shape of the losses. Those that are ignored or masked don't take
     part. Losses that tie for the last places share these equally, in the value and in the gradient, so that neither
-    depends on the order of the samples. The mean of nothing is nan, and its gradient 0.
+    depends on the order of the samples. The mean of no samples is nan, and its gradient is 0.
 
     Other libraries compare the label's probability with a threshold p; of a cross-entropy without weights, a
     probability below p is a loss above -log p. MMSegmentation's ``OHEMPixelSampler(thresh=p, min_kept=n)`` keeps the
@@ -161,7 +161,8 @@ class Hardest(Reduction):
     k : int >= 1, optional
         The number of samples that counts (all, where there are fewer).
     threshold : scalar >= 0, optional
-        All samples whose loss, with its weight, is larger than this count, and with `fraction` or `k` at least so many.
+        All samples whose loss, times its weight, is larger than this number count. With `fraction` or `k`, these are
+        the least number of samples that counts.
 
     Raises
     ------

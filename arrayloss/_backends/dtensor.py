@@ -43,7 +43,7 @@ def _everywhere(x: Array, like: Array) -> Array:
 
 
 def _beside(x: Array, logits: Array) -> Array:
-    """`x`, with the axes of the logits or some of length 1, shared out as these are."""
+    """`x`, with the axes of the logits or some of length 1, split as these are."""
     if x.ndim != logits.ndim:
         return x
     placements = (

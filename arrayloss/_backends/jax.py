@@ -65,7 +65,7 @@ class _Ops(Ops):
 
 
 def _shared_out(x: Array) -> tuple[Any, ...]:
-    """What the type of `x` says of each axis: along which axes of a mesh it is shared out, if these are explicit."""
+    """What the type of `x` says of each axis: along which axes of a mesh it is split, if these are explicit."""
     along: tuple[Any, ...] = getattr(getattr(x.aval, "sharding", None), "spec", None) or (None,) * x.ndim
     return along
 
@@ -181,7 +181,7 @@ class Jax(Backend):
         return jnp.full((), value, dtype=dtype)
 
     def sum(self, x: Array, axis: tuple[int, ...] | None = None) -> Array:
-        # The default is the widest that there is. Halves of an array that is shared out among devices would have to
+        # The default is the widest that there is. Halves of an array that is split over devices would have to
         # be sent from one to another, and a tracer does not say whether it is.
         widest, alone = x.dtype == jnp.result_type(float), jax.device_count() == 1
         if widest and alone and _sized(x) and (axis is not None or x.size < _ONE_BY_ONE):
@@ -209,7 +209,7 @@ class Jax(Backend):
             return step(sums, rows)
 
         def split(x: Array | None) -> Array | None:
-            """(n, k) as (size, number, k): each block has rows of all devices that the rows are shared out to."""
+            """(n, k) as (size, number, k): each block has rows of all devices that the rows are split over."""
             if x is None or x.ndim == 0 or x.shape[0] != n:
                 return x
             padded = jnp.pad(x, ((0, size * number - n), (0, 0)))
@@ -227,7 +227,7 @@ class Jax(Backend):
 
     def add_product(self, total: Array, a: Array, b: Array) -> Array:
         # XLA's CPU compiler writes a product to memory before it adds it: here, a part of it at a time. Parts of what
-        # is shared out among devices would have to be sent from one to another.
+        # is split over devices would have to be sent from one to another.
         n = total.shape[0]
         number = -(-n // max(1, _PRODUCT_BYTES // (4 * b.shape[1]))) if isinstance(n, int) else 1
         if number == 1 or jax.device_count() > 1:

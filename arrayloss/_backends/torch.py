@@ -31,7 +31,7 @@ _PLACED_BYTES = 8 * 1024 * 1024
 # Binary losses, which make some thirty arrays of a block's size.
 _FLAT_BYTES = 512 * 1024
 _DEVICE_BLOCK_BYTES = 256 * 1024 * 1024
-# A sum of one row of so many classes would be shared out among the threads, which the rows of a batch are not.
+# A sum of one row of so many classes would be split among the threads, which the rows of a batch are not.
 _LONG = 1 << 14
 _KINDS = {torch.float32: "real floating", torch.int64: "integral"}
 
