@@ -128,7 +128,7 @@ def linear_cross_entropy(
 
     All logits are computed at once under torch.compile, in transforms of `torch.func`, in forward mode, for a second
     derivative, with traced options, and for a derivative with respect to the target or to a weight of classes or
-    samples.
+    samples. `jax.jvp` raises a TypeError.
 
     Parameters
     ----------
