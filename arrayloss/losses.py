@@ -358,8 +358,8 @@ def kl_divergence_with_logits(
     >>> student, teacher = np.asarray([[0.0, 1.0]]), np.asarray([[1.0, 0.0]])
     >>> round(float(kl_divergence_with_logits(student, teacher)), 6)
     0.462117
-    >>> round(float(kl_divergence_with_logits(student, student + np.asarray([[1e-9, 0.0]]))) * 1e20, 6)
-    9.830597
+    >>> round(float(kl_divergence_with_logits(student, student + np.asarray([[1e-9, 0.0]]))) * 1e20, 3)
+    9.831
     """
     made = paired(KullbackLeibler(), logits, target_logits, names=("logits", "target_logits"), **options)
     return _tempered(made, temperature, both=True)
