@@ -97,8 +97,7 @@ def _allowance(case: Case, quantity: str, numbers: Exact, terms: int) -> Floats:
 
 def _subnormal(case: Case, quantity: str) -> NDArray[np.bool_]:
     """Whether a number of a divergence has been made of an exponential that is no normal number, which may be 0."""
-    least = FORMATS["float32" if case.dtype in HALF else case.dtype]
-    end = -least.emin * LOG_2 * (1 - np.ldexp(1.0, -20))
+    least, end = FORMATS["float32" if case.dtype in HALF else case.dtype], _end_of_normal(case.dtype)
     below = np.zeros(case.arrays["logits"].shape, dtype=np.bool_)
     for name in ("logits", "target"):
         values = case.arrays[name]
@@ -184,6 +183,12 @@ def allowance(case: Case, quantity: str) -> Floats:
     return found
 
 
+def _end_of_normal(dtype: str) -> float:
+    """The distance from the maximum of a row from which on an exponential may be no normal number."""
+    form = FORMATS["float32" if dtype in HALF else dtype]
+    return float(-form.emin * LOG_2 * (1 - np.ldexp(1.0, -20)))
+
+
 def flushable(case: Case, quantity: str) -> Floats:
     """Which part of each number is made of exponentials, relative to the row's maximum, that are no normal numbers.
 
@@ -193,7 +198,7 @@ def flushable(case: Case, quantity: str) -> Floats:
     dtype = dtype_of(case, quantity)
     if not _has_rows(case) or dtype == "float16":  # made of float32, far from where that ends
         return np.zeros(())
-    end = -FORMATS["float32" if dtype in HALF else dtype].emin * LOG_2 * (1 - np.ldexp(1.0, -20))
+    end = _end_of_normal(dtype)
     far, near = _distances(case)
     if not np.any(far > end):
         return np.zeros(())

@@ -242,9 +242,9 @@ class Backend:
         return self.astype(x, call.dtype)
 
 
-def rows_in_blocks(n: int, classes: int) -> tuple[int, int]:
-    """How many rows of logits a block has, and how many blocks there are."""
-    number = max(1, -(-n // max(1, _LOGITS_BYTES // (4 * classes))))
+def rows_in_blocks(n: int, width: int, most: int | None = None) -> tuple[int, int]:
+    """How many of n rows of `width` numbers a block of `most` bytes has (None: that of logits), and how many blocks."""
+    number = max(1, -(-n // max(1, (most or _LOGITS_BYTES) // (4 * width))))
     return max(1, -(-n // number)), number
 
 

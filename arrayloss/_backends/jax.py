@@ -18,7 +18,7 @@ _WRITTEN_BYTES = 32 * 1024 * 1024
 # Numbers up to which XLA's CPU compiler adds one after another, 32 at a time: 2048 equal ones lose 13 units in the last
 # place.
 _ONE_BY_ONE = 4096
-
+# Of a product that is added to the gradient of a layer's weight, what is written to memory at once.
 _PRODUCT_BYTES = 16 * 1024 * 1024
 
 
@@ -229,10 +229,10 @@ class Jax(Backend):
         # XLA's CPU compiler writes a product to memory before it adds it: here, a part of it at a time. Parts of what
         # is split over devices would have to be sent from one to another.
         n = total.shape[0]
-        number = -(-n // max(1, _PRODUCT_BYTES // (4 * b.shape[1]))) if isinstance(n, int) else 1
+        size, number = rows_in_blocks(n, b.shape[1], _PRODUCT_BYTES) if isinstance(n, int) else (n, 1)
         if number == 1 or jax.device_count() > 1:
             return super().add_product(total, a, b)
-        size, of_rows = -(-n // number), a.T  # turned back here: in the loop, it would be written to memory turned
+        of_rows = a.T  # turned back here: in the loop, it would be written to memory turned
 
         def add(i: Array, total: Array) -> Array:
             start = jnp.minimum(i * size, n - size)
