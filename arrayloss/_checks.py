@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numbers
+import operator
 from typing import Any
 
 from arrayloss._backends import Backend, backend_of
@@ -16,6 +17,7 @@ def backend(first: Array, name: str = "logits", /, **others: Array | None) -> Ba
         raise TypeError(
             f"{name} must be an array of real floating-point numbers ({', '.join(SERVED)}), not of "
             f"{_name(first.dtype)}; cast it first, for example to float32"
+            + ("; if it is the target, pass it second" if "target" in others else "")
         )
     _served(ours, name, first)
     device = ours.device(first)
@@ -194,9 +196,12 @@ def focusing(gamma: Any, name: str = "gamma") -> Any:
 
 def integer(name: str, value: Any, hint: str = "") -> int:
     """An int, of Python or another library."""
-    if isinstance(value, bool) or not hasattr(value, "__index__"):
-        raise TypeError(f"{name} must be an int{hint}, not {_said(value)}")
-    return int(value.__index__())
+    try:
+        if not isinstance(value, bool):
+            return operator.index(value)
+    except TypeError:
+        pass
+    raise TypeError(f"{name} must be an int{hint}, not {_said(value)}")
 
 
 def ignored(value: Any) -> tuple[int, ...]:
@@ -290,18 +295,28 @@ def class_target(
 ) -> bool:
     """Whether a target is labels, not probabilities, for logits of `shape` and samples of the shape of `labels`."""
     if backend.kind(target.dtype) == "integral":
-        why = f"integers are labels, without the class axis (axis {axis}), and one-hot targets floats"
-        if tuple(target.shape) != labels:
-            others = [i for i in range(len(shape)) if (*shape[:i], *shape[i + 1 :]) == tuple(target.shape)]
-            why = f"these are labels for axis={others[0]}; {why}" if others else why
-        same_shape("target", target.shape, labels, shape, why)
+        given = tuple(target.shape)
+        if given != labels:
+            other = next((i for i in range(len(shape)) if (*shape[:i], *shape[i + 1 :]) == given), None)
+            raise ValueError(
+                f"target has shape {given} and the logits have shape {tuple(shape)}: integers are labels, without the "
+                f"class axis (axis {axis}), so target must have shape {labels}; "
+                + (
+                    "one-hot targets must be floats, so cast them, as by target.astype(float)"
+                    if given == tuple(shape)
+                    else "nothing is broadcast here"
+                    if other is None
+                    else f"if the classes are on axis {other}, pass axis={other}"
+                )
+            )
         return True
     if backend.kind(target.dtype) != "real floating":
         raise TypeError(f"target must be integer labels or floating-point probabilities, not {target.dtype}")
     if target.ndim == len(labels) and tuple(target.shape) == labels:
         raise ValueError(
             f"target has shape {labels}, that of labels, but is of {target.dtype}: labels must be integers, so cast "
-            f"them, as by target.astype(int); probabilities have shape {tuple(shape)}, one number for each logit"
+            f"them, as by target.astype(int) or target.long(); probabilities have shape {tuple(shape)}, one number for "
+            f"each logit"
         )
     same_shape("target", target.shape, shape, shape, "probabilities have one number for each logit")
     if ignore_index not in (None, -100):

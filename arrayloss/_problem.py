@@ -492,7 +492,8 @@ class _Task:
                 return target
         inside = (target >= 0) & (target <= 1)
         allowed, what = ("in [0, 1]", "probability") if soft else ("0 or 1", "label")
-        self._refuse(~inside, given, f"a binary target must be {allowed}", what)
+        allowed = f"a binary target must be {allowed}; ignore_index= leaves a target out"
+        self._refuse(~inside, given, allowed, what)
         return xp.where(inside, target, xp.zeros_like(target))
 
     def in_unit_interval(self, name: str) -> None:
@@ -644,8 +645,8 @@ def value_with_gradient(problem: Problem[A], cotangent: Array | None = None) -> 
         shape = tuple(n for i, n in enumerate(problem.shape) if i not in axis)
         if cotangent is None:
             raise TypeError(
-                f"the result has the shape {shape}, and a gradient only with cotangent=, an array of that shape which "
-                "weighs it (of ones, for the gradient of the sum)"
+                f"the result has the shape {shape}: for a gradient, pass cotangent=, an array of that shape (ones, for "
+                "the gradient of the sum)"
             )
         _checks.backend(cotangent, "cotangent", logits=problem.logits)
         _checks.same_shape("cotangent", cotangent.shape, shape, problem.logits.shape, "it weighs the result")

@@ -155,7 +155,8 @@ MESSAGES = [
         "cross_entropy(x, labels.astype(float))",
         ValueError,
         "target has shape (2,), that of labels, but is of float64: labels must be integers, so "
-        "cast them, as by target.astype(int); probabilities have shape (2, 3), one number for each logit",
+        "cast them, as by target.astype(int) or target.long(); probabilities have shape (2, 3), one number for each "
+        "logit",
     ),
     (
         "cross_entropy(x, p, ignore_index=1)",
@@ -200,7 +201,26 @@ MESSAGES = [
         "cross_entropy(x, bits)",
         ValueError,
         "target has shape (2, 3) and the logits have shape (2, 3): integers are labels, without the class axis "
-        "(axis -1), and one-hot targets floats, so target must have shape (2,); nothing is broadcast here",
+        "(axis -1), so target must have shape (2,); one-hot targets must be floats, so cast them, as by "
+        "target.astype(float)",
+    ),
+    (
+        "cross_entropy(x[:, :2], np.asarray([0, 1, 1]))",
+        ValueError,
+        "target has shape (3,) and the logits have shape (2, 2): integers are labels, without the class axis (axis "
+        "-1), so target must have shape (2,); nothing is broadcast here",
+    ),
+    (
+        "cross_entropy(x, np.asarray([0, 1, 1]))",
+        ValueError,
+        "target has shape (3,) and the logits have shape (2, 3): integers are labels, without the class axis (axis "
+        "-1), so target must have shape (2,); if the classes are on axis 0, pass axis=0",
+    ),
+    (
+        "cross_entropy(labels, x)",
+        TypeError,
+        "logits must be an array of real floating-point numbers (float16, bfloat16, float32, float64), not of int64; "
+        "cast it first, for example to float32; if it is the target, pass it second",
     ),
     (
         "cross_entropy(x, x[:, :2])",
@@ -232,6 +252,7 @@ MESSAGES = [
         "alpha has shape (2,), which does not broadcast to (2, 3), the shape of what it applies to",
     ),
     ("balanced_class_weight(x, 3)", TypeError, "labels must be an array of integers, not of float64"),
+    ("balanced_class_weight(labels, np.arange(3))", TypeError, "classes must be an int, not a ndarray of numpy"),
     ("balanced_class_weight(labels, 0)", ValueError, "classes must be an int of at least 1, not 0"),
     # Labels.
     (
@@ -243,12 +264,13 @@ MESSAGES = [
     (
         "binary_cross_entropy_with_logits(x, 2 * bits)",
         ValueError,
-        "label 2 at position (0, 0) is out of range: a binary target must be 0 or 1",
+        "label 2 at position (0, 0) is out of range: a binary target must be 0 or 1; ignore_index= leaves a target out",
     ),
     (
         "binary_cross_entropy_with_logits(x, 1.5 * bits)",
         ValueError,
-        "probability 1.5 at position (0, 0) is out of range: a binary target must be in [0, 1]",
+        "probability 1.5 at position (0, 0) is out of range: a binary target must be in [0, 1]; ignore_index= leaves a "
+        "target out",
     ),
     # Options.
     ("cross_entropy(x, labels, axis=1.0)", TypeError, "axis must be an int, not 1.0"),
@@ -345,8 +367,8 @@ MESSAGES = [
     (
         "grad(cross_entropy)(x, labels, reduction='none')",
         TypeError,
-        "the result has the shape (2,), and a gradient only with cotangent=, an array of that shape which weighs it "
-        "(of ones, for the gradient of the sum)",
+        "the result has the shape (2,): for a gradient, pass cotangent=, an array of that shape (ones, for the "
+        "gradient of the sum)",
     ),
     (
         "grad(cross_entropy)(x, labels, cotangent=np.ones(2))",

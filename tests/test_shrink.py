@@ -42,6 +42,11 @@ def test_what_always_fails_becomes_one_sample_of_two_zeros() -> None:
     assert (dict(small.options), small.wrt) == ({}, ())
 
 
+def test_a_case_without_samples_stays_one() -> None:
+    empty = next(c for c in cases("cross_entropy", "float32") if c.name == "empty batch")
+    assert shrink(empty, lambda case: case.arrays["logits"].size == 0).arrays["logits"].shape[0] == 0
+
+
 def test_what_never_fails_again_stays_as_it_is() -> None:
     case = large()
     assert shrink(case, lambda other: False) is case
