@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from arrayloss._backends.generic import Arrays, Backend, Call
+from arrayloss._backends.generic import Arrays, Backend, Call, rows_in_blocks
 from arrayloss._kernels.ops import Array
 
 
@@ -24,10 +24,16 @@ class Gradients(NamedTuple):
 
 
 def _logits(
-    backend: Backend, dtype: Any, softcap: Any, hidden: Array, weight: Array, bias: Array | None
+    backend: Backend,
+    dtype: Any,
+    softcap: Any,
+    hidden: Array,
+    weight: Array,
+    bias: Array | None,
+    room: Array | None = None,
 ) -> tuple[Array, Any]:
     """The logits in the dtype to compute in, and their derivative by what the softcap is applied to (None: 1)."""
-    x = hidden @ weight.T
+    x = backend.product(hidden, weight.T, room)
     x = backend.astype(x if bias is None else x + bias, dtype)
     if softcap is None:
         return x, None
@@ -71,10 +77,10 @@ class Blocks:
 
         def step(sums: Arrays, rows: Arrays) -> tuple[Arrays, Arrays]:
             h, of_loss, *inputs = rows
-            x, slope = _logits(backend, dtype, self.softcap, h, weight, bias)
+            x, slope = _logits(backend, dtype, self.softcap, h, weight, bias, room)
             if g is None:
                 return sums, (backend.value(self.call, (x, *inputs)),)
-            loss, d = backend.value_and_gradient(self.call, (x, *inputs), of_loss)
+            loss, d = backend.value_and_gradient(self.call, (x, *inputs), of_loss, overwrite=True)
             if slope is not None:
                 d = d * slope
             of_weight, of_bias = sums
@@ -85,15 +91,21 @@ class Blocks:
                 of_weight = backend.add_product(of_weight, d.T, h)
             return (of_weight, of_bias), (loss, d @ weight if needed[0] else d[:, :0])
 
+        classes = weight.shape[0]
+        # How many arrays of a block's size are there at once.
+        copies = 1 + (bias is not None) + (hidden.dtype != dtype) + 4 * (self.softcap is not None)
+        width = classes * copies * max(4, xp.finfo(dtype).bits // 8)
+        size, number = rows_in_blocks(hidden.shape[0], width, backend.logits_bytes)
+        room = backend.room((size, classes), hidden)
         if g is None:
-            _, (losses,) = backend.scan(step, (), (hidden, None, *others), weight.shape[0])
+            _, (losses,) = backend.scan(step, (), (hidden, None, *others), size, number)
             return losses, None
         g = xp.broadcast_to(g, (hidden.shape[0], 1))
         sums = tuple(
             xp.zeros_like(a, dtype=dtype) if a is not None and need else None
             for a, need in zip((weight, bias), needed[1:], strict=True)
         )
-        (of_weight, of_bias), (losses, of_hidden) = backend.scan(step, sums, (hidden, g, *others), weight.shape[0])
+        (of_weight, of_bias), (losses, of_hidden) = backend.scan(step, sums, (hidden, g, *others), size, number)
         return losses, Gradients(of_hidden if needed[0] else None, of_weight, of_bias)
 
 

@@ -11,7 +11,7 @@ import pytest
 
 import arrayloss as al
 from arrayloss import Hardest, Mean, cross_entropy, linear_cross_entropy, value_and_grad
-from arrayloss._backends import generic
+from arrayloss._backends import generic, in_place
 from arrayloss.testing import Implementation
 from conformance.runner import Selection, judge
 
@@ -35,7 +35,8 @@ OPTIONS: list[dict[str, Any]] = [
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Blocks of three rows, the last of which has two; and of a product with the weight's shape, three of its rows."""
-    monkeypatch.setattr(generic, "_LOGITS_BYTES", 4 * CLASSES * 3)
+    monkeypatch.setattr(generic.Backend, "logits_bytes", 3 * 4 * CLASSES)
+    monkeypatch.setattr(in_place.InPlaceBackend, "logits_bytes", 3 * 4 * CLASSES)
     for library in ("in_place", "jax"):
         module = sys.modules.get(f"arrayloss._backends.{library}")
         if module is not None:

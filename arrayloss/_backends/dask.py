@@ -81,13 +81,13 @@ class Dask(Backend):
         return self._mapped(_value, call, _aligned(call, arrays), arrays, call.dtype, keeps)
 
     def value_and_gradient(
-        self, call: Call, arrays: Arrays, cotangent: Array, *, summed: bool = False
+        self, call: Call, arrays: Arrays, cotangent: Array, *, summed: bool = False, overwrite: bool = False
     ) -> tuple[Array, Array]:
         aligned = _aligned(call, (*arrays, cotangent))
         gradient = self._mapped(_gradient, call, aligned, arrays, arrays[0].dtype, True)
         return self.value(call, arrays), gradient
 
-    def scan(self, step: Step, sums: Arrays, rows: Arrays, classes: int) -> tuple[Arrays, Arrays]:
+    def scan(self, step: Step, sums: Arrays, rows: Arrays, size: int, number: int) -> tuple[Arrays, Arrays]:
         # The logits are there one chunk at a time, when they are computed.
         return step(sums, rows)
 

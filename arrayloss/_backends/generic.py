@@ -14,8 +14,6 @@ Arrays = tuple[Any, ...]  # the logits first; what a kernel can do without may b
 
 # From (sums, a block of rows) to (sums, results for each row).
 Step = Callable[[Arrays, Arrays], tuple[Arrays, Arrays]]
-# Logits of a linear layer that are there at once: at least as many rows as make a product quick.
-_LOGITS_BYTES = 23 * 1024 * 1024
 
 
 class Call(NamedTuple):
@@ -33,6 +31,9 @@ class Backend:
     three ways to run a kernel: `value`, `value_and_gradient` and `reduced`. Their `arrays` are the logits and the
     kernel's other inputs, all of them with the axes of the logits.
     """
+
+    # Logits of a linear layer that are there at once, beside the exponentials of as many.
+    logits_bytes = 23 * 1024 * 1024
 
     def __init__(self, xp: Namespace) -> None:
         self.xp = xp
@@ -178,9 +179,12 @@ class Backend:
         return self.forward(call, arrays).value
 
     def value_and_gradient(
-        self, call: Call, arrays: Arrays, cotangent: Array, *, summed: bool = False
+        self, call: Call, arrays: Arrays, cotangent: Array, *, summed: bool = False, overwrite: bool = False
     ) -> tuple[Array, Array]:
-        """The kernel's value, as `value` has it, and the gradient by the logits in closed form, in one pass."""
+        """The kernel's value, as `value` has it, and the gradient by the logits in closed form, in one pass.
+
+        With `overwrite`, the gradient may take the place of the logits.
+        """
         forward = self.forward(call, arrays)
         vjp = forward.vjps[0]
         assert vjp is not None  # every loss has a derivative by the logits
@@ -211,19 +215,26 @@ class Backend:
         losses: Array = blocks.run(self, arrays, None)[0]
         return losses
 
-    def scan(self, step: Step, sums: Arrays, rows: Arrays, classes: int) -> tuple[Arrays, Arrays]:
+    def scan(self, step: Step, sums: Arrays, rows: Arrays, size: int, number: int) -> tuple[Arrays, Arrays]:
         """`step(sums, block of rows) -> (sums, results)` of one block after the other: the last sums, all results.
 
-        A block has as many rows as keep its logits, of so many classes, small. What has no rows is whole in each.
+        There are so many blocks of `size` rows; the last may have fewer. What has no rows is whole in each.
         """
         n = rows[0].shape[0]
-        size, _ = rows_in_blocks(n, classes)
         made = []
         for i in range(0, max(n, 1), size):
             block = (a if a is None or a.ndim == 0 or a.shape[0] != n else a[i : min(i + size, n), ...] for a in rows)
             sums, results = step(sums, tuple(block))
             made.append(results)
         return sums, tuple(self.xp.concat(parts, axis=0) for parts in zip(*made, strict=True))
+
+    def room(self, shape: tuple[int, ...], like: Array) -> Array | None:
+        """Memory for one product after the other; None for a library whose arrays are never overwritten."""
+        return None
+
+    def product(self, a: Array, b: Array, room: Array | None) -> Array:
+        """a @ b, in the first rows of `room` where there is one."""
+        return a @ b
 
     def add_product(self, total: Array, a: Array, b: Array) -> Array:
         """total + a @ b; it may overwrite `total`."""
@@ -242,9 +253,11 @@ class Backend:
         return self.astype(x, call.dtype)
 
 
-def rows_in_blocks(n: int, width: int, most: int | None = None) -> tuple[int, int]:
-    """How many of n rows of `width` numbers a block of `most` bytes has (None: that of logits), and how many blocks."""
-    number = max(1, -(-n // max(1, (most or _LOGITS_BYTES) // (4 * width))))
+def rows_in_blocks(n: Any, width: Any, most: int) -> tuple[Any, int]:
+    """How many of n rows of `width` bytes a block of `most` bytes has, and how many blocks there are."""
+    if not (isinstance(n, int) and isinstance(width, int)):
+        return n, 1  # a length that only the program knows
+    number = max(1, -(-n // max(1, most // width)))
     return max(1, -(-n // number)), number
 
 

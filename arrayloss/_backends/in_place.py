@@ -6,11 +6,11 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from arrayloss._backends.generic import Arrays, Backend, Call
+from arrayloss._backends.generic import Arrays, Backend, Call, rows_in_blocks
 from arrayloss._backends.rows import Block, Rows, blocks, cut, one_by_one
 from arrayloss._kernels.ops import Array, Namespace, Ops, Position
 
-_PRODUCT_BYTES = 2 * 1024 * 1024
+_PRODUCT_BYTES = 4 * 1024 * 1024
 
 
 class Indexed:
@@ -103,6 +103,8 @@ class InPlaceBackend(Backend):
     """Runs kernels over rows in blocks, and writes gradients to their place."""
 
     block_bytes: int
+    # The gradient of logits takes their place.
+    logits_bytes = 52 * 1024 * 1024
 
     def strides(self, x: Array) -> tuple[int, ...]:
         """How far the elements along each axis are apart in memory."""
@@ -128,20 +130,23 @@ class InPlaceBackend(Backend):
         return self._run(call, arrays, None, summed)[0]
 
     def value_and_gradient(
-        self, call: Call, arrays: Arrays, cotangent: Array, *, summed: bool = False
+        self, call: Call, arrays: Arrays, cotangent: Array, *, summed: bool = False, overwrite: bool = False
     ) -> tuple[Array, Array]:
-        return self._run(call, arrays, cotangent, summed)
+        return self._run(call, arrays, cotangent, summed, overwrite)
 
-    def _run(self, call: Call, arrays: Arrays, cotangent: Array | None, summed: bool) -> tuple[Array, Array]:
+    def _run(
+        self, call: Call, arrays: Arrays, cotangent: Array | None, summed: bool, overwrite: bool = False
+    ) -> tuple[Array, Array]:
         """The value, or a sum for each block, and the gradient if there is a cotangent."""
         layout = self.rows(call, arrays[0])
         rows: Arrays = tuple(None if a is None else layout.of(a) for a in arrays)
         g = None if cotangent is None else layout.of(self.astype(cotangent, call.dtype))
         x, shape, keeps = rows[0], tuple(rows[0].shape), call.kernel.keeps_classes
-        parts = blocks(shape, self.block_size(x, placed=g is not None))
-        gradient = None if g is None else self.empty(shape, x, x.dtype)
+        placed = g is not None and not overwrite
+        parts = blocks(shape, self.block_size(x, placed=placed))
+        gradient = x if overwrite else None if g is None else self.empty(shape, x, x.dtype)
         if len(parts) == 1:
-            value = self._block(call, rows, g, gradient)
+            value = self._block(call, rows, g, gradient, placed)
         else:
             sums = summed and call.axis is None
             each = (len(parts),) if sums else tuple(n if keeps or i != 1 else 1 for i, n in enumerate(shape))
@@ -149,7 +154,7 @@ class InPlaceBackend(Backend):
 
             def task(number: int, block: Block) -> None:
                 here = tuple(cut(a, shape, block) for a in rows)
-                made = self._block(call, here, cut(g, shape, block), cut(gradient, shape, block))
+                made = self._block(call, here, cut(g, shape, block), cut(gradient, shape, block), placed)
                 value[number if sums else block] = self.sum(made) if sums else made
 
             self.each(task, parts, x)
@@ -157,9 +162,9 @@ class InPlaceBackend(Backend):
                 return value, None if gradient is None else layout.back(gradient, True)
         return layout.back(value, keeps), None if gradient is None else layout.back(gradient, True)
 
-    def _block(self, call: Call, rows: Arrays, g: Array | None, out: Array | None) -> Array:
-        """The value; the gradient is written to `out`."""
-        ops = self.row_ops(call).writing_to(out)
+    def _block(self, call: Call, rows: Arrays, g: Array | None, out: Array | None, placed: bool) -> Array:
+        """The value; the gradient is written to `out`, where exponentials go before it if they are `placed` there."""
+        ops = self.row_ops(call).writing_to(out if placed else None)
         forward = call.kernel.forward(ops, *(self.prepared(call, a) for a in rows))
         if out is not None:
             vjp = forward.vjps[0]
@@ -169,11 +174,18 @@ class InPlaceBackend(Backend):
                 out[...] = gradient
         return forward.value
 
+    def room(self, shape: tuple[int, ...], like: Array) -> Array:
+        return self.empty(shape, like, like.dtype)
+
+    def product(self, a: Array, b: Array, room: Array | None) -> Array:
+        return a @ b if room is None else self.xp.matmul(a, b, out=room[: a.shape[0]])
+
     def add_product(self, total: Array, a: Array, b: Array) -> Array:
         # By parts: a product of the size of `total` would be as large as the gradient of a weight.
-        size = max(1, _PRODUCT_BYTES // (4 * b.shape[1]))
-        for i in range(0, total.shape[0], size):
-            total[i : i + size] += a[i : i + size] @ b
+        size, number = rows_in_blocks(total.shape[0], 4 * b.shape[1], _PRODUCT_BYTES)
+        room = self.room((size, b.shape[1]), b)
+        for i in range(0, size * number, size):
+            total[i : i + size] += self.product(a[i : i + size], b, room)
         return total
 
     def each(self, task: Callable[[int, Block], None], parts: list[Block], x: Array) -> None:

@@ -202,11 +202,10 @@ class Jax(Backend):
     def linear(self, blocks: Any, arrays: Arrays, *, summed: bool) -> Array:
         return _linear(blocks, summed, arrays)
 
-    def scan(self, step: Step, sums: Arrays, rows: Arrays, classes: int) -> tuple[Arrays, Arrays]:
-        n = rows[0].shape[0]
-        size, number = rows_in_blocks(n, classes) if isinstance(n, int) and isinstance(classes, int) else (n, 1)
+    def scan(self, step: Step, sums: Arrays, rows: Arrays, size: int, number: int) -> tuple[Arrays, Arrays]:
         if number == 1:
             return step(sums, rows)
+        n = rows[0].shape[0]
 
         def split(x: Array | None) -> Array | None:
             """(n, k) as (size, number, k): each block has rows of all devices that the rows are split over."""
@@ -229,7 +228,7 @@ class Jax(Backend):
         # XLA's CPU compiler writes a product to memory before it adds it: here, a part of it at a time. Parts of what
         # is split over devices would have to be sent from one to another.
         n = total.shape[0]
-        size, number = rows_in_blocks(n, b.shape[1], _PRODUCT_BYTES) if isinstance(n, int) else (n, 1)
+        size, number = rows_in_blocks(n, 4 * b.shape[1], _PRODUCT_BYTES)
         if number == 1 or jax.device_count() > 1:
             return super().add_product(total, a, b)
         of_rows = a.T  # turned back here: in the loop, it would be written to memory turned

@@ -448,11 +448,11 @@ class Torch(InPlaceBackend):
         return _Apply.apply(call, *arrays)  # type: ignore[no-any-return, no-untyped-call]
 
     def value_and_gradient(
-        self, call: Call, arrays: Arrays, cotangent: Array, *, summed: bool = False
+        self, call: Call, arrays: Arrays, cotangent: Array, *, summed: bool = False, overwrite: bool = False
     ) -> tuple[Array, Array]:
         if not _plain() or taped(cotangent, *arrays) or not is_static(call.kernel):
             return super(InPlaceBackend, self).value_and_gradient(call, arrays, cotangent)
-        return super().value_and_gradient(call, arrays, cotangent, summed=summed)
+        return super().value_and_gradient(call, arrays, cotangent, summed=summed, overwrite=overwrite)
 
     def value_and_vjp(self, call: Call, x: torch.Tensor) -> tuple[torch.Tensor, Callable[[Array], Array]]:
         """The value of a function of one plain tensor, and its vjp, which is called once."""
