@@ -159,8 +159,7 @@ def categorical(
     number = isinstance(alpha, (int, float))
     shares = None if number else alpha
     options = {"class_weight": class_weight, "alpha": shares, "sample_weight": sample_weight, "where": where}
-    parameter = {} if parameter is None else parameter
-    backend = _checks.backend(logits, name, target=_checks.given("target", target), **options, **parameter)
+    backend = _checks.backend(logits, name, target=_checks.given("target", target), **options, **(parameter or {}))
     xp = backend.xp
     task = _task(backend, logits, _class_axis(logits, name, axis), sample_weight, where, reduction, dtype, head=head)
     if number:
@@ -174,8 +173,7 @@ def categorical(
     if alpha is not None and backend.can_inspect(alpha):
         _checks.within("alpha", backend, alpha)
     class_weight, alpha = (None if a is None else backend.astype(a, task.dtype) for a in (class_weight, alpha))
-    _checks.per_class(task.full, task.axis, **{option: a for option, a in parameter.items() if a.ndim == 1})
-    own = task.parameters({option: _per_class(xp, a, task) if a.ndim == 1 else a for option, a in parameter.items()})
+    own = task.parameters(parameter)
     is_label = _checks.class_target(backend, target, task.full, task.shape, axis, ignore_index)
 
     if is_label:
@@ -226,7 +224,7 @@ def binary(
     # A 0-d array is a number, unless it is traced; a list is told to be made an array.
     arrays = {option: a for option, a in factors.items() if not _plain_number(_checks.scalar(a))}
     given = arrays | {option: a for option, a in factors.items() if isinstance(a, (list, tuple))}
-    given |= {} if parameter is None else parameter
+    given |= parameter or {}
     backend = _checks.backend(
         logits, name, target=_checks.given("target", target), sample_weight=sample_weight, where=where, **given
     )
@@ -234,7 +232,7 @@ def binary(
     smoothing = _checks.fraction("label_smoothing", label_smoothing)
     _checks.answer_target(backend, target, task.shape)
     ignored = _checks.ignored(ignore_index)
-    own = task.parameters(parameter or {})
+    own = task.parameters(parameter)
     positive = negative = 1.0
     at_one = at_zero = None
     for option, a in arrays.items():
@@ -522,14 +520,18 @@ class _Task:
         known = xp.ones_like(self.wrong, dtype=self.dtype) if weight is None else weight
         return xp.where(self.wrong & (known != 0), xp.full_like(known, float("nan")), known), weight
 
-    def parameters(self, named: Mapping[str, Array]) -> Arrays:
+    def parameters(self, named: Mapping[str, Array] | None) -> Arrays:
         """Arrays for the penalty, in the shape of the logits."""
-        for name, x in named.items():
-            _checks.broadcastable(name, x.shape, self.full)
+        made = []
+        for name, x in (named or {}).items():
             if self.backend.can_inspect(x):
                 _checks.not_negative(name, self.backend, x)
-        made = (self.backend.astype(x, self.dtype) for x in named.values())
-        return tuple(self.backend.xp.broadcast_to(x, self.full) for x in made)
+            if self.axis is not None and x.ndim == 1:
+                _checks.per_class(self.full, self.axis, **{name: x})
+                x = _per_class(self.backend.xp, x, self)
+            _checks.broadcastable(name, x.shape, self.full)
+            made.append(self.backend.xp.broadcast_to(self.backend.astype(x, self.dtype), self.full))
+        return tuple(made)
 
     def with_weights(self, loss: Any, weights: Any, target: Arrays, own: Arrays) -> tuple[Any, Arrays]:
         """A loss and its inputs: the target as given, or the weights made of it, on the tape where there is one."""
