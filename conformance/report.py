@@ -378,17 +378,16 @@ def readme(found: Mapping[str, Any], text: str) -> str:
     block = [
         "The worst error in float32, in units in the last place of the exact result: value / gradient **as measured**, "
         "and in",
-        f"brackets **after k**, if this number differs ({found['about']['date'][:10]}, on a CPU):",
+        f"brackets **after k**, if this number differs ({found['about']['date'][:10]}, on a CPU; of {records:,} "
+        f"records, {'none' if not failed else f'{failed:,}'} failed):",
         "",
         *("| " + " | ".join(row) + " |" for row in rows),
-        "",
-        f"{'None' if not failed else f'{failed:,}'} of the {records:,} records of that run failed.",
     ]
     before, begun, rest = text.partition(START)
     _, ended, after = rest.partition(END)
     if not begun or not ended:
         raise ValueError(f"the text has no block from {START} to {END}")
-    return before + "\n".join([START, "", *block, "", END]) + after
+    return before + "\n".join([START, *block, END]) + after
 
 
 def _shown(found: Mapping[str, Any] | None) -> str:

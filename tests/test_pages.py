@@ -1,9 +1,11 @@
 """Every block of Python in the pages runs, in order and in one namespace a page; what it prints is what is written."""
 
 import inspect
+import math
 import os
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sybil import Document, Sybil
@@ -44,22 +46,24 @@ def test_the_tests_that_a_page_names_are_there(page: str) -> None:
 
 
 def test_the_readme_has_every_function_with_its_options() -> None:
-    """A row "all have" names what the rows after it have in common, unless a row says "only"."""
+    """And their defaults. A row "all have" names what the rows after it have in common, unless a row says "only"."""
     page = (ROOT / "README.md").read_text(encoding="utf-8")
     assert len(page.splitlines()) <= 150
     table = page.partition("## Functions and options")[2].partition("\n##")[0]
-    shared: set[str] = set()
+    shared: dict[str, Any] = {}
     seen: set[str] = set()
     for functions, described in re.findall(r"^\| (.+) \| (.*)\|$", table, re.M):
-        options = set(re.findall(r"`(\w+)`", described))
+        found = re.findall(r"`(\w+)(?:=([^`]+))?`", described)
+        options = {name: eval(default, vars(math)) if default else None for name, default in found}
         if functions.endswith(": all have"):
             shared = options
         for name, arguments in re.findall(r"`(\w+)\(([\w, ]*)\)`", functions):
             seen.add(name)
-            parameters = list(inspect.signature(getattr(arrayloss, name)).parameters)
+            signature = inspect.signature(getattr(arrayloss, name)).parameters
+            parameters = list(signature)
             given = arguments.split(", ")
             assert parameters[: len(given)] == given, name
             if given != ["loss"]:  # which has the options of the loss
                 expected = options if described.startswith("only") else options | shared
-                assert set(parameters[len(given) :]) == expected, name
+                assert {option: signature[option].default for option in parameters[len(given) :]} == expected, name
     assert seen == {name for name in arrayloss.__all__ if name[0].islower()}
