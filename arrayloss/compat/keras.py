@@ -58,7 +58,7 @@ gamma : float >= 0
     The focusing parameter: the larger it is, the less a well-classified $sample counts.
 Returns
     array
-        The shape of `y_pred` without `axis`.
+        The shape of `y_pred` without the class axis.
 """
 _BINARY = (
     _LOSS.replace("$sample", "element")
@@ -165,7 +165,7 @@ def sparse_categorical_crossentropy(
 
     Parameters
     ----------
-    y_true : array of integers, or of floats that are such, of the shape of `y_pred` without `axis`, or with a 1 there
+    y_true : array of integers or whole floats, of the shape of `y_pred` without `axis`, or with length 1 there
         Labels.
     ignore_class : int, optional
         The label of samples whose loss is set to 0. Keras's mean still counts these samples.
@@ -312,7 +312,7 @@ def categorical_generalized_cross_entropy(y_true: Any, y_pred: A, q: float) -> P
 
     Parameters
     ----------
-    y_true : array of integers, or of floats that are such, of the shape of `y_pred` without its last axis, or with a 1
+    y_true : array of integers or whole floats, of the shape of `y_pred` without its last axis, or with length 1 there
         Labels.
     y_pred : array of floating-point numbers
         Probabilities, along the last axis; they are neither clipped nor divided by their sum.
