@@ -41,9 +41,9 @@ def integers(name: str, x: Array) -> Backend:
 
 def _served(backend: Backend, name: str, x: Array) -> None:
     """An array of the kinds that the library computes with."""
-    refused = backend.refused(x)
-    if refused is not None:
-        raise type(refused)(f"{name} is {refused}")
+    refusal = backend.refusal(x)
+    if refusal is not None:
+        raise type(refusal)(f"{name} is {refusal}")
 
 
 def shared(ours: Backend, name: str, other: str, array: Array) -> None:

@@ -30,10 +30,10 @@ def _logits(
     hidden: Array,
     weight: Array,
     bias: Array | None,
-    room: Array | None = None,
+    scratch: Array | None = None,
 ) -> tuple[Array, Any]:
     """The logits in the dtype to compute in, and their derivative by what the softcap is applied to (None: 1)."""
-    x = backend.product(hidden, weight.T, room)
+    x = backend.product(hidden, weight.T, scratch)
     x = backend.astype(x if bias is None else x + bias, dtype)
     if softcap is None:
         return x, None
@@ -77,7 +77,7 @@ class Blocks:
 
         def step(sums: Arrays, rows: Arrays) -> tuple[Arrays, Arrays]:
             h, of_loss, *inputs = rows
-            x, slope = _logits(backend, dtype, self.softcap, h, weight, bias, room)
+            x, slope = _logits(backend, dtype, self.softcap, h, weight, bias, scratch)
             if g is None:
                 return sums, (backend.value(self.call, (x, *inputs)),)
             loss, d = backend.value_and_gradient(self.call, (x, *inputs), of_loss, overwrite=True)
@@ -96,7 +96,7 @@ class Blocks:
         copies = 1 + (bias is not None) + (hidden.dtype != dtype) + 4 * (self.softcap is not None)
         width = classes * copies * max(4, xp.finfo(dtype).bits // 8)
         size, number = rows_in_blocks(hidden.shape[0], width, backend.logits_bytes)
-        room = backend.room((size, classes), hidden)
+        scratch = backend.scratch((size, classes), hidden)
         if g is None:
             _, (losses,) = backend.scan(step, (), (hidden, None, *others), size, number)
             return losses, None

@@ -2,7 +2,8 @@
 
 The way of the data, from top to bottom: the arguments are checked, once; the target becomes labels that are safe to
 index with, or weights for every class, and each sample gets its weight; the backend runs the kernel; the losses are
-reduced, in the dtype of the logits. A public loss says only which link and which penalty, and hands over its arguments.
+reduced, and the result is rounded once, to its dtype. A public loss says only which link and which penalty, and hands
+over its arguments.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import Any, Generic, TypeVar
 
 from arrayloss import _checks
 from arrayloss._backends import Backend, backend_of
-from arrayloss._backends.generic import QUIET, Arrays, Call, is_static
+from arrayloss._backends.generic import NO_CONTEXT, Arrays, Call, is_static
 from arrayloss._head import Gradients, Head
 from arrayloss._kernels.ops import Array, Kernel
 from arrayloss._kernels.penalties import Penalty
@@ -41,13 +42,13 @@ class Problem(Generic[A]):
     Attributes
     ----------
     arrays
-        The inputs of the kernel: the logits as given, and the others with the same axes.
+        The inputs of the kernel, with the same axes: the logits as given, the weight of each sample, and the others.
     axis
         The class axis, counted from the front; None for an elementwise loss.
     dtype
-        That to compute in.
-    result
-        That of the result.
+        The dtype to compute in.
+    result_dtype
+        The dtype of the result.
     restore
         If the logits were computed from the caller's array (`x / 2`): turns the gradient with respect to the logits
         into the gradient with respect to that array.
@@ -63,12 +64,12 @@ class Problem(Generic[A]):
     dtype: Any
     samples: Samples
     reduction: Reduction | None
-    result: Any
+    result_dtype: Any
     restore: Callable[[Array], Any] | None = None
     head: Head | None = None
 
     @property
-    def runs(self) -> Backend | Head:
+    def runner(self) -> Backend | Head:
         """What runs the kernel."""
         return self.head or self.backend
 
@@ -89,14 +90,14 @@ class Problem(Generic[A]):
         """The kernel's value, in the shape of the samples."""
         return value if self.axis is None else self.backend.xp.squeeze(value, axis=self.axis)
 
-    def pulled(self, g: Array) -> Array:
-        """What the kernel's value is pulled back from, for a number `g` of each loss."""
+    def cotangent(self, g: Array) -> Array:
+        """The cotangent of the kernel's value, from one number `g` for each loss."""
         aligned: Array = _along(self.backend.xp, g, self.axis)
         return aligned
 
 
 @dataclass
-class Function(Problem[A]):
+class FunctionProblem(Problem[A]):
     """A function of one array: its result is the kernel's value. `left_out` is that of a class not in `where`."""
 
     where: Array | None = None
@@ -115,8 +116,8 @@ class Function(Problem[A]):
             return self._taking_part(value, self.left_out)
         return super().losses(value)
 
-    def pulled(self, g: Array) -> Array:
-        return self._taking_part(g, 0.0) if self.kernel.keeps_classes or self.keepdims else super().pulled(g)
+    def cotangent(self, g: Array) -> Array:
+        return self._taking_part(g, 0.0) if self.kernel.keeps_classes or self.keepdims else super().cotangent(g)
 
     def _taking_part(self, x: Array, left_out: float) -> Array:
         """`x`, with a constant for the classes that take no part, which has no derivative."""
@@ -157,33 +158,33 @@ def categorical(
     """
     alpha = _checks.scalar(alpha)
     number = isinstance(alpha, (int, float))
-    shares = None if number else alpha
-    options = {"class_weight": class_weight, "alpha": shares, "sample_weight": sample_weight, "where": where}
+    alpha_array = None if number else alpha
+    options = {"class_weight": class_weight, "alpha": alpha_array, "sample_weight": sample_weight, "where": where}
     backend = _checks.backend(logits, name, target=_checks.given("target", target), **options, **(parameter or {}))
     xp = backend.xp
     task = _task(backend, logits, _class_axis(logits, name, axis), sample_weight, where, reduction, dtype, head=head)
     if number:
         alpha = backend.number(_checks.fraction("alpha", alpha), task.logits, task.dtype)
     if alpha is not None and alpha.ndim == 0:
-        alpha = xp.broadcast_to(alpha, (task.full[task.axis or 0],))
+        alpha = xp.broadcast_to(alpha, (task.logits_shape[task.axis or 0],))
     smoothing = _checks.fraction("label_smoothing", label_smoothing)
     z = _checks.at_least("z_loss", 0, z_loss)
     ignored = _checks.ignored(ignore_index)
-    _checks.per_class(task.full, task.axis, class_weight=class_weight, alpha=alpha)
+    _checks.per_class(task.logits_shape, task.axis, class_weight=class_weight, alpha=alpha)
     if alpha is not None and backend.can_inspect(alpha):
         _checks.within("alpha", backend, alpha)
     class_weight, alpha = (None if a is None else backend.astype(a, task.dtype) for a in (class_weight, alpha))
-    own = task.parameters(parameter)
-    is_label = _checks.class_target(backend, target, task.full, task.shape, axis, ignore_index)
+    penalty_inputs = task.parameters(parameter)
+    is_label = _checks.class_target(backend, target, task.logits_shape, task.samples_shape, axis, ignore_index)
 
     if is_label:
         labels = task.labels(target, ignored)
         weight, divisor = task.weights()
-        of_label = None if class_weight is None else backend.gather(class_weight, labels)
-        divisor, mass = _product(divisor, of_label), of_label
+        weight_of_label = None if class_weight is None else backend.gather(class_weight, labels)
+        divisor, mass = _product(divisor, weight_of_label), weight_of_label
         target = xp.expand_dims(labels, axis=task.axis)
-        if isinstance(smoothing, (int, float)) and not smoothing and not own:
-            factor = _product(of_label, None if alpha is None else backend.gather(alpha, labels))
+        if isinstance(smoothing, (int, float)) and not smoothing and not penalty_inputs:
+            factor = _product(weight_of_label, None if alpha is None else backend.gather(alpha, labels))
             loss, inputs = _with_z(z, LabelLoss(link, penalty), None, (target,), task)
             return task.problem(loss, _product(weight, factor), inputs, divisor)
     else:
@@ -193,7 +194,7 @@ def categorical(
     per_class = _product(class_weight, alpha)
     given = (target, None if per_class is None else _per_class(xp, per_class, task))
     weights = TargetWeights(smoothing, is_label)
-    loss, inputs = task.with_weights(TargetLoss(link, penalty), weights, given, own)
+    loss, inputs = task.with_weights(TargetLoss(link, penalty), weights, given, penalty_inputs)
     loss, inputs = _with_z(z, loss, mass, inputs, task)
     return task.problem(loss, weight, inputs, divisor)
 
@@ -221,7 +222,7 @@ def binary(
     The answer 0 has the same penalty unless `penalty_of_zero` is given. `parameter` is for both (`Penalty.of`).
     """
     factors = {"pos_weight": pos_weight, "alpha": alpha}
-    # A 0-d array is a number, unless it is traced; a list is told to be made an array.
+    # A 0-d array is a number, unless it is traced. Of a list, `_checks.backend` says to make it an array.
     arrays = {option: a for option, a in factors.items() if not _plain_number(_checks.scalar(a))}
     given = arrays | {option: a for option, a in factors.items() if isinstance(a, (list, tuple))}
     given |= parameter or {}
@@ -230,25 +231,27 @@ def binary(
     )
     task = _task(backend, logits, None, sample_weight, where, reduction, dtype)
     smoothing = _checks.fraction("label_smoothing", label_smoothing)
-    _checks.answer_target(backend, target, task.shape)
+    _checks.answer_target(backend, target, task.samples_shape)
     ignored = _checks.ignored(ignore_index)
-    own = task.parameters(parameter)
+    penalty_inputs = task.parameters(parameter)
     positive = negative = 1.0
-    at_one = at_zero = None
+    factor_of_one = factor_of_zero = None
     for option, a in arrays.items():
-        _checks.broadcastable(option, a.shape, task.shape)
+        _checks.broadcastable(option, a.shape, task.samples_shape)
         a = backend.astype(a, task.dtype)
-        at_one = _product(at_one, a)
+        factor_of_one = _product(factor_of_one, a)
         if option == "alpha":
             if backend.can_inspect(a):
                 _checks.within("alpha", backend, a)
-            at_zero = 1 - a
+            factor_of_zero = 1 - a
     if pos_weight is not None and "pos_weight" not in arrays:
         positive = _checks.real("pos_weight", pos_weight)
     if alpha is not None and "alpha" not in arrays:
         share = _checks.fraction("alpha", alpha)
         positive, negative = positive * share, 1 - share
-    at_one, at_zero = (a if a is None else backend.xp.broadcast_to(a, task.shape) for a in (at_one, at_zero))
+    factor_of_one, factor_of_zero = (
+        a if a is None else backend.xp.broadcast_to(a, task.samples_shape) for a in (factor_of_one, factor_of_zero)
+    )
 
     target = task.answers(target, ignored)
     if link.unit_interval:
@@ -256,7 +259,7 @@ def binary(
     weight, divisor = task.weights()
     loss = BinaryLoss(link, penalty, penalty if penalty_of_zero is None else penalty_of_zero)
     weights = AnswerWeights(smoothing, positive, negative)
-    loss, inputs = task.with_weights(loss, weights, (target, at_one, at_zero), own)
+    loss, inputs = task.with_weights(loss, weights, (target, factor_of_one, factor_of_zero), penalty_inputs)
     return task.problem(loss, weight, inputs, divisor)
 
 
@@ -290,7 +293,7 @@ def paired(
         target, _ = task.probabilities(target, None)
     weight, divisor = task.weights()
     if weight is not None:
-        # What counts for nothing must not reach second derivatives either.
+        # Where a sample weighs 0, a target that is inf or nan becomes 0: it would make second derivatives nan.
         nothing = (xp.expand_dims(weight, axis=task.axis) == 0) & ~(target < float("inf"))
         target = xp.where(nothing, xp.zeros_like(target), target)
     return task.problem(kernel, weight, (target,), divisor)
@@ -340,7 +343,7 @@ def linear(
 
 
 def _with_z(z: Any, loss: Kernel, mass: Array | None, inputs: Arrays, task: _Task) -> tuple[Kernel, Arrays]:
-    """The loss and its inputs; with the z-loss, which weighs as much as the target as given does."""
+    """The loss and its inputs, with the z-loss added unless z is 0. Its factor is `mass`, the sum of the target."""
     if isinstance(z, (int, float)) and not z:
         return loss, inputs
     return WithZLoss(loss, z), (_along(task.backend.xp, mass, task.axis), *inputs)
@@ -348,7 +351,7 @@ def _with_z(z: Any, loss: Kernel, mass: Array | None, inputs: Arrays, task: _Tas
 
 def function(
     kernel: Kernel, x: A, axis: Any, where: Any = None, *, keepdims: bool = False, left_out: float = 0.0
-) -> Function[A]:
+) -> FunctionProblem[A]:
     """A function of one array: of each element, or along `axis`."""
     backend = _checks.backend(x, "x", where=where)
     array: Any = x
@@ -357,7 +360,7 @@ def function(
         _checks.mask(backend.xp, where, tuple(array.shape))
         array = backend.xp.where(where, array, backend.xp.full_like(array, -float("inf")))
     samples, dtype = Samples(backend, 0, None, None, ()), backend.compute_dtype(array.dtype)
-    made: Function[A] = Function(backend, kernel, (array,), position, dtype, samples, None, array.dtype)
+    made: FunctionProblem[A] = FunctionProblem(backend, kernel, (array,), position, dtype, samples, None, array.dtype)
     made.where, made.left_out, made.keepdims = where, left_out, keepdims
     return made
 
@@ -411,7 +414,9 @@ def _task(
 class _Task:
     """A problem in the making: which samples count, what they weigh, and which of them have an impossible target.
 
-    `wrong` are the samples whose target is out of range, where that can't be an error: they become nan.
+    `labels`, `probabilities` and `answers` check the target, and note in `valid` which samples count. `out_of_range`
+    are the samples whose target is, where it can't be read, so that no error can be raised: their loss becomes nan.
+    `weights` comes after these.
     """
 
     backend: Backend
@@ -419,27 +424,27 @@ class _Task:
     axis: int | None
     dtype: Any
     reduction: Reduction | None
-    result: Any
-    shape: tuple[int, ...]
+    result_dtype: Any
+    samples_shape: tuple[int, ...]
     weight: Array | None
     valid: Array | None
-    wrong: Array | None = None
+    out_of_range: Array | None = None
     head: Head | None = None
 
     @property
-    def full(self) -> tuple[int, ...]:
+    def logits_shape(self) -> tuple[int, ...]:
         """The shape of the logits."""
         shape: tuple[int, ...] = tuple(self.logits.shape)
         return shape if self.head is None else (*shape[: self.axis], self.head.classes, *shape[self.axis :][1:])
 
     def labels(self, target: Array, ignored: tuple[int, ...]) -> Array:
         """Labels that are safe to index with."""
-        backend, classes = self.backend, self.full[self.axis or 0]
+        backend, classes = self.backend, self.logits_shape[self.axis or 0]
         xp, labels = backend.xp, backend.astype(target, backend.index_dtype(self.logits))
         if 0 not in labels.shape and backend.can_inspect(labels):
             lowest, highest = backend.span(labels)
-            outside = not any(0 <= one < classes for one in ignored)
-            if outside and lowest >= 0 and highest < classes:
+            ignores_no_class = not any(0 <= one < classes for one in ignored)
+            if ignores_no_class and lowest >= 0 and highest < classes:
                 return labels
         for one in ignored:
             if _checks.holds(backend, target.dtype, labels.dtype, one):
@@ -515,10 +520,10 @@ class _Task:
                 weight = self.backend.astype(self.valid, self.dtype)
             else:
                 weight = xp.where(self.valid, weight, xp.zeros_like(weight))
-        if self.wrong is None:
+        if self.out_of_range is None:
             return weight, weight
-        known = xp.ones_like(self.wrong, dtype=self.dtype) if weight is None else weight
-        return xp.where(self.wrong & (known != 0), xp.full_like(known, float("nan")), known), weight
+        known = xp.ones_like(self.out_of_range, dtype=self.dtype) if weight is None else weight
+        return xp.where(self.out_of_range & (known != 0), xp.full_like(known, float("nan")), known), weight
 
     def parameters(self, named: Mapping[str, Array] | None) -> Arrays:
         """Arrays for the penalty, in the shape of the logits."""
@@ -527,23 +532,29 @@ class _Task:
             if self.backend.can_inspect(x):
                 _checks.not_negative(name, self.backend, x)
             if self.axis is not None and x.ndim == 1:
-                _checks.per_class(self.full, self.axis, **{name: x})
+                _checks.per_class(self.logits_shape, self.axis, **{name: x})
                 x = _per_class(self.backend.xp, x, self)
-            _checks.broadcastable(name, x.shape, self.full)
-            made.append(self.backend.xp.broadcast_to(self.backend.astype(x, self.dtype), self.full))
+            _checks.broadcastable(name, x.shape, self.logits_shape)
+            made.append(self.backend.xp.broadcast_to(self.backend.astype(x, self.dtype), self.logits_shape))
         return tuple(made)
 
-    def with_weights(self, loss: Any, weights: Any, target: Arrays, own: Arrays) -> tuple[Any, Arrays]:
-        """A loss and its inputs: the target as given, or the weights made of it, on the tape where there is one."""
-        if self.head is not None or not self.backend.on_tape(*target, *own):
-            return FromTarget(loss, weights, len(own)), (*target, *own)
+    def with_weights(self, loss: Any, weights: Any, target: Arrays, penalty_inputs: Arrays) -> tuple[Any, Arrays]:
+        """A loss and its inputs. Where a derivative by the target may be asked for, the weights are made of it here.
+
+        Otherwise the kernel makes them, of the target as given.
+        """
+        if self.head is not None or not self.backend.on_tape(*target, *penalty_inputs):
+            return FromTarget(loss, weights, len(penalty_inputs)), (*target, *penalty_inputs)
         call = Call(loss, self.axis, self.dtype)
         prepared = (self.backend.prepared(call, a) for a in target)
-        return loss, (*weights.of(self.backend.ops(call), self.backend.prepared(call, self.logits), *prepared), *own)
+        return loss, (
+            *weights.of(self.backend.ops(call), self.backend.prepared(call, self.logits), *prepared),
+            *penalty_inputs,
+        )
 
     def problem(self, kernel: Any, weight: Array | None, inputs: Arrays, divisor: Array | None) -> Problem[Any]:
-        number = self.backend.size(self.shape, self.logits, self.axis)
-        samples = Samples(self.backend, number, self.valid, divisor, self.shape)
+        number = self.backend.size(self.samples_shape, self.logits, self.axis)
+        samples = Samples(self.backend, number, self.valid, divisor, self.samples_shape)
         weight = _along(self.backend.xp, weight, self.axis)
         x, head = self.logits, self.head
         if head is not None and weight is not None:
@@ -551,7 +562,7 @@ class _Task:
             x = self.backend.xp.where(weight == 0, self.backend.xp.zeros_like(x), x)
         arrays = (x, weight, *inputs)
         return Problem(
-            self.backend, kernel, arrays, self.axis, self.dtype, samples, self.reduction, self.result, head=head
+            self.backend, kernel, arrays, self.axis, self.dtype, samples, self.reduction, self.result_dtype, head=head
         )
 
     def _leave_out(self, ignored: Array) -> None:
@@ -563,7 +574,7 @@ class _Task:
         if self.valid is not None:
             wrong = wrong & self.valid
         if not backend.can_inspect(wrong, self.weight):
-            self.wrong = wrong if self.wrong is None else self.wrong | wrong
+            self.out_of_range = wrong if self.out_of_range is None else self.out_of_range | wrong
             return
         if self.weight is not None:
             wrong = wrong & (self.weight != 0)
@@ -610,7 +621,7 @@ def context(args: Sequence[Any], kwargs: Mapping[str, Any]) -> AbstractContextMa
         backend = backend_of(x)
         if backend is not None:
             return backend.context(x)
-    return QUIET
+    return NO_CONTEXT
 
 
 def value(problem: Problem[A]) -> A:
@@ -618,15 +629,15 @@ def value(problem: Problem[A]) -> A:
     reduction = problem.reduction
     result: A
     if reduction is None or reduction.ranks:
-        value = problem.runs.value(problem.call, problem.arrays)
+        value = problem.runner.value(problem.call, problem.arrays)
         parts = None if reduction is None else reduction.parts(problem.samples, problem.losses(value))
         result = _reduced(problem, value, parts)
         return result
     reduced = reduction.parts(problem.samples, None)
     if reduced.axis is not None:
-        result = _reduced(problem, problem.runs.value(problem.call, problem.arrays), reduced)
+        result = _reduced(problem, problem.runner.value(problem.call, problem.arrays), reduced)
         return result
-    result = problem.runs.reduced(
+    result = problem.runner.reduced(
         problem.call,
         problem.arrays,
         lambda value: _reduced(problem, value, reduced),
@@ -640,7 +651,7 @@ def value_with_gradient(problem: Problem[A], cotangent: Array | None = None) -> 
     backend, reduction, call, arrays = problem.backend, problem.reduction, problem.call, problem.arrays
     parts = None
     if reduction is not None:
-        losses = problem.losses(problem.runs.value(call, arrays)) if reduction.ranks else None
+        losses = problem.losses(problem.runner.value(call, arrays)) if reduction.ranks else None
         parts = reduction.parts(problem.samples, losses)
     if parts is None or parts.axis is not None:
         axis = () if parts is None else parts.axis or ()
@@ -655,9 +666,9 @@ def value_with_gradient(problem: Problem[A], cotangent: Array | None = None) -> 
         cotangent = backend.astype(cotangent, call.dtype)
     elif cotangent is not None:
         raise TypeError('cotangent= goes with reduction="none" or Mean(axis=...); this result is one number')
-    g = problem.pulled(cotangent) if parts is None else _cotangent(problem, parts, cotangent)
+    g = problem.cotangent(cotangent) if parts is None else _cotangent(problem, parts, cotangent)
     summed = parts is not None and parts.share is None and parts.axis is None
-    value, gradient = problem.runs.value_and_gradient(call, arrays, g, summed=summed)
+    value, gradient = problem.runner.value_and_gradient(call, arrays, g, summed=summed)
     if problem.restore is not None:
         gradient = problem.restore(gradient)
     return _reduced(problem, value, parts), gradient
@@ -681,16 +692,16 @@ def second_derivatives(problem: Problem[A], weight: Array | None, least: float |
 
 
 def _reduced(problem: Problem[Any], value: Array, parts: Parts | None) -> Array:
-    """Reduce the kernel's value; where all samples are summed alike, it may be partial sums, one for each block."""
+    """Reduce the kernel's value, which may be one partial sum for each block if all samples have the same share."""
     backend, xp = problem.backend, problem.backend.xp
     if parts is None:
-        return backend.astype(problem.losses(value), problem.result)
+        return backend.astype(problem.losses(value), problem.result_dtype)
     if parts.share is not None or parts.axis is not None:
         value = problem.losses(value)
     if parts.share is not None:
         value = xp.where(parts.share == 0, xp.zeros_like(value), value * parts.share)
     total, denominator = backend.finished(backend.sum(value, parts.axis), parts.denominator)
-    return backend.astype(_divided(xp, total, denominator, parts.empty), problem.result)
+    return backend.astype(_divided(xp, total, denominator, parts.empty), problem.result_dtype)
 
 
 def _plain_number(x: Any) -> bool:
@@ -712,7 +723,7 @@ def _divided(xp: Any, total: Array, denominator: Any, empty: float) -> Array:
 def _cotangent(problem: Problem[Any], parts: Parts, outer: Array | None = None) -> Array:
     """The derivative of the reduced value by each sample's loss, or one number for all of them.
 
-    Of several values, that of their sum, weighed by `outer`.
+    With several results, it is that of sum(outer * results).
     """
     backend, xp, dtype = problem.backend, problem.backend.xp, problem.dtype
     denominator: Any = parts.denominator

@@ -48,12 +48,12 @@ class Dask(Backend):
     def owns(self, x: Any) -> bool:
         return isinstance(x, da.Array)
 
-    def refused(self, x: Array) -> Exception | None:
+    def refusal(self, x: Array) -> Exception | None:
         # After a choice by a mask, a size is nan.
         if any(n != n for n in x.shape):
             return ValueError("a Dask array of unknown chunk sizes: call its compute_chunk_sizes() first")
         chunk = _library(x._meta)
-        said = f"a {type(x._meta).__name__}" if chunk is None else chunk.refused(x._meta)
+        said = f"a {type(x._meta).__name__}" if chunk is None else chunk.refusal(x._meta)
         return None if said is None else TypeError(f"a Dask array of which each chunk is {said}")
 
     def can_inspect(self, *arrays: Array | None) -> bool:

@@ -32,7 +32,7 @@ class Backend:
     kernel's other inputs, all of them with the axes of the logits.
     """
 
-    # Logits of a linear layer that are there at once, beside the exponentials of as many.
+    # How much memory a block of logits of a linear layer has. Their exponentials take as much again.
     logits_bytes = 23 * 1024 * 1024
 
     def __init__(self, xp: Namespace) -> None:
@@ -51,7 +51,7 @@ class Backend:
         """Whether `x` is an array of this library."""
         return hasattr(x, "__array_namespace__") and Backend(x.__array_namespace__()).name == self.name
 
-    def refused(self, x: Array) -> Exception | None:
+    def refusal(self, x: Array) -> Exception | None:
         """The error that says what this array is and what to pass in its place, if it can't be computed with."""
         return None
 
@@ -111,7 +111,7 @@ class Backend:
     # Numbers
 
     def context(self, x: Array) -> AbstractContextManager[Any]:
-        """Within it nan and inf are made without a warning, on the device of `x`."""
+        """What a call runs in: nan and inf make no warning, and new arrays are on the device of `x`."""
         # Many a library's arrays are NumPy's underneath.
         import numpy as np
 
@@ -147,7 +147,7 @@ class Backend:
         return info.dtypes(device=self.device(x), kind="real floating").get("float64", x.dtype)
 
     def finished(self, *sums: Any) -> tuple[Any, ...]:
-        """Results of `sum` and `count`, and Python numbers, to compute with; some libraries put their sums off."""
+        """Results of `sum` and `count`, and Python numbers, to compute with; some libraries' sums are lazy."""
         return sums
 
     def count(self, condition: Array, axis: tuple[int, ...] | None = None) -> Array:
@@ -174,7 +174,7 @@ class Backend:
     def value(self, call: Call, arrays: Arrays, *, summed: bool = False) -> Array:
         """The kernel's value, differentiable by this library's own autodiff where it has one.
 
-        With `summed`, any numbers that have the same sum will do.
+        With `summed`, the result may be partial sums.
         """
         return self.forward(call, arrays).value
 
@@ -193,7 +193,7 @@ class Backend:
     def reduced(
         self, call: Call, arrays: Arrays, reduce: Callable[[Array], Array], cotangent: Callable[[], Array]
     ) -> Array:
-        """`reduce` of the sum of the kernel's value; `cotangent` makes its derivative by each number of the value."""
+        """`reduce(value)`, of a value that may be partial sums; `cotangent()` is its derivative by each loss."""
         return reduce(self.value(call, arrays, summed=True))
 
     # -----------------------------------------------------------------------------------------------------------
@@ -210,7 +210,7 @@ class Backend:
     def linear(self, blocks: Any, arrays: Arrays, *, summed: bool) -> Array:
         """The losses that `blocks` makes of rows, differentiable by this library's own autodiff where it has one.
 
-        With `summed`, any numbers that have the same sum will do.
+        With `summed`, the result may be partial sums.
         """
         losses: Array = blocks.run(self, arrays, None)[0]
         return losses
@@ -218,7 +218,7 @@ class Backend:
     def scan(self, step: Step, sums: Arrays, rows: Arrays, size: int, number: int) -> tuple[Arrays, Arrays]:
         """`step(sums, block of rows) -> (sums, results)` of one block after the other: the last sums, all results.
 
-        There are so many blocks of `size` rows; the last may have fewer. What has no rows is whole in each.
+        There are `number` blocks of `size` rows; the last may have fewer. An array without rows is passed whole.
         """
         n = rows[0].shape[0]
         made = []
@@ -228,12 +228,12 @@ class Backend:
             made.append(results)
         return sums, tuple(self.xp.concat(parts, axis=0) for parts in zip(*made, strict=True))
 
-    def room(self, shape: tuple[int, ...], like: Array) -> Array | None:
+    def scratch(self, shape: tuple[int, ...], like: Array) -> Array | None:
         """Memory for one product after the other; None for a library whose arrays are never overwritten."""
         return None
 
-    def product(self, a: Array, b: Array, room: Array | None) -> Array:
-        """a @ b, in the first rows of `room` where there is one."""
+    def product(self, a: Array, b: Array, scratch: Array | None) -> Array:
+        """a @ b, in the first rows of `scratch` where there is one."""
         return a @ b
 
     def add_product(self, total: Array, a: Array, b: Array) -> Array:
@@ -256,7 +256,7 @@ class Backend:
 def rows_in_blocks(n: Any, width: Any, most: int) -> tuple[Any, int]:
     """How many of n rows of `width` bytes a block of `most` bytes has, and how many blocks there are."""
     if not (isinstance(n, int) and isinstance(width, int)):
-        return n, 1  # a length that only the program knows
+        return n, 1  # a symbolic length, of torch.export or jax.export
     number = max(1, -(-n // max(1, most // width)))
     return max(1, -(-n // number)), number
 
@@ -271,7 +271,7 @@ def is_static(kernel: Any) -> bool:
 
 
 class _Standard:
-    """A namespace as it is, but that what it lacks is a TypeError that says so."""
+    """A namespace as it is, except that a function which it lacks is a TypeError with its name."""
 
     def __init__(self, xp: Namespace) -> None:
         self._xp = xp
@@ -308,17 +308,17 @@ class Unknown(Backend):
         return self.count(self.xp.ones_like(one, dtype=self.xp.bool))
 
 
-QUIET: AbstractContextManager[Any] = nullcontext()
+NO_CONTEXT: AbstractContextManager[Any] = nullcontext()
 
 
 class _Folding(Ops):
     """For a namespace whose sums may add one number after the other: halves are added first."""
 
     def sum(self, x: Array) -> Array:
-        return super().sum(halved(self.xp, x, self.axis, max(1, x.shape[self.axis] // 8)))
+        return super().sum(folded(self.xp, x, self.axis, max(1, x.shape[self.axis] // 8)))
 
 
-def halved(xp: Namespace, x: Array, axis: int, most: int) -> Array:
+def folded(xp: Namespace, x: Array, axis: int, most: int) -> Array:
     """`x` with the sum of its halves along `axis` in their place, until there are no more than `most` numbers."""
 
     def part(first: int, end: int) -> Array:

@@ -44,7 +44,7 @@ class InPlace(Ops):
         self.out: Array | None = None
 
     def writing_to(self, out: Array | None) -> InPlace:
-        """These operations, with the room for a block's gradient."""
+        """These operations, with the scratch for a block's gradient."""
         if out is None:
             return self
         ops = object.__new__(type(self))
@@ -65,20 +65,20 @@ class InPlace(Ops):
         return rest
 
     def exp_below(self, x: Array, top: Array) -> Array:
-        xp, out = self.xp, self.taken(x)
+        xp, out = self.xp, self.claim_out(x)
         d = xp.subtract(x, top) if out is None else xp.subtract(x, top, out=out)
         xp.minimum(d, self.like(0.0, d), out=d)
         return xp.exp(d, out=d)
 
-    def taken(self, x: Array) -> Array | None:
+    def claim_out(self, x: Array) -> Array | None:
         """The array for the gradient, on the first call, if it has the shape and dtype of `x`; otherwise None."""
         out, self.out = self.out, None
         return out if out is not None and out.dtype == x.dtype and out.shape == x.shape else None
 
     def like(self, value: Array | float, x: Array) -> Array:
-        return self.number(value, x.device) if isinstance(value, (int, float)) else value
+        return self.zero_d(value, x.device) if isinstance(value, (int, float)) else value
 
-    def number(self, value: float, device: Any) -> Array:
+    def zero_d(self, value: float, device: Any) -> Array:
         """A 0-d array."""
         return self.xp.asarray(value, dtype=self.dtype, device=device)
 
@@ -94,7 +94,7 @@ class InPlace(Ops):
         return self.xp.maximum(x, zero), self.xp.maximum(-x, zero)
 
     def one_by_sign(self, x: Array, e: Array) -> tuple[Array, Array]:
-        # The maximum is the selection: e is in [0, 1], and 1 at x = 0.
+        # A maximum does the selection: e is in [0, 1], and 1 at x = 0.
         sign = self.xp.sign(x)
         return self.xp.maximum(e, sign), self.xp.maximum(e, -sign)
 
@@ -103,7 +103,7 @@ class InPlaceBackend(Backend):
     """Runs kernels over rows in blocks, and writes gradients to their place."""
 
     block_bytes: int
-    # The gradient of logits takes their place.
+    # More than elsewhere, as the gradient overwrites the logits.
     logits_bytes = 52 * 1024 * 1024
 
     def strides(self, x: Array) -> tuple[int, ...]:
@@ -115,7 +115,7 @@ class InPlaceBackend(Backend):
         return bool(x.flags.c_contiguous)
 
     def rows(self, call: Call, x: Array) -> Rows:
-        """How the logits lie in memory: the axis with the largest stride is the outermost."""
+        """How the logits lie in memory: the axis with the largest stride is the outermost, after broadcast ones."""
         order = None
         if not self.contiguous(x):
             strides = self.strides(x)
@@ -123,7 +123,7 @@ class InPlaceBackend(Backend):
         return Rows(self.xp, tuple(x.shape), call.axis, order)
 
     def row_ops(self, call: Call) -> InPlace:
-        """The operations for rows of a call."""
+        """The operations for rows of a call. Their class axis is 1, whatever `call.axis` is."""
         raise NotImplementedError
 
     def value(self, call: Call, arrays: Arrays, *, summed: bool = False) -> Array:
@@ -148,22 +148,24 @@ class InPlaceBackend(Backend):
         if len(parts) == 1:
             value = self._block(call, rows, g, gradient, placed)
         else:
-            sums = summed and call.axis is None
-            each = (len(parts),) if sums else tuple(n if keeps or i != 1 else 1 for i, n in enumerate(shape))
-            value = self.empty(each, x, self.xp.float64 if sums else call.dtype)
+            one_sum_per_block = summed and call.axis is None
+            of_rows = tuple(n if keeps or i != 1 else 1 for i, n in enumerate(shape))
+            value = self.empty(
+                (len(parts),) if one_sum_per_block else of_rows, x, self.xp.float64 if one_sum_per_block else call.dtype
+            )
 
             def task(number: int, block: Block) -> None:
                 here = tuple(cut(a, shape, block) for a in rows)
                 made = self._block(call, here, cut(g, shape, block), cut(gradient, shape, block), placed)
-                value[number if sums else block] = self.sum(made) if sums else made
+                value[number if one_sum_per_block else block] = self.sum(made) if one_sum_per_block else made
 
             self.each(task, parts, x)
-            if sums:
+            if one_sum_per_block:
                 return value, None if gradient is None else layout.back(gradient, True)
         return layout.back(value, keeps), None if gradient is None else layout.back(gradient, True)
 
     def _block(self, call: Call, rows: Arrays, g: Array | None, out: Array | None, placed: bool) -> Array:
-        """The value; the gradient is written to `out`, where exponentials go before it if they are `placed` there."""
+        """The value; the gradient is written to `out`. If `placed`, the exponentials are written there first."""
         ops = self.row_ops(call).writing_to(out if placed else None)
         forward = call.kernel.forward(ops, *(self.prepared(call, a) for a in rows))
         if out is not None:
@@ -174,18 +176,18 @@ class InPlaceBackend(Backend):
                 out[...] = gradient
         return forward.value
 
-    def room(self, shape: tuple[int, ...], like: Array) -> Array:
+    def scratch(self, shape: tuple[int, ...], like: Array) -> Array:
         return self.empty(shape, like, like.dtype)
 
-    def product(self, a: Array, b: Array, room: Array | None) -> Array:
-        return a @ b if room is None else self.xp.matmul(a, b, out=room[: a.shape[0]])
+    def product(self, a: Array, b: Array, scratch: Array | None) -> Array:
+        return a @ b if scratch is None else self.xp.matmul(a, b, out=scratch[: a.shape[0]])
 
     def add_product(self, total: Array, a: Array, b: Array) -> Array:
         # By parts: a product of the size of `total` would be as large as the gradient of a weight.
         size, number = rows_in_blocks(total.shape[0], 4 * b.shape[1], _PRODUCT_BYTES)
-        room = self.room((size, b.shape[1]), b)
+        scratch = self.scratch((size, b.shape[1]), b)
         for i in range(0, size * number, size):
-            total[i : i + size] += self.product(a[i : i + size], b, room)
+            total[i : i + size] += self.product(a[i : i + size], b, scratch)
         return total
 
     def each(self, task: Callable[[int, Block], None], parts: list[Block], x: Array) -> None:

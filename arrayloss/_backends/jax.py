@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax.custom_derivatives import SymbolicZero
 
-from arrayloss._backends.generic import Arrays, Backend, Call, Step, halved, is_static, rows_in_blocks
+from arrayloss._backends.generic import Arrays, Backend, Call, Step, folded, is_static, rows_in_blocks
 from arrayloss._kernels.ops import Array, Ops, Position
 
 # What XLA's CPU compiler adds up of a selection it writes to memory first: 3 times slower from the size on from which
@@ -254,7 +254,7 @@ def _folded(x: Array, axis: tuple[int, ...] | None) -> Array:
     if axis is None:
         x, axis = jnp.reshape(x, (1, -1)), (1,)
     for one in axis:
-        x = halved(jnp, x, one, 4)
+        x = folded(jnp, x, one, 4)
     return x
 
 

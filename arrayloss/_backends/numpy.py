@@ -100,11 +100,11 @@ class _Ops(InPlace):
         return np.maximum.reduce(x, axis=1, keepdims=True)
 
     def exp_below(self, x: Array, top: Array) -> Array:
-        d = _by_rows(np.subtract, x, top, self.taken(x))
+        d = _by_rows(np.subtract, x, top, self.claim_out(x))
         np.minimum(d, 0, out=d)
         return np.exp(d, out=d)
 
-    def number(self, value: float, device: Any) -> Array:
+    def zero_d(self, value: float, device: Any) -> Array:
         return self.dtype.type(value)
 
     def sum(self, x: Array) -> Array:
@@ -141,7 +141,7 @@ class NumPy(InPlaceBackend):
     def owns(self, x: Any) -> bool:
         return isinstance(x, (np.ndarray, np.generic))
 
-    def refused(self, x: Array) -> Exception | None:
+    def refusal(self, x: Array) -> Exception | None:
         if isinstance(x, np.ma.MaskedArray):
             return TypeError("a masked array: pass its data, and where=~mask for the samples that count")
         return TypeError("a np.matrix: pass np.asarray(...) of it") if isinstance(x, np.matrix) else None

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from array_api_compat import torch as xp
 
-from arrayloss._backends.generic import QUIET, Arrays, Call, halved, is_static
+from arrayloss._backends.generic import NO_CONTEXT, Arrays, Call, folded, is_static
 from arrayloss._backends.in_place import InPlace, InPlaceBackend
 from arrayloss._kernels.ops import Array, Forward, Ops, Position
 
@@ -140,7 +140,7 @@ class _InPlace(InPlace):
         step = -math.log(tiny) * torch.finfo(dtype).eps
         self._lowest, self._least = math.log(tiny) + step, tiny * (1 + 3 * step)
 
-        self.number = lru_cache(maxsize=32)(super().number)  # type: ignore[method-assign]
+        self.zero_d = lru_cache(maxsize=32)(super().zero_d)  # type: ignore[method-assign]
 
     def not_above(self, x: torch.Tensor, bound: float) -> torch.Tensor:
         return x.clamp(max=bound)
@@ -156,14 +156,14 @@ class _InPlace(InPlace):
         return _Label(x.max(1, True).indices)
 
     def exp_below(self, x: torch.Tensor, top: torch.Tensor) -> torch.Tensor:
-        d = torch.sub(x, top, out=self.taken(x))
+        d = torch.sub(x, top, out=self.claim_out(x))
         torch.exp(d.clamp_(self._lowest, 0.0), out=d)
         return torch.threshold_(d, self._least, 0.0)
 
     def sum(self, x: torch.Tensor) -> torch.Tensor:
         if x.ndim == 3:
             # torch adds some columns of memory in another order than others.
-            columns: torch.Tensor = halved(xp, x, 1, 1)
+            columns: torch.Tensor = folded(xp, x, 1, 1)
             return columns.clone() if columns is x else columns
         if x.shape[1] < _LONG:
             return x.sum(1, True)
@@ -336,12 +336,12 @@ def _row_ops(dtype: Any) -> _InPlace:
 
 class Torch(InPlaceBackend):
     def context(self, x: Array) -> AbstractContextManager[Any]:
-        return QUIET
+        return NO_CONTEXT
 
     def owns(self, x: Any) -> bool:
         return isinstance(x, torch.Tensor) and type(x).__name__ != "DTensor"
 
-    def refused(self, x: torch.Tensor) -> Exception | None:
+    def refusal(self, x: torch.Tensor) -> Exception | None:
         if x.is_nested:
             return TypeError("a nested tensor: pass a padded one, torch.nested.to_padded_tensor, and where=")
         if x.layout is not torch.strided:

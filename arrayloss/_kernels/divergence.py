@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 from arrayloss._kernels.ops import Array, Forward, Kernel, Ops
 from arrayloss._kernels.penalties import excess, expm1, log1p
-from arrayloss._kernels.softmax import Rows, weighted
+from arrayloss._kernels.softmax import RowSoftmax, weighted
 
 
-def log_ratio(ops: Ops, of_x: Rows, of_target: Rows) -> Array:
+def log_ratio(ops: Ops, of_x: RowSoftmax, of_target: RowSoftmax) -> Array:
     """log(q / p) of each class, for the softmaxes p and q of two arrays.
 
     It is u - log(sum p exp(u)), with u the difference of the logits; any number may be taken off every u of a row, and
@@ -68,7 +68,7 @@ def mixture(ops: Ops, ratio: Array) -> tuple[Array, Array, Array]:
     return -(positive + common) / 2, -(negative + common) / 2, xp.where(near, v * series, math.log(2) - far)
 
 
-def centred(ops: Ops, rows: Rows, x: Array, g: Array) -> Array:
+def centred(ops: Ops, rows: RowSoftmax, x: Array, g: Array) -> Array:
     """g p (x - sum(p x)), the vjp of sum(p x) by the logits of p; about the class with p > 1/2, if there is one.
 
     A class whose exponential is 0 has 0, even where its x is infinite.
@@ -87,7 +87,7 @@ class KullbackLeibler(Kernel):
 
     def forward(self, ops: Ops, x: Array, weight: Array | None, target: Array) -> Forward:
         xp = ops.xp
-        of_x, of_target = Rows(ops, x), Rows(ops, target)
+        of_x, of_target = RowSoftmax(ops, x), RowSoftmax(ops, target)
         p, q = of_x.p(), of_target.p()
         ratio = log_ratio(ops, of_x, of_target)
         zero = xp.zeros_like(ratio)
@@ -108,7 +108,7 @@ class KullbackLeibler(Kernel):
         return weighted(ops, weight, value, vjp_x, vjp_target)
 
     def second(self, ops: Ops, x: Array, target: Array) -> Array:
-        rows = Rows(ops, x)
+        rows = RowSoftmax(ops, x)
         return rows.p() * rows.one_minus_p()
 
 
@@ -143,7 +143,7 @@ class JensenShannon(Kernel):
     """Half of sum p log(p / m) + q log(q / m), m = (p + q) / 2, for the softmax p of x and q of the other logits."""
 
     def forward(self, ops: Ops, x: Array, weight: Array | None, target: Array) -> Forward:
-        of_x, of_target = Rows(ops, x), Rows(ops, target)
+        of_x, of_target = RowSoftmax(ops, x), RowSoftmax(ops, target)
         p, q = of_x.p(), of_target.p()
         by_p, by_q, cost = mixture(ops, log_ratio(ops, of_x, of_target))
         return weighted(

@@ -87,7 +87,7 @@ class Logistic:
 
 
 @dataclass(frozen=True)
-class _OfLogits(BinaryLink):
+class _SigmoidLink(BinaryLink):
     logits: ClassVar[bool] = True
 
     def of_answers(self, ops: Ops, x: Array) -> tuple[Probability, Probability, BinaryVjp]:
@@ -104,7 +104,7 @@ class _OfLogits(BinaryLink):
 
 
 @dataclass(frozen=True)
-class _OfProbabilities(BinaryLink):
+class _ProbabilityLink(BinaryLink):
     unit_interval: ClassVar[bool] = True
 
     def of_answers(self, ops: Ops, x: Array) -> tuple[Probability, Probability, BinaryVjp]:
@@ -125,8 +125,8 @@ def _over(ops: Ops, a: Array, b: Array) -> Array:
     return xp.where(nothing, xp.zeros_like(a), a / xp.where(nothing, xp.ones_like(b), b))
 
 
-sigmoid: BinaryLink = _OfLogits()
-given_probabilities: BinaryLink = _OfProbabilities()
+sigmoid: BinaryLink = _SigmoidLink()
+given_probabilities: BinaryLink = _ProbabilityLink()
 
 
 @dataclass(frozen=True)
@@ -149,6 +149,7 @@ class BinaryLoss(Kernel):
         def vjp_x(g: Array) -> Array:
             by_one = times(one, of_one.slope(ops, at_one))
             by_zero = times(zero, of_zero.slope(ops, at_zero))
+            # The slopes are by -log p, and the vjp is by log p.
             return vjp(-g, by_one, by_zero)
 
         def vjp_one(g: Array) -> Array:

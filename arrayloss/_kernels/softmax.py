@@ -1,8 +1,8 @@
 """Losses and functions along a class axis.
 
-1 - p is never computed from p, and where a difference cancels, it is added to a larger number (Blanchard, Higham and
-Higham, "Accurately computing the log-sum-exp and softmax functions", IMA J. Numer. Anal. 41, 2021). With m the
-maximum of a row and e_c = exp(x_c - m):
+1 - p is never computed from p, and a difference that loses digits is only ever added to a larger number (Blanchard,
+Higham and Higham, "Accurately computing the log-sum-exp and softmax functions", IMA J. Numer. Anal. 41, 2021). With m
+the maximum of a row and e_c = exp(x_c - m):
 
 - with a label t, the label is left out of the sum: others = sum of e_c over c != t, so that
 
@@ -28,7 +28,7 @@ from arrayloss._kernels.penalties import Penalty, Probability, expm1, times
 class Maximum:
     """The maximum of each row, with +inf kept apart.
 
-    A single +inf has probability 1, two of them make the row nan, as does a row of -inf alone. So `top` has the largest
+    A single +inf has probability 1. A row with two of them is nan, and so is a row of -inf alone. `top` has the largest
     finite number in place of +inf, and `infinite` says where that is.
     """
 
@@ -44,16 +44,16 @@ class Maximum:
         d = ops.not_above(x - self.top, 0.0)
         return ops.xp.where(self.infinite & (d < 0), ops.like(-inf, d), d)
 
-    def checked(self, rest: Array, one: Array) -> Array:
-        """`rest`, a sum of exponentials besides `one`; nan in a row with more than one +inf.
+    def nan_if_two_infinite(self, rest: Array, one: Array) -> Array:
+        """`rest`, a sum of exponentials besides `one`; nan in a row with more than one +inf, each of which makes a 1.
 
-        Rows of -inf alone and rows with a nan are nan already.
+        RowSoftmax of -inf alone and rows with a nan are nan already.
         """
         ops = self._ops
         return ops.xp.where(self.infinite & (rest + one > 1.5), ops.like(nan, rest), rest)
 
 
-class Rows:
+class RowSoftmax:
     """The softmax of whole rows: the exponentials, with one maximum left out of their sum."""
 
     def __init__(self, ops: Ops, x: Array) -> None:
@@ -64,7 +64,7 @@ class Rows:
         self.at_max = ops.at_max(x, maximum.top)
         self.e = ops.exp_below(x, maximum.top)
         rest = ops.peel(self.e, self.at_max)
-        self.rest = maximum.checked(rest, ops.xp.ones_like(rest))
+        self.rest = maximum.nan_if_two_infinite(rest, ops.xp.ones_like(rest))
         self.total = self.rest + 1
 
     def log_p(self) -> Array:
@@ -82,7 +82,7 @@ class Rows:
         return (self.rest + (1 - self.e)) / self.total
 
     def vjp_log_p(self, g: Array) -> Array:
-        """g - p sum(g). The exponentials may be overwritten.
+        """g - p sum(g). It may overwrite the exponentials: nothing else can be computed of them afterwards.
 
         At the maximum, where p may be next to 1, that is (g - sum(g)) + (1 - p) sum(g).
         """
@@ -90,10 +90,10 @@ class Rows:
         among = ops.sum_of_weights(g)
         own, e = at_max.take(g), at_max.take(self.e)
         p, one_minus_p = e / self.total, (self.rest + (1 - e)) / self.total
-        at_top = ops.xp.where(p > 0.5, (own - among) + one_minus_p * among, own - p * among)
+        gradient_at_max = ops.xp.where(p > 0.5, (own - among) + one_minus_p * among, own - p * among)
         moved = ops.scale(self.e, -among / self.total)
         moved += g  # no second array, where arrays can be written to
-        return at_max.put(moved, at_top)
+        return at_max.put(moved, gradient_at_max)
 
     def jvp_log_p(self, v: Array) -> Array:
         """v - sum(p v).
@@ -102,19 +102,19 @@ class Rows:
         into `vjp_log_p`, with the same roundings.
         """
         xp, ops = self.ops.xp, self.ops
-        most, others = self._dominating()
-        among = ops.sum(xp.where(most, -self.one_minus_p(), others) * v)
-        own = ops.sum(xp.where(most, v, xp.zeros_like(v)))
+        dominates, elsewhere = self._dominating()
+        among = ops.sum(xp.where(dominates, -self.one_minus_p(), elsewhere) * v)
+        own = ops.sum(xp.where(dominates, v, xp.zeros_like(v)))
         return (v - own) - among
 
     def jvp_p(self, v: Array) -> Array:
         """p (v - sum(p v)); the matrix is symmetric."""
         xp, ops = self.ops.xp, self.ops
-        most, others = self._dominating()
-        among = ops.sum(others * v)
-        own = ops.sum(xp.where(most, self.p() * v, xp.zeros_like(v)))
-        dominating = self.p() * (v * self.one_minus_p() - among)
-        return xp.where(most, dominating, others * v - others * (own + among))
+        dominates, elsewhere = self._dominating()
+        among = ops.sum(elsewhere * v)
+        own = ops.sum(xp.where(dominates, self.p() * v, xp.zeros_like(v)))
+        there = self.p() * (v * self.one_minus_p() - among)
+        return xp.where(dominates, there, elsewhere * v - elsewhere * (own + among))
 
     def _dominating(self) -> tuple[Array, Array]:
         """Where p > 1/2, and p elsewhere."""
@@ -145,7 +145,7 @@ class Link(Complete):
 
 
 @dataclass(frozen=True)
-class _OfLogits(Link):
+class _SoftmaxLink(Link):
     logits: ClassVar[bool] = True
 
     def of_labels(self, ops: Ops, x: Array, labels: Array) -> tuple[Probability, Vjp]:
@@ -155,7 +155,7 @@ class _OfLogits(Link):
         distance = maximum.distance(at_label.take(x))
         e_label = xp.exp(distance)
         e = at_label.put(ops.exp_below(x, maximum.top), 0.0)
-        others = maximum.checked(ops.sum(e), e_label)
+        others = maximum.nan_if_two_infinite(ops.sum(e), e_label)
         total = others + e_label
 
         def vjp(g: Array) -> Array:
@@ -170,12 +170,12 @@ class _OfLogits(Link):
         ), vjp
 
     def of_classes(self, ops: Ops, x: Array) -> tuple[Probability, Vjp]:
-        rows = Rows(ops, x)
+        rows = RowSoftmax(ops, x)
         return Probability(neg_log_p=lambda: -rows.log_p(), p=rows.p, one_minus_p=rows.one_minus_p), rows.vjp_log_p
 
 
 @dataclass(frozen=True)
-class _OfLogProbabilities(Link):
+class _LogProbabilityLink(Link):
     def of_labels(self, ops: Ops, x: Array, labels: Array) -> tuple[Probability, Vjp]:
         at_label = ops.at_label(labels, x)
         log_p = at_label.take(x)
@@ -193,8 +193,8 @@ def _of_log_p(ops: Ops, log_p: Array) -> Probability:
     return Probability(neg_log_p=lambda: -log_p, p=lambda: ops.xp.exp(log_p), one_minus_p=lambda: -expm1(ops.xp, log_p))
 
 
-softmax: Link = _OfLogits()
-given_log_probabilities: Link = _OfLogProbabilities()
+softmax: Link = _SoftmaxLink()
+given_log_probabilities: Link = _LogProbabilityLink()
 
 
 # ---------------------------------------------------------------------------------------------------------------
@@ -210,7 +210,7 @@ def weighted(ops: Ops, weight: Array | None, value: Array, *vjps: Vjp | None) ->
         return vjp and (lambda g: vjp(g * weight))
 
     def vjp_weight(g: Array) -> Array:
-        # A sample that weighs nothing has no slope that isn't finite.
+        # Where the weight is 0 and the loss is not finite, the derivative by the weight is 0.
         return ops.multiply_zero_wins(g, ops.nonzero_only(value, weight))
 
     first, *others = map(through, vjps)
@@ -229,12 +229,13 @@ class LabelLoss(Kernel):
 
         def vjp_x(g: Array) -> Array:
             slope = self.penalty.slope(ops, at)
+            # The slope is by -log p, and the vjp by log p.
             return vjp(-g if slope is None else -ops.multiply_zero_wins(g, slope))
 
         return weighted(ops, weight, self.penalty.value(ops, at), vjp_x, None)
 
     def second(self, ops: Ops, x: Array, labels: Array) -> Array:
-        one_hot = TargetWeights(0.0, labels=True).of(ops, x, labels, None)
+        one_hot = TargetWeights(0.0, is_labels=True).of(ops, x, labels, None)
         return TargetLoss(self.link, self.penalty).second(ops, x, *one_hot)
 
 
@@ -254,8 +255,8 @@ class TargetLoss(Kernel):
             slope = penalty.slope(ops, at)
             by_class = -g * target if slope is None else ops.scale(ops.multiply_zero_wins(target, slope), -g)
             # Exactly 0 for a sample that does not count, whatever its logits.
-            counts = ops.sum(ops.xp.abs(by_class))
-            return ops.nonzero_only(vjp(by_class), counts)
+            total_weight = ops.sum(ops.xp.abs(by_class))
+            return ops.nonzero_only(vjp(by_class), total_weight)
 
         def vjp_target(g: Array) -> Array:
             return ops.multiply_zero_wins(g, penalties)
@@ -281,7 +282,7 @@ def _curved(ops: Ops, at: Probability, curvature: Array) -> Array:
     """The sum over c of curvature_c ([j = c] - p_j)^2 / (1 - p_c), for each class j.
 
     The class with p > 1/2, where there is one, is summed apart, so that the other classes' terms are not lost in a
-    difference. p_j / (1 - p) is divided first: it is at most 1, so it can't overflow.
+    difference. p_j / (1 - p) is computed first: it is at most 1, so it can't overflow.
     """
     xp = ops.xp
     p, rest = at.p, at.one_minus_p
@@ -298,11 +299,11 @@ class TargetWeights:
     """((1 - s) target + s / classes) class_weight: what `TargetLoss` takes, made of the target as given."""
 
     label_smoothing: Any
-    labels: bool
+    is_labels: bool
 
     def of(self, ops: Ops, x: Array, target: Array, class_weight: Array | None) -> tuple[Array]:
         s, classes = ops.scalar(self.label_smoothing), x.shape[ops.axis]
-        if self.labels:
+        if self.is_labels:
             hit = ops.at_label(target, x).put(ops.xp.zeros_like(x), 1.0)
             made = hit * (1 - s) + s / classes
         else:
@@ -312,7 +313,7 @@ class TargetWeights:
 
 @dataclass(frozen=True)
 class FromTarget(Kernel):
-    """Wraps a loss: computes its weights from the target for one block at a time, so that they are never there whole.
+    """Wraps a loss: computes its weights from the target for one block at a time, so that all never exist at once.
 
     There is no derivative by the target. Where one may be asked for, the weights are made outside, by the library. The
     last `own` inputs are the loss's own.
@@ -343,7 +344,7 @@ class FromTarget(Kernel):
 class Tempered(Kernel):
     """Wraps a loss: of x / temperature; with `both`, the target is logits, and divided as well.
 
-    The maximum is subtracted before the division, so that both round numbers of the size of x - max.
+    The maximum is subtracted before the division, so that rounding errors are relative to x - max, not to x.
     """
 
     loss: Any
@@ -382,22 +383,22 @@ class WithZLoss(Kernel):
     def forward(self, ops: Ops, x: Array, weight: Array | None, mass: Array | None, *target: Array | None) -> Forward:
         own, (vjp, _, *others), _ = self.loss.forward(ops, x, None, *target)
         lse, (vjp_lse,), _ = LogSumExp().forward(ops, x)
-        slope = ops.scalar(self.z) * lse
+        z_lse = ops.scalar(self.z) * lse
 
         def vjp_x(g: Array) -> Array:
             moved = vjp(g)
-            moved += vjp_lse(ops.multiply_zero_wins(times(g, mass), 2 * slope))  # type: ignore[misc]
+            moved += vjp_lse(ops.multiply_zero_wins(times(g, mass), 2 * z_lse))  # type: ignore[misc]
             return moved
 
         def vjp_mass(g: Array) -> Array:
-            return ops.multiply_zero_wins(g, slope * lse)
+            return ops.multiply_zero_wins(g, z_lse * lse)
 
-        term = slope * lse if mass is None else ops.multiply_zero_wins(mass, slope * lse)
+        term = z_lse * lse if mass is None else ops.multiply_zero_wins(mass, z_lse * lse)
         return weighted(ops, weight, own + term, vjp_x, None if mass is None else vjp_mass, *others)
 
     def second(self, ops: Ops, x: Array, mass: Array | None, *target: Array | None) -> Array:
         """That of the loss, and 2 z (p^2 + log sum exp(x) p (1 - p))."""
-        lse, rows = LogSumExp().forward(ops, x).value, Rows(ops, x)
+        lse, rows = LogSumExp().forward(ops, x).value, RowSoftmax(ops, x)
         p = rows.p()
         curved = 2 * ops.scalar(self.z) * (p * p + lse * p * rows.one_minus_p())
         return self.loss.second(ops, x, *target) + times(curved, mass)
@@ -405,7 +406,10 @@ class WithZLoss(Kernel):
 
 @dataclass(frozen=True)
 class SecondDerivatives(Kernel):
-    """The second derivatives of a loss by its own logits, times a weight for each sample; raised to `least` before."""
+    """The second derivatives of a loss by its own logits, times a weight for each sample.
+
+    Before that, those below `least` are replaced by it.
+    """
 
     loss: Any
     least: float | None
@@ -438,7 +442,7 @@ class Softmax(Kernel):
     keeps_classes: ClassVar[bool] = True
 
     def forward(self, ops: Ops, x: Array) -> Forward:
-        rows = Rows(ops, x)
+        rows = RowSoftmax(ops, x)
         p = rows.p()
         return Forward(p, (lambda g: rows.vjp_log_p(g * p),), rows.jvp_p)
 
@@ -450,7 +454,7 @@ class LogSoftmax(Kernel):
     keeps_classes: ClassVar[bool] = True
 
     def forward(self, ops: Ops, x: Array) -> Forward:
-        rows = Rows(ops, x)
+        rows = RowSoftmax(ops, x)
         return Forward(rows.log_p(), (rows.vjp_log_p,), rows.jvp_log_p)
 
 
@@ -460,7 +464,7 @@ class LogSumExp(Kernel):
 
     def forward(self, ops: Ops, x: Array) -> Forward:
         xp = ops.xp
-        rows = Rows(ops, x)
+        rows = RowSoftmax(ops, x)
         highest = ops.max(x)
         value = xp.where(xp.isinf(highest), highest, rows.top + xp.log1p(rows.rest))
         return Forward(value, (lambda g: ops.scale(rows.p(), g),))
