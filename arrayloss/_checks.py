@@ -297,17 +297,15 @@ def class_target(
     if backend.kind(target.dtype) == "integral":
         given = tuple(target.shape)
         if given != labels:
-            other = next((i for i in range(len(shape)) if (*shape[:i], *shape[i + 1 :]) == given), None)
+            others = [i for i in range(len(shape)) if (*shape[:i], *shape[i + 1 :]) == given]
+            hint = "nothing is broadcast here"
+            if given == tuple(shape):
+                hint = "one-hot targets must be floats, so cast them, as by target.astype(float)"
+            elif others:
+                hint = f"if the classes are on axis {others[0]}, pass axis={others[0]}"
             raise ValueError(
                 f"target has shape {given} and the logits have shape {tuple(shape)}: integers are labels, without the "
-                f"class axis (axis {axis}), so target must have shape {labels}; "
-                + (
-                    "one-hot targets must be floats, so cast them, as by target.astype(float)"
-                    if given == tuple(shape)
-                    else "nothing is broadcast here"
-                    if other is None
-                    else f"if the classes are on axis {other}, pass axis={other}"
-                )
+                f"class axis (axis {axis}), so target must have shape {labels}; {hint}"
             )
         return True
     if backend.kind(target.dtype) != "real floating":

@@ -44,7 +44,7 @@ class InPlace(Ops):
         self.out: Array | None = None
 
     def writing_to(self, out: Array | None) -> InPlace:
-        """These operations, with the scratch for a block's gradient."""
+        """These operations, with the array for a block's gradient."""
         if out is None:
             return self
         ops = object.__new__(type(self))

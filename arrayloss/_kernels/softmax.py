@@ -47,7 +47,7 @@ class Maximum:
     def nan_if_two_infinite(self, rest: Array, one: Array) -> Array:
         """`rest`, a sum of exponentials besides `one`; nan in a row with more than one +inf, each of which makes a 1.
 
-        RowSoftmax of -inf alone and rows with a nan are nan already.
+        Rows of -inf alone and rows with a nan are nan already.
         """
         ops = self._ops
         return ops.xp.where(self.infinite & (rest + one > 1.5), ops.like(nan, rest), rest)
