@@ -1,6 +1,6 @@
-"""What is installed, what works with it, and on which devices: the output belongs in a bug report.
+"""What is installed, and which array libraries work, on which devices: put the output into a bug report.
 
-For each array library that is here, the cross-entropy of two rows and its gradient are computed, and compared with the
+For each installed array library, the cross-entropy of two rows and its gradient are computed, and compared with the
 exact numbers.
 """
 
@@ -54,7 +54,7 @@ class Found(NamedTuple):
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Print the report; 1 if a library that is here gives a wrong number or an error."""
+    """Print the report; return 1 if an installed library gives a wrong number or an error, else 0."""
     parser = argparse.ArgumentParser(prog="python -m arrayloss", description=__doc__)
     parser.add_argument("--compile", action="store_true", help="also with torch.compile and jax.jit (up to a minute)")
     asked = parser.parse_args(arguments)
@@ -125,7 +125,7 @@ def _version(module: str) -> str | None:
         pass
     try:
         return str(importlib.import_module(module).__version__)
-    except Exception:  # a broken import is told elsewhere
+    except Exception:  # `_missing` reports a broken import
         return None
 
 

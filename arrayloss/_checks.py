@@ -1,4 +1,4 @@
-"""What the arguments must be, said to whoever got them wrong."""
+"""What the arguments must be: checks, and the messages of their errors."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from arrayloss._kernels.ops import Array, Namespace
 
 
 def backend(first: Array, name: str = "logits", /, **others: Array | None) -> Backend:
-    """The backend that all of the arrays share; raises where they do not."""
+    """The backend of all of the arrays; raises if they do not have the same one."""
     ours = _backend(name, first)
     if ours.kind(first.dtype) != "real floating":
         raise TypeError(
@@ -40,14 +40,14 @@ def integers(name: str, x: Array) -> Backend:
 
 
 def _served(backend: Backend, name: str, x: Array) -> None:
-    """An array of the kinds that the library computes with."""
+    """An array that can be computed with: not a masked array, for example (`Backend.refusal`)."""
     refusal = backend.refusal(x)
     if refusal is not None:
         raise type(refusal)(f"{name} is {refusal}")
 
 
 def shared(ours: Backend, name: str, other: str, array: Array) -> None:
-    """`array` is one of our library's, as that of `name` is, of a kind that is computed with, and of real numbers."""
+    """`array`, called `other`, is of the same library as the array called `name`, and of real numbers."""
     if not ours.owns(array):
         raise TypeError(
             f"{name} is an array of {ours.name}, and {other} is one of {_backend(other, array).name}; "
@@ -62,7 +62,7 @@ def shared(ours: Backend, name: str, other: str, array: Array) -> None:
 
 
 def real_dtype(backend: Backend, dtype: Any) -> None:
-    """A floating-point dtype, as the library itself writes it."""
+    """A floating-point dtype, as an object of the library itself."""
     try:
         real = backend.kind(dtype) == "real floating"
     except (AttributeError, TypeError):
@@ -77,7 +77,7 @@ SERVED = ("float16", "bfloat16", "float32", "float64")
 
 
 def _name(dtype: Any) -> str:
-    """The name of a dtype, and that of a wide one on any machine."""
+    """The name of a dtype; "longdouble" first for NumPy's, whose name depends on the machine."""
     return f"longdouble ({dtype})" if str(dtype).startswith(("float96", "float128")) else str(dtype)
 
 
@@ -92,12 +92,12 @@ def _backend(name: str, x: Any) -> Backend:
 
 
 def _convertible(x: Any) -> bool:
-    """Whether the `asarray` of some library makes an array of it: also of a tensor that the standard does not know."""
+    """Whether some library's `asarray` can make an array of it: of a list, or a tensor without the array API."""
     return isinstance(x, (list, tuple)) or hasattr(x, "__array__")
 
 
 def _said(x: Any) -> str:
-    """What was given in place of something else."""
+    """A wrong argument, for a message: its value if that is short, or else its type."""
     if x is None or isinstance(x, (bool, int, float, str)):
         return repr(x)
     library = type(x).__module__.partition(".")[0]
@@ -119,7 +119,7 @@ def class_axis(axis: Any, ndim: int) -> int:
 
 
 def axes(axis: Any, shape: tuple[int, ...]) -> tuple[int, ...] | None:
-    """Axes of losses of `shape`, from the front, in order; None where these are all of them."""
+    """The axes of a reduction, counted from the front, ascending; None if they are all axes of `shape`."""
     if axis is None:
         return None
     given = [integer("axis", one) for one in (axis if isinstance(axis, tuple) else (axis,))]
@@ -130,7 +130,7 @@ def axes(axis: Any, shape: tuple[int, ...]) -> tuple[int, ...] | None:
 
 
 def scalar(value: Any) -> Any:
-    """A real scalar as a Python number, whatever it is given as; anything else, a traced scalar too, as it is."""
+    """A real scalar of any type as a Python number; anything else, also a traced scalar, unchanged."""
     if isinstance(value, (bool, int)) or value is None or type(value) is float:
         return value
     if isinstance(value, numbers.Real):
@@ -151,7 +151,7 @@ def fraction(name: str, value: Any) -> Any:
 
 
 def real(name: str, value: Any) -> Any:
-    """A real number; a traced 0-d array stays one, and is not looked at."""
+    """A real number; a traced 0-d array stays one, and its value is not read."""
     if type(value) is float:
         return value
     number = scalar(value)
@@ -205,7 +205,7 @@ def integer(name: str, value: Any, hint: str = "") -> int:
 
 
 def ignored(value: Any) -> tuple[int, ...]:
-    """The labels of samples that don't count: of None, none."""
+    """The labels of samples that don't count; empty for None."""
     if value is None or type(value) is int:
         return () if value is None else (value,)
     hint = ", a tuple of these, or None where no label is ignored"

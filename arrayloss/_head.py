@@ -68,9 +68,7 @@ class Blocks:
         prepared = (backend.prepared(self.call, a) for a in others)
         return self.call.kernel.forward(backend.ops(self.call), x, *prepared).value
 
-    def run(
-        self, backend: Backend, arrays: Arrays, g: Array | None, needed: tuple[bool, ...] = (True, True, True)
-    ) -> tuple[Array, Any]:
+    def run(self, backend: Backend, arrays: Arrays, g: Array | None, needed: tuple[bool, ...]) -> tuple[Array, Any]:
         """The losses (rows, 1); for a cotangent `g` of them also the gradients, those that are needed."""
         hidden, weight, bias, *others = arrays
         xp, dtype = backend.xp, self.call.dtype
@@ -148,7 +146,7 @@ class Head:
     ) -> tuple[Array, Gradients]:
         blocks, rows = self._rows(call, arrays)
         (g,) = self._as_rows(call, (self.backend.astype(cotangent, call.dtype),), arrays[0])
-        losses, (of_hidden, *others) = blocks.run(self.backend, rows, g)
+        losses, (of_hidden, *others) = self.backend.run_blocks(blocks, rows, g)
         of_hidden = self._back(of_hidden, arrays[0], call.axis, rows[0].shape[1])
         return self._back(losses, arrays[0], call.axis, 1), Gradients(of_hidden, *others)
 

@@ -1,9 +1,9 @@
 """The options that several losses share: each one's type, default and description are written once, here.
 
-A loss takes them as `**options: Unpack[ClassOptions]`, say, which type checkers know as single keywords. Each class's
+A loss takes them as `**options: Unpack[ClassOptions]`, say, which type checkers expand to single keywords. Each class's
 docstring describes the options in numpydoc form, and also the array arguments, Returns and Raises. `documented` puts
-the descriptions into the docstring of a function, and `expanded` the keywords into its signature. (The defaults that
-are computed with are those of `categorical`, `binary` and `paired`; a test compares them.)
+the descriptions into the docstring of a function, and `expanded` the keywords into its signature. (These defaults
+are for the signatures. The calls use those of `categorical`, `binary` and `paired`; a test compares the two.)
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ Scalar: TypeAlias = float | SupportsFloat
 SECTIONS = ("Parameters", "Returns", "Raises", "Notes", "References", "Examples")
 
 # -------------------------------------------------------------------------------------------------------------------
-# The options. `Annotated[type, default]`; without one, the default is None. $array is the first parameter's name.
+# The options, as `Annotated[type, default]`; else the default is None. $array is the first parameter's name.
 
 
 class LossOptions(TypedDict, total=False):
@@ -164,7 +164,7 @@ def options_of(function: Callable[..., Any]) -> Any:
 
 
 def _fields(options: Any) -> dict[str, tuple[Any, Any]]:
-    """For each option its type and its default, the most special ones first."""
+    """The type and the default of each option; those of the most derived class come first."""
     family, hints, plain = _family(options), get_type_hints(options, include_extras=True), get_type_hints(options)
     names = sorted(hints, key=lambda name: -min(i for i, one in enumerate(family) if name in one.__annotations__))
     defaults = {name: hint.__metadata__[0] for name, hint in hints.items() if hasattr(hint, "__metadata__")}
@@ -177,7 +177,7 @@ def documented(*tables: Any) -> Callable[[F], F]:
     What the docstring describes itself stays; the rest comes from `tables`, of which a later one takes precedence.
     Each is a class of this file, or text of your own: entries of numpydoc, in which `$array` is the first parameter;
     those called Returns and Raises are sections. Raises TypeError for a parameter that nothing describes, and for a
-    description of what is not there. Under ``python -OO``, without docstrings, it does nothing.
+    described parameter that is not in the signature. Under ``python -OO``, without docstrings, it does nothing.
     """
 
     def complete(function: F) -> F:
@@ -213,13 +213,13 @@ _CHECKED = """ Also if a target
 
 
 def _family(options: Any) -> tuple[Any, ...]:
-    """A class of options behind those that it is made of. (A TypedDict doesn't know its bases.)"""
+    """The bases of a class of options, then the class itself. (A TypedDict doesn't know its bases.)"""
     (family,) = (family for family in _FAMILIES if options in family[1:])
     return family[: family.index(options) + 1]
 
 
 def _described(options: Any) -> Table:
-    """The entries of a class of options, and of those that it is made of."""
+    """The entries of a class of options, and of its bases."""
     family = _family(options)
     if ElementOptions in family:
         words = {

@@ -706,7 +706,7 @@ def _reduced(problem: Problem[Any], value: Array, parts: Parts | None) -> Array:
 
 def _plain_number(x: Any) -> bool:
     """Whether `x` is a Python or symbolic number; np.float64 is a float, but doesn't count."""
-    # The types first: torch.compile asks a symbolic number for no attribute.
+    # isinstance comes first: torch.compile can't trace hasattr of a symbolic number.
     return isinstance(x, int) or type(x) is float or not hasattr(x, "dtype")
 
 

@@ -188,7 +188,7 @@ def balanced_class_weight(labels: A, /, classes: int, *, dtype: Any = None) -> A
     with backend.context(x):
         result = backend.float_dtype(x) if dtype is None else dtype
         ordered = xp.sort(xp.reshape(backend.astype(x, backend.index_dtype(x)), (-1,)))
-        # How many labels are below 0, 1, ..., C: no comparison of each label with each class.
+        # How many labels are below 0, 1, ..., C, by binary search: each label is not compared with each class.
         below = xp.searchsorted(ordered, backend.arange(count + 1, ordered))
         wide = backend.compute_dtype(result)
         all_of_them, each = (backend.astype(n, wide) for n in (below[-1] - below[0], below[1:] - below[:-1]))

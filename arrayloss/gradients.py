@@ -1,7 +1,7 @@
 """From a loss to its gradient, in closed form, on any library: `value_and_grad`, `grad` and `objective`.
 
 Each loss is written as a function that returns a `Problem`, its checked arguments. The decorator `loss` turns it into
-the public function, which returns the value. The other functions here compute something else of the same problem.
+the public function, which returns the value. The other functions here compute other results from the same problem.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def loss(stated: Callable[P, Problem[A]]) -> Callable[P, A]:
             result: A = _problem.value(problem(*args, **kwargs))
         return result
 
-    # Tracers look for the function that is wrapped, and would call it.
+    # Tracers that follow `__wrapped__` would call the inner function, which returns a `Problem`.
     del vars(value)["__wrapped__"]
     vars(value)["problem"] = problem
     # The type of the value, not of the problem, for `help`.
@@ -58,7 +58,7 @@ def loss(stated: Callable[P, Problem[A]]) -> Callable[P, A]:
 
 
 def _hints(stated: Callable[..., Any]) -> dict[str, Any]:
-    """The annotations as types, where they can be had at run time."""
+    """The annotations, evaluated to types; as they are written, if a name in them is not defined at run time."""
     try:
         return get_type_hints(stated)
     except NameError:
@@ -82,7 +82,7 @@ def problem_of(loss: Callable[..., Any], caller: str = "problem") -> Callable[..
 
 
 def with_suggestions(function: F) -> F:
-    """A function that answers an unknown keyword with the one that was meant; its signature has the shared options."""
+    """The function, with errors that suggest the right name for an unknown keyword, and with a complete signature."""
     signature = expanded(function)
     names = list(signature.parameters)
     positional = [name for name, one in signature.parameters.items() if one.kind is one.POSITIONAL_ONLY]
@@ -98,7 +98,7 @@ def with_suggestions(function: F) -> F:
         return function(*args, **kwargs)
 
     del vars(suggesting)["__wrapped__"]
-    # Types, not the names that they have elsewhere.
+    # Types, not strings: the names in a string would be looked up in this module.
     hints = _hints(function)
     types = {name: hints.get(name, one.annotation) for name, one in signature.parameters.items()}
     suggesting.__annotations__ = {**types, "return": hints.get("return", signature.return_annotation)}
@@ -281,8 +281,9 @@ def objective(loss: Callable[..., Any], /, *, min_hessian: float | None = None, 
 
     Notes
     -----
-    The diagonal of the Hessian is p (1 - p). The built-in multi-class objectives use larger numbers: XGBoost uses 2 p
-    (1 - p), and LightGBM C / (C - 1) p (1 - p). docs/boosting.md shows how to get the same models as with these.
+    For `cross_entropy`, the diagonal of the Hessian is p (1 - p). The built-in multi-class objectives use larger
+    numbers: XGBoost uses 2 p (1 - p), and LightGBM C / (C - 1) p (1 - p). docs/boosting.md shows how to get the same
+    models as with these.
 
     References
     ----------
@@ -314,8 +315,8 @@ def objective(loss: Callable[..., Any], /, *, min_hessian: float | None = None, 
     return partial(_derivatives, loss, min_hessian, options)
 
 
-# A function of the module and no closure: estimators that hold it are pickled. The names are those that XGBoost looks
-# for, their number is what LightGBM goes by.
+# A function of the module, not a closure, as estimators that hold it are pickled. XGBoost looks for the names of the
+# parameters, LightGBM for their number.
 def _derivatives(
     loss: Any, min_hessian: float | None, options: dict[str, Any], y_true: Any, y_pred: Any, sample_weight: Any = None
 ) -> tuple[Any, Any]:
@@ -323,7 +324,7 @@ def _derivatives(
         data, y_pred = y_pred, y_true
         y_true, sample_weight = data.get_label(), data.get_weight()
         if sample_weight is not None and len(sample_weight) == 0:
-            sample_weight = None  # XGBoost's way to say that there are none
+            sample_weight = None  # XGBoost returns an empty array if there are none
     backend = _checks.backend(y_pred, "y_pred", y_true=_checks.given("y_true", y_true), sample_weight=sample_weight)
     with backend.context(y_pred):
         if y_true.ndim < y_pred.ndim:
@@ -341,7 +342,7 @@ def _derivatives(
 
 
 def _labels(backend: Any, y: Any) -> Any:
-    """Classes as integers: both boosters keep their labels in float32."""
+    """Labels of classes as integers: both boosters keep labels in float32."""
     xp = backend.xp
     if not xp.isdtype(y.dtype, "real floating"):
         return y

@@ -1,7 +1,7 @@
 """The losses. Each function names what its probabilities are made of (a link) and what a probability costs (a penalty).
 
-`**options` are those that several losses have: `arrayloss._options` has their types, defaults and descriptions, and
-`loss` completes signature and docstring with them.
+`**options` are the options that several losses share. `arrayloss._options` has their types, defaults and descriptions;
+the decorator `loss` adds them to the signature and the docstring.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ def _tempered(problem: Problem[A], temperature: Scalar, *, both: bool = False) -
         return problem
     kernel: Any = problem.kernel
     if isinstance(kernel, WithZLoss):
-        # The second term is of the logits as given.
+        # The z-loss term takes the logits as given, not divided.
         return replace(problem, kernel=replace(kernel, loss=Tempered(kernel.loss, divisor)))
     return replace(problem, kernel=Tempered(kernel, divisor, both))
 
 
 def _focal_by_array(gamma: Scalar) -> tuple[Penalty, dict[str, Any]]:
-    """The penalty, and its parameter where that is an array, or a list that is to be made one."""
-    # The types first: torch.compile asks a symbolic number for no attribute.
+    """The penalty, and gamma by its name if it is an array (or a list, for which the checks raise an error)."""
+    # isinstance comes first: torch.compile can't trace getattr of a symbolic number.
     if not isinstance(gamma, (int, float)) and (isinstance(gamma, (list, tuple)) or getattr(gamma, "shape", None)):
         return Focal(None), {"gamma": gamma}
     return _focal(gamma), {}
@@ -126,7 +126,7 @@ def linear_cross_entropy(
     at a time, and keeps only the loss and the gradients, which are computed in the same pass. The results are those of
     `cross_entropy` of the logits; the logits have the rounding of the library's own matrix product.
 
-    All logits are computed at once under torch.compile, in transforms of `torch.func`, in forward mode, for a second
+    All logits are computed at once in `torch.export` and in transforms of `torch.func`, in forward mode, for a second
     derivative, with traced options, and for a derivative with respect to the target or to a weight of classes or
     samples. `jax.jvp` raises a TypeError.
 
@@ -338,7 +338,7 @@ def kl_divergence_with_logits(
     The student's probabilities are :math:`p = \mathrm{softmax}(x)`, of `logits`, and the teacher's are
     :math:`q = \mathrm{softmax}(t)`, of `target_logits`. The loss of a sample is this sum times its weight. The
     divergence and its gradients are computed from the differences t - x, so that they are accurate also where the two
-    are almost equal. It is inf where a teacher's class has a logit of -inf for the student.
+    are almost equal. It is inf if the student has a logit of -inf for a class and the teacher has not.
 
     Parameters
     ----------
@@ -367,7 +367,7 @@ def kl_divergence_with_logits(
 
 @loss
 def js_divergence(log_probs: A, probs: Any, /, **options: Unpack[RowOptions]) -> Problem[A]:
-    r"""Jensen-Shannon divergence of log-probabilities and probabilities: the mean of two divergences, from (p + q) / 2.
+    r"""Jensen-Shannon divergence of log-probabilities and probabilities: the mean divergence of both from (p + q) / 2.
 
     With :math:`m = (p + q) / 2`, the loss of a sample is
     :math:`\sum_c (p_c \log(p_c / m_c) + q_c \log(q_c / m_c)) / 2`, times its weight. It is symmetric in p and q, and at

@@ -26,8 +26,8 @@ class Samples(NamedTuple):
 class Parts(NamedTuple):
     """A reduction's value is sum(share * loss) / denominator, or `empty` where the denominator is 0.
 
-    The sum is over all samples, or over some axes of them (from the front, in order): then there is one result for each
-    place along the others.
+    A `share` of None stands for 1. The sum is over all samples, or over the axes in `axis` (counted from the front,
+    ascending): then there is one result for each position along the other axes.
     """
 
     share: Array | None
@@ -40,7 +40,7 @@ class Reduction(Complete):
     """The base of all reductions: a hashable object (a frozen dataclass) with one method.
 
     `parts(samples, losses)` returns the `Parts` of the result. `losses` are those of the samples if the class says
-    `ranks = True`, and None otherwise: then the gradient can be made in the same pass as the losses.
+    `ranks = True`. Otherwise they are None, so that the gradient is computed in the same pass as the losses.
     """
 
     ranks: ClassVar[bool] = False
@@ -127,7 +127,7 @@ class Mean(Reduction):
         over: Array | float
         axis = _checks.axes(self.axis, samples.shape)
         if not isinstance(self.over, str):
-            # np.float64 is a float too, and is made one of Python: torch can't divide by it.
+            # An np.float64 becomes a Python float: it has a dtype, and would be taken for an array (`_divided`).
             over = _checks.scalar(self.over) if isinstance(self.over, numbers.Real) else self.over
             if not isinstance(over, (int, float)):
                 _checks.shared(samples.backend, "logits", "over", over)
@@ -148,7 +148,7 @@ class Hardest(Reduction):
     part. Losses that tie for the last places share these equally, in the value and in the gradient, so that neither
     depends on the order of the samples. The mean of no samples is nan, and its gradient is 0.
 
-    Other libraries compare the label's probability with a threshold p; of a cross-entropy without weights, a
+    Other libraries compare the label's probability with a threshold p; for a cross-entropy without weights, a
     probability below p is a loss above -log p. MMSegmentation's ``OHEMPixelSampler(thresh=p, min_kept=n)`` keeps the
     pixels of ``Hardest(threshold=-log(p), k=n * images)`` (its mean is over all pixels), BiSeNet's ``OhemCELoss(p)``
     is ``Hardest(threshold=-log(p), fraction=1 / 16)``, and Detectron2's ``DeepLabCE``, without a threshold,
@@ -161,8 +161,8 @@ class Hardest(Reduction):
     k : int >= 1, optional
         The number of samples that counts (all, where there are fewer).
     threshold : scalar >= 0, optional
-        All samples whose loss, times its weight, is larger than this number count. With `fraction` or `k`, these are
-        the least number of samples that counts.
+        All samples whose loss, times its weight, is larger than this number count. If `fraction` or `k` is given too,
+        at least that many samples count.
 
     Raises
     ------
@@ -207,21 +207,21 @@ class Hardest(Reduction):
     def parts(self, samples: Samples, losses: Array | None) -> Parts:
         backend, valid = samples.backend, samples.valid
         xp = backend.xp
-        assert losses is not None  # `ranks`
+        assert losses is not None  # as `ranks` is True
         n = samples.number
-        # Not where a graph will count. The types first: torch.compile asks a symbolic number for no attribute.
+        # Not if n is an array that a graph counts. isinstance first: torch.compile can't trace hasattr of a symbol.
         if (isinstance(n, int) or not hasattr(n, "dtype")) and not n:
             return Parts(None, 0)
         flat = xp.reshape(losses, (-1,))
         if valid is None and not isinstance(n, int):
-            # A length that only the program knows (torch.export, jax.export): the program counts.
+            # A symbolic length (torch.export, jax.export): the exported program counts the samples.
             valid = xp.ones_like(losses, dtype=xp.bool)
         if valid is None:
             least = 0 if self.fraction is None else max(1, int(n * float(self.fraction)))
             most = self.k if self.k is not None else least
             k = backend.number(float(min(n, most)), flat, flat.dtype)
         else:
-            # Below every loss, +inf and nan (which sorts last) included.
+            # Samples that don't count become -inf, below every loss; a nan sorts above +inf.
             flat = xp.where(xp.reshape(valid, (-1,)), flat, xp.full_like(flat, -float("inf")))
             number = xp.astype(backend.count(valid), flat.dtype)
             if self.k is not None:
@@ -230,12 +230,12 @@ class Hardest(Reduction):
                 k = xp.floor(number * float(self.fraction or 0))
                 k = xp.where(number > 0, xp.maximum(k, xp.ones_like(k)), k) if self.fraction is not None else k
         if self.threshold is not None:
-            # A nan is not below it: it counts, and the result is nan.
+            # A nan counts as larger, so that the result is nan.
             larger = backend.count(~(flat <= _checks.scalar(self.threshold)))
             k = xp.maximum(k, xp.astype(larger, flat.dtype))
         ordered = xp.sort(flat, descending=True)
         places = backend.arange(n, ordered)
-        # The last loss that has a place, without an index that depends on the data.
+        # The smallest of the k largest losses, without an index that depends on the data.
         last = xp.min(xp.where(places < k, ordered, xp.full_like(ordered, float("inf"))))
         above = xp.astype(flat > last, flat.dtype)
         level = xp.astype(flat == last, flat.dtype)

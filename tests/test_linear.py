@@ -169,6 +169,55 @@ def test_torch_compile_and_autocast(backend: Any) -> None:
         np.testing.assert_allclose(value.detach(), due, rtol=rtol)
 
 
+@pytest.mark.only(lambda backend: backend.name == "torch:cpu")
+@pytest.mark.parametrize("softcap", [None, 2.0])
+@pytest.mark.parametrize("options", OPTIONS, ids=lambda o: "+".join(o) or "plain")
+def test_no_tensor_of_a_compiled_program_holds_all_logits(backend: Any, options: dict[str, Any], softcap: Any) -> None:
+    torch, programs, moved = backend.xp, [], backend.options(options)
+
+    def recorded(program: Any, _: Any) -> Any:
+        programs.append(program)
+        return make_boxed_func(program)
+
+    from functorch.compile import make_boxed_func
+    from torch._dynamo.backends.common import aot_autograd
+
+    torch.compiler.reset()
+    inputs = [backend.asarray(a).requires_grad_() for a in (HIDDEN, WEIGHT, BIAS)]
+    labels = backend.asarray(LABELS)
+    loss = torch.compile(
+        lambda h, w, b: linear_cross_entropy(h, w, labels, bias=b, softcap=softcap, **moved),
+        backend=aot_autograd(fw_compiler=recorded, bw_compiler=recorded),
+        fullgraph=True,
+    )
+    value = loss(*inputs)
+    pull = pull_of(options)
+    found = torch.autograd.grad(value, inputs, backend.asarray(pull["cotangent"]) if pull else None)
+    due, of_arrays = expected(LABELS, softcap, options, pull)
+    agree(backend, value.detach(), due)
+    for one, gradient in zip(found, of_arrays, strict=True):
+        agree(backend, one, gradient)
+    made = [node.meta.get("val") for program in programs for node in program.graph.nodes]
+    assert len(programs) == 2
+    assert max(x.numel() for x in made if isinstance(x, torch.Tensor)) < ROWS * CLASSES
+
+
+@pytest.mark.only(lambda backend: backend.name == "torch:cpu")
+def test_value_and_grad_of_parameters(backend: Any) -> None:
+    """Of tensors that require a gradient, value and gradients are differentiable, as those of the other losses."""
+    torch = backend.xp
+    h, w, labels = backend.asarray(HIDDEN), backend.asarray(WEIGHT), backend.asarray(LABELS)
+    value, gradients = value_and_grad(linear_cross_entropy)(h, w.requires_grad_(), labels)
+    (by_weight,) = torch.autograd.grad(value, w, retain_graph=True)
+    torch.testing.assert_close(by_weight, gradients.weight)
+    logits = h @ w.T
+    norm = torch.autograd.grad(cross_entropy(logits, labels), logits, create_graph=True)[0] @ w
+    torch.testing.assert_close(gradients.hidden, norm)
+    torch.testing.assert_close(
+        torch.autograd.grad(gradients.hidden.sum(), w), torch.autograd.grad(norm.sum(), w), rtol=1e-4, atol=1e-6
+    )
+
+
 @pytest.mark.only(lambda backend: backend.name in ("numpy", "torch:cpu", "jax:cpu"))
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
 def test_the_gradient_of_the_weight_is_summed_in_float32(backend: Any, dtype: str) -> None:

@@ -1,4 +1,4 @@
-"""What is special to one array library, each in the module named after it, imported when its first array arrives."""
+"""What is special to each array library, in a module of its name, imported when the first such array arrives."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ __all__ = ["Backend", "backend_of"]
 def backend_of(x: Any) -> Backend | None:
     """The library that made the array `x`; None where `x` is no array.
 
-    The module of its class tells which to ask; array-api-compat knows all others. (To ask that first would do, but
-    takes 5 us a call, and torch.compile warns of the caches in it.)
+    The module of its class tells which backend to ask; array-api-compat is asked for all others. (Asking it first
+    would do too, but takes 5 us a call, and torch.compile warns of the caches in it.)
     """
     # Import statements rather than a table of names: torch.compile traces them. No `from`: it takes 3 times as long.
     root = type(x).__module__.partition(".")[0]
@@ -42,7 +42,7 @@ def backend_of(x: Any) -> Backend | None:
         # array-api-compat (1.16, common/_helpers.py) asks a namespace for its `__name__`, which an object that is no
         # module may lack.
         xp = x.__array_namespace__()
-    # A subclass that is defined elsewhere (a torch.Tensor's, say) has the namespace of its base.
+    # A subclass that is defined elsewhere (of torch.Tensor, say) has the namespace of its base.
     for known in ("numpy", "torch", "cupy"):
         if getattr(xp, "__name__", "") == f"array_api_compat.{known}" and root != known:
             return backend_of(xp.empty(0))

@@ -19,7 +19,7 @@ class _Ops(InPlace):
 
 
 class CuPy(InPlaceBackend):
-    # For memory alone.
+    # Blocks only limit the memory of temporary arrays.
     block_bytes = 256 * 1024 * 1024
 
     def owns(self, x: Any) -> bool:

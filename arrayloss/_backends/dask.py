@@ -1,4 +1,4 @@
-"""Dask: each chunk of samples by the library of its own arrays, when it is computed."""
+"""Dask: each chunk of samples is computed by the library of its own arrays, when Dask computes it."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class Dask(Backend):
         return isinstance(x, da.Array)
 
     def refusal(self, x: Array) -> Exception | None:
-        # After a choice by a mask, a size is nan.
+        # After indexing with a mask, a size is nan.
         if any(n != n for n in x.shape):
             return ValueError("a Dask array of unknown chunk sizes: call its compute_chunk_sizes() first")
         chunk = _library(x._meta)
@@ -88,7 +88,7 @@ class Dask(Backend):
         return self.value(call, arrays), gradient
 
     def scan(self, step: Step, sums: Arrays, rows: Arrays, size: int, number: int) -> tuple[Arrays, Arrays]:
-        # The logits are there one chunk at a time, when they are computed.
+        # One step for all rows: Dask computes their logits one chunk at a time.
         return step(sums, rows)
 
     def _mapped(
@@ -104,7 +104,7 @@ class Dask(Backend):
 
 
 def _aligned(call: Call, arrays: Arrays) -> tuple[Array, ...]:
-    """The arrays that are there, chunked as the first is, with the class axis in one chunk."""
+    """The arrays that are not None, chunked as the first is, with the class axis in one chunk."""
     x = arrays[0] if call.axis is None else arrays[0].rechunk({call.axis: -1})
     others = (
         a if a.ndim != x.ndim else a.rechunk({d: c if a.shape[d] == x.shape[d] else -1 for d, c in enumerate(x.chunks)})

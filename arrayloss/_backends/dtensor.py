@@ -1,7 +1,7 @@
 """DTensors of PyTorch: whole tensors in the shape given, each device its part, and one all-reduce for one reduction.
 
-A DTensor can't be looked at, as its parts are elsewhere. So labels are compared, not indexed, and positions are shared
-out as the classes are. DTensor sends for every operation that reads an unfinished sum; here each sum is finished once.
+The numbers of a DTensor can't be read, as parts are elsewhere. So labels are compared, not indexed, with positions that
+are sharded as the classes are. DTensor reduces a partial sum in every operation that reads it; here it happens once.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from arrayloss._kernels.ops import Array, ComparedLabel, Forward, Ops, Position
 
 
 def _finished(*sums: Array) -> tuple[Array, ...]:
-    """Tensors without unfinished reductions; those of the same kind and shape are sent together."""
+    """The tensors without partial sums; in one all-reduce, if their placements are the same."""
     first = sums[0]
     whole = _without_partial(first)
     if len(sums) > 1 and whole != first.placements and all(s.placements == first.placements for s in sums):
@@ -28,7 +28,7 @@ def _finished(*sums: Array) -> tuple[Array, ...]:
             parts, first.device_mesh, first.placements, run_check=False, shape=torch.Size(shape), stride=stride
         )
         both = both.redistribute(placements=whole)
-        # Not unbind, whose derivative takes plain zeros for a result that has none.
+        # Not unbind: for a result without a gradient, its backward takes zeros that are no DTensor.
         return tuple(both.select(-1, i) for i in range(len(sums)))
     return tuple(s.redistribute(placements=_without_partial(s)) for s in sums)
 
@@ -38,12 +38,12 @@ def _without_partial(x: Array) -> tuple[Any, ...]:
 
 
 def _everywhere(x: Array, like: Array) -> Array:
-    """A tensor that every device has made itself, on the mesh of `like`."""
+    """A tensor that every device has made itself, as a replicated DTensor on the mesh of `like`."""
     return DTensor.from_local(x, like.device_mesh, run_check=False)
 
 
 def _beside(x: Array, logits: Array) -> Array:
-    """`x`, with the axes of the logits or some of length 1, split as these are."""
+    """`x`, whose axes are as long as those of the logits, or 1; sharded as the logits are."""
     if x.ndim != logits.ndim:
         return x
     placements = (
@@ -73,7 +73,7 @@ class _Ops(Ops):
 
 
 class _Apply(torch.autograd.Function):
-    """A kernel with its own derivatives, which are kept: to compute them again would send everything again."""
+    """A kernel with its own vjps. They are kept: computing the kernel again would communicate again."""
 
     @staticmethod
     def forward(ctx: Any, call: Call, *arrays: Array | None) -> Array:
@@ -88,7 +88,7 @@ class _Apply(torch.autograd.Function):
         if vjps is None or torch.is_grad_enabled():
             vjps = backend.forward(ctx.call, arrays).vjps
         g = backend.astype(_finished(g)[0], ctx.call.dtype)
-        # The first may overwrite what the others read.
+        # The first vjp may overwrite what the others read: it is called last.
         made = [
             vjp(g).to(a.dtype).redistribute(placements=_without_partial(a)) if need and vjp else None
             for a, vjp, need in reversed(tuple(zip(arrays, vjps, ctx.needs_input_grad[1:], strict=True)))

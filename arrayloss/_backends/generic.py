@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from arrayloss._kernels.ops import Array, Forward, Kernel, Namespace, Ops, placed
 
-Arrays = tuple[Any, ...]  # the logits first; what a kernel can do without may be None
+Arrays = tuple[Any, ...]  # the inputs of a kernel, the logits first; optional ones may be None
 
 
 # From (sums, a block of rows) to (sums, results for each row).
@@ -32,7 +32,7 @@ class Backend:
     kernel's other inputs, all of them with the axes of the logits.
     """
 
-    # How much memory a block of logits of a linear layer has. Their exponentials take as much again.
+    # How many bytes a block of logits of a linear layer has. Their exponentials take as much again.
     logits_bytes = 23 * 1024 * 1024
 
     def __init__(self, xp: Namespace) -> None:
@@ -72,7 +72,7 @@ class Backend:
         return False
 
     def kind(self, dtype: Any) -> str | None:
-        """Of what a dtype is: "bool", "integral" or "real floating"; None for those that are not served."""
+        """The kind of a dtype: "bool", "integral" or "real floating"; None for those that are not supported."""
         name = str(getattr(dtype, "name", dtype)).rpartition(".")[2]
         if name.startswith(("float8", "float4", "float96", "float128", "longdouble")):
             return None
@@ -92,7 +92,7 @@ class Backend:
         return int(info.min), int(info.max)
 
     def result_dtype(self, x: Array) -> Any:
-        """That of a loss of the logits `x`, unless another is asked for."""
+        """The dtype of a loss of the logits `x`, unless another is asked for."""
         return x.dtype
 
     def index_dtype(self, x: Array) -> Any:
@@ -112,7 +112,7 @@ class Backend:
 
     def context(self, x: Array) -> AbstractContextManager[Any]:
         """What a call runs in: nan and inf make no warning, and new arrays are on the device of `x`."""
-        # Many a library's arrays are NumPy's underneath.
+        # Many libraries' arrays are NumPy arrays underneath, and make NumPy's warnings.
         import numpy as np
 
         return np.errstate(all="ignore")
@@ -147,7 +147,7 @@ class Backend:
         return info.dtypes(device=self.device(x), kind="real floating").get("float64", x.dtype)
 
     def finished(self, *sums: Any) -> tuple[Any, ...]:
-        """Results of `sum` and `count`, and Python numbers, to compute with; some libraries' sums are lazy."""
+        """Results of `sum` and `count`, or Python numbers, ready to compute with: a DTensor's are partial before."""
         return sums
 
     def count(self, condition: Array, axis: tuple[int, ...] | None = None) -> Array:
@@ -193,14 +193,14 @@ class Backend:
     def reduced(
         self, call: Call, arrays: Arrays, reduce: Callable[[Array], Array], cotangent: Callable[[], Array]
     ) -> Array:
-        """`reduce(value)`, of a value that may be partial sums; `cotangent()` is its derivative by each loss."""
+        """`reduce(value)`, of a value that may be partial sums; `cotangent()`: the result's derivative by each loss."""
         return reduce(self.value(call, arrays, summed=True))
 
     # -----------------------------------------------------------------------------------------------------------
     # A linear layer before a loss (`arrayloss._head`)
 
     def runs_blocks(self, *others: Array | None) -> bool:
-        """Whether blocks of logits become a loss here with right derivatives, given the loss's other arrays."""
+        """Whether a loss of a linear layer, in blocks, has right derivatives here; `others` are its other arrays."""
         return not self.on_tape(*others)
 
     def product_dtype(self, x: Array, weight: Array) -> Any:
@@ -212,11 +212,16 @@ class Backend:
 
         With `summed`, the result may be partial sums.
         """
-        losses: Array = blocks.run(self, arrays, None)[0]
-        return losses
+        return self.run_blocks(blocks, arrays, None)[0]
+
+    def run_blocks(
+        self, blocks: Any, arrays: Arrays, g: Array | None, needed: tuple[bool, ...] = (True, True, True)
+    ) -> tuple[Array, Any]:
+        """`blocks.run`: the losses, and for a cotangent `g` of them the gradients that are needed."""
+        return blocks.run(self, arrays, g, needed)  # type: ignore[no-any-return]
 
     def scan(self, step: Step, sums: Arrays, rows: Arrays, size: int, number: int) -> tuple[Arrays, Arrays]:
-        """`step(sums, block of rows) -> (sums, results)` of one block after the other: the last sums, all results.
+        """Run `step(sums, block of rows) -> (sums, results)` on one block after the other; the last sums, all results.
 
         There are `number` blocks of `size` rows; the last may have fewer. An array without rows is passed whole.
         """
@@ -229,7 +234,7 @@ class Backend:
         return sums, tuple(self.xp.concat(parts, axis=0) for parts in zip(*made, strict=True))
 
     def scratch(self, shape: tuple[int, ...], like: Array) -> Array | None:
-        """Memory for one product after the other; None for a library whose arrays are never overwritten."""
+        """An array that every product is written to; None for a library whose arrays are never overwritten."""
         return None
 
     def product(self, a: Array, b: Array, scratch: Array | None) -> Array:
@@ -245,7 +250,7 @@ class Backend:
         return call.kernel.forward(self.ops(call), *(self.prepared(call, a) for a in arrays))
 
     def prepared(self, call: Call, x: Array | None) -> Array | None:
-        """An input in the dtype to compute in, but for the labels of classes."""
+        """An input in the dtype to compute in; labels of classes stay integers."""
         if x is None or x.dtype == call.dtype:
             return x
         if not call.kernel.elementwise and self.kind(x.dtype) == "integral":
@@ -262,7 +267,7 @@ def rows_in_blocks(n: Any, width: Any, most: int) -> tuple[Any, int]:
 
 
 def is_static(kernel: Any) -> bool:
-    """Whether a kernel holds numbers alone, no traced ones: compilers can tell it from others by its hash."""
+    """Whether a kernel holds only Python numbers, no traced values: compilers can tell it from others by its hash."""
     if isinstance(kernel, (int, float)):
         return True
     if hasattr(kernel, "dtype"):
@@ -297,13 +302,13 @@ class Unknown(Backend):
     def count(self, condition: Array, axis: tuple[int, ...] | None = None) -> Array:
         try:
             return super().count(condition, axis)
-        except TypeError:  # without dtype=, as MLX's keeps that of integers
+        except TypeError:  # MLX's sum has no dtype=, and keeps that of integers
             return self.xp.sum(self.xp.astype(condition, self.index_dtype(condition)), axis=axis)
 
     def size(self, shape: tuple[int, ...], x: Array, axis: int | None) -> Any:
         if None not in shape:
             return super().size(shape, x, axis)
-        # A length that is known where a graph is run.
+        # A length of None is known only when the graph runs.
         one = x if axis is None else x[tuple(0 if i == axis else slice(None) for i in range(x.ndim))]
         return self.count(self.xp.ones_like(one, dtype=self.xp.bool))
 
@@ -312,14 +317,14 @@ NO_CONTEXT: AbstractContextManager[Any] = nullcontext()
 
 
 class _Folding(Ops):
-    """For a namespace whose sums may add one number after the other: halves are added first."""
+    """For a namespace whose sums may add one number after the other: rows are folded first, for smaller errors."""
 
     def sum(self, x: Array) -> Array:
         return super().sum(folded(self.xp, x, self.axis, max(1, x.shape[self.axis] // 8)))
 
 
 def folded(xp: Namespace, x: Array, axis: int, most: int) -> Array:
-    """`x` with the sum of its halves along `axis` in their place, until there are no more than `most` numbers."""
+    """`x` folded along `axis`: its halves are added to each other, until no more than `most` numbers are left."""
 
     def part(first: int, end: int) -> Array:
         return x[tuple(slice(first, end) if i == axis else slice(None) for i in range(x.ndim))]

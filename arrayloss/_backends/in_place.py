@@ -115,7 +115,7 @@ class InPlaceBackend(Backend):
         return bool(x.flags.c_contiguous)
 
     def rows(self, call: Call, x: Array) -> Rows:
-        """How the logits lie in memory: the axis with the largest stride is the outermost, after broadcast ones."""
+        """How the logits lie in memory: broadcast axes are the outermost, then the axis with the largest stride."""
         order = None
         if not self.contiguous(x):
             strides = self.strides(x)
@@ -183,7 +183,7 @@ class InPlaceBackend(Backend):
         return a @ b if scratch is None else self.xp.matmul(a, b, out=scratch[: a.shape[0]])
 
     def add_product(self, total: Array, a: Array, b: Array) -> Array:
-        # By parts: a product of the size of `total` would be as large as the gradient of a weight.
+        # In parts: the whole product would take as much memory again as `total`, the gradient of a layer's weight.
         size, number = rows_in_blocks(total.shape[0], 4 * b.shape[1], _PRODUCT_BYTES)
         scratch = self.scratch((size, b.shape[1]), b)
         for i in range(0, size * number, size):

@@ -1,4 +1,4 @@
-"""JAX: one `custom_jvp` for every kernel, so that jit, vmap, both modes and Hessians follow."""
+"""JAX: one `custom_jvp` for every kernel, so that jit, vmap, forward and reverse mode and Hessians work."""
 
 from __future__ import annotations
 
@@ -12,20 +12,21 @@ from jax.custom_derivatives import SymbolicZero
 from arrayloss._backends.generic import Arrays, Backend, Call, Step, folded, is_static, rows_in_blocks
 from arrayloss._kernels.ops import Array, Ops, Position
 
-# What XLA's CPU compiler adds up of a selection it writes to memory first: 3 times slower from the size on from which
-# glibc's malloc takes fresh pages every time (DEFAULT_MMAP_THRESHOLD_MAX; 2048 x 32000, jaxlib 0.10.2).
+# XLA's CPU compiler writes the result of `where` to memory before it sums it. Above this size, glibc's malloc takes
+# fresh pages every time (DEFAULT_MMAP_THRESHOLD_MAX): 3 times slower (2048 x 32000, jaxlib 0.10.2).
 _WRITTEN_BYTES = 32 * 1024 * 1024
-# Numbers up to which XLA's CPU compiler adds one after another, 32 at a time: 2048 equal ones lose 13 units in the last
-# place.
+# XLA's CPU compiler adds fewer numbers than this one after another, 32 at a time: the sum of 2048 equal numbers is off
+# by 13 ULP. So these are folded first.
 _ONE_BY_ONE = 4096
-# Of a product that is added to the gradient of a layer's weight, what is written to memory at once.
+# How much of a product `add_product` writes to memory at once.
 _PRODUCT_BYTES = 16 * 1024 * 1024
 
 
 class _Label:
-    """The label of each row, by how far each class is from it, in floating point as long as that counts so far.
+    """The label of each row: the class whose distance from it is 0.
 
-    XLA's CPU compiler compares integers as int64, of which half as many fit a vector (jaxlib 0.10.2).
+    The distance is a float where the dtype has all class numbers: XLA's CPU compiler compares integers as int64, and
+    only half as many of these fit in a vector (jaxlib 0.10.2).
     """
 
     def __init__(self, ops: Ops, x: Array, labels: Array) -> None:
@@ -37,14 +38,14 @@ class _Label:
         self._distance = ops.along(positions, x) - labels
 
     def take(self, x: Array) -> Array:
-        if _shared_out(x)[self._ops.axis]:
+        if _sharded_axes(x)[self._ops.axis]:
             return self._ops.sum(jnp.where(self._distance == 0, x, 0))
         return jnp.take_along_axis(x, self._labels, axis=self._ops.axis)
 
     def put(self, x: Array, value: Array | float) -> Array:
         if isinstance(value, float) and value == 0.0 and _large(x):
-            # The same by arithmetic, which is added up without being written: exponentials are at most 1.
-            return jnp.minimum(x, jnp.abs(self._distance).astype(x.dtype))
+            # x times 0 or 1, which XLA sums without writing it first.
+            return x * jnp.minimum(jnp.abs(self._distance).astype(x.dtype), 1)
         return jnp.where(self._distance == 0, value, x)
 
 
@@ -56,7 +57,8 @@ class _Ops(Ops):
         return _Label(self, x, labels)
 
     def sum_of_weights(self, x: Array) -> Array:
-        # XLA's CPU compiler adds them one after another: the largest are counted apart, as it rounds each sum alike.
+        # XLA's CPU compiler adds one number after another, and for equal numbers the rounding errors have one sign: the
+        # largest number is multiplied by how often it occurs, and only the others are added.
         size = jnp.abs(x)
         top = self.max(size)
         top = jnp.where(top < jnp.inf, top, 0)
@@ -64,8 +66,8 @@ class _Ops(Ops):
         return self.sum(x - sign * top) + self.sum(sign) * top
 
 
-def _shared_out(x: Array) -> tuple[Any, ...]:
-    """What the type of `x` says of each axis: along which axes of a mesh it is split, if these are explicit."""
+def _sharded_axes(x: Array) -> tuple[Any, ...]:
+    """For each axis of `x`, the mesh axes that it is sharded along, or None. Only for explicit mesh axes."""
     along: tuple[Any, ...] = getattr(getattr(x.aval, "sharding", None), "spec", None) or (None,) * x.ndim
     return along
 
@@ -99,7 +101,7 @@ def _jvp(call: Call, primals: Any, tangents: Any) -> tuple[Array, Array]:
         if forward.jvp is not None:
             tangent = tangent + forward.jvp(v)
             continue
-        # One number a row: its derivative is a row, what 1 is pulled back to.
+        # The value is one number for each row: its derivative with respect to this input is the vjp of 1.
         change = _times(vjp(jnp.ones_like(value)), v)
         summed = call.axis is not None and change.shape != value.shape
         tangent = tangent + (jnp.sum(change, axis=call.axis, keepdims=True) if summed else change)
@@ -109,7 +111,7 @@ def _jvp(call: Call, primals: Any, tangents: Any) -> tuple[Array, Array]:
 def _times(derivative: Array, v: Array) -> Array:
     """derivative * v, linear in v, and 0 where v is 0 even if the derivative is infinite."""
     infinite, largest = jnp.isinf(derivative), _largest(derivative.dtype)
-    # An infinite one, in two factors.
+    # In place of inf, two finite factors: with v = 0 their product is 0, not nan.
     step = jnp.where(infinite, jnp.full_like(derivative, largest), jnp.ones_like(derivative))
     return jnp.where(infinite, jnp.sign(derivative) * largest, derivative) * (step * v)
 
@@ -117,14 +119,14 @@ def _times(derivative: Array, v: Array) -> Array:
 _apply.defjvp(_jvp, symbolic_zeros=True)
 
 
-@partial(jax.jit, static_argnums=0)
-def _run(blocks: Any, arrays: Arrays, g: Array | None) -> tuple[Array, Any]:
-    return blocks.run(backend, arrays, g)  # type: ignore[no-any-return]
+@partial(jax.jit, static_argnums=(0, 3))
+def _run(blocks: Any, arrays: Arrays, g: Array | None, needed: tuple[bool, ...]) -> tuple[Array, Any]:
+    return blocks.run(backend, arrays, g, needed)  # type: ignore[no-any-return]
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0, 1))
 def _linear(blocks: Any, summed: bool, arrays: Arrays) -> Array:
-    losses, _ = _run(blocks, arrays, None)
+    losses, _ = backend.run_blocks(blocks, arrays, None)
     return backend.sum(losses) if summed else losses
 
 
@@ -135,8 +137,8 @@ def _linear_forward(blocks: Any, summed: bool, inputs: Any) -> tuple[Array, Any]
         losses, vjp = jax.vjp(lambda *a: blocks.whole(backend, a), *arrays)
         return (backend.sum(losses) if summed else losses), (vjp, None, arrays)
     if not summed:
-        return _run(blocks, arrays, None)[0], (None, None, arrays)
-    losses, gradients = _run(blocks, arrays, jnp.ones((), dtype=blocks.call.dtype))
+        return backend.run_blocks(blocks, arrays, None)[0], (None, None, arrays)
+    losses, gradients = backend.run_blocks(blocks, arrays, jnp.ones((), dtype=blocks.call.dtype))
     return backend.sum(losses), (None, gradients, arrays)
 
 
@@ -145,7 +147,7 @@ def _linear_backward(blocks: Any, summed: bool, residuals: Any, g: Array) -> tup
     if vjp is not None:
         return (vjp(jnp.broadcast_to(g.astype(blocks.call.dtype), (arrays[0].shape[0], 1))),)
     if gradients is None:
-        gradients = _run(blocks, arrays, g)[1]
+        gradients = backend.run_blocks(blocks, arrays, g)[1]
     else:
         gradients = tuple(d if d is None else jnp.where(g == 0, 0, d * g) for d in gradients)
     own = (d if d is None else d.astype(a.dtype) for d, a in zip(gradients, arrays, strict=False))
@@ -177,19 +179,19 @@ class Jax(Backend):
         return True
 
     def number(self, value: float, like: Array, dtype: Any) -> Array:
-        # Uncommitted, so that it goes where it is used.
+        # Not committed to a device, so that JAX moves it to where it is used.
         return jnp.full((), value, dtype=dtype)
 
     def sum(self, x: Array, axis: tuple[int, ...] | None = None) -> Array:
-        # The default is the widest that there is. Halves of an array that is split over devices would have to
-        # be sent from one to another, and a tracer does not say whether it is.
+        # Narrower dtypes are summed in the widest, which needs no folding. Nor is anything folded with several devices:
+        # halves of a sharded array would be sent between them, and a tracer does not say whether it is sharded.
         widest, alone = x.dtype == jnp.result_type(float), jax.device_count() == 1
         if widest and alone and _sized(x) and (axis is not None or x.size < _ONE_BY_ONE):
             x = _folded(x, axis)
         return super().sum(x, axis)
 
     def gather(self, values: Array, labels: Array) -> Array:
-        if any(_shared_out(labels)):
+        if any(_sharded_axes(labels)):
             return values.at[labels].get(out_sharding=labels.aval.sharding)
         return jnp.take(values, labels)
 
@@ -197,10 +199,15 @@ class Jax(Backend):
         return _Ops(jnp, call.dtype, call.axis)
 
     def runs_blocks(self, *others: Array | None) -> bool:
-        return True  # `_linear_forward` is told by which arrays a derivative is asked for
+        return True  # `_linear_forward` is told which arrays are differentiated
 
     def linear(self, blocks: Any, arrays: Arrays, *, summed: bool) -> Array:
         return _linear(blocks, summed, arrays)
+
+    def run_blocks(
+        self, blocks: Any, arrays: Arrays, g: Array | None, needed: tuple[bool, ...] = (True, True, True)
+    ) -> tuple[Array, Any]:
+        return _run(blocks, arrays, g, needed)  # type: ignore[no-any-return]
 
     def scan(self, step: Step, sums: Arrays, rows: Arrays, size: int, number: int) -> tuple[Arrays, Arrays]:
         if number == 1:
@@ -208,7 +215,7 @@ class Jax(Backend):
         n = rows[0].shape[0]
 
         def split(x: Array | None) -> Array | None:
-            """(n, k) as (size, number, k): each block has rows of all devices that the rows are split over."""
+            """(n, k) as (size, number, k): each block has rows of every device that the rows are sharded over."""
             if x is None or x.ndim == 0 or x.shape[0] != n:
                 return x
             padded = jnp.pad(x, ((0, size * number - n), (0, 0)))
@@ -225,18 +232,18 @@ class Jax(Backend):
         return sums, tuple(together)
 
     def add_product(self, total: Array, a: Array, b: Array) -> Array:
-        # XLA's CPU compiler writes a product to memory before it adds it: here, a part of it at a time. Parts of what
-        # is split over devices would have to be sent from one to another.
+        # XLA's CPU compiler writes a product to memory before it adds it: here, one part of it at a time. With several
+        # devices it is not cut: parts of a sharded array would be sent between devices.
         n = total.shape[0]
         size, number = rows_in_blocks(n, 4 * b.shape[1], _PRODUCT_BYTES)
         if number == 1 or jax.device_count() > 1:
             return super().add_product(total, a, b)
-        of_rows = a.T  # turned back here: in the loop, it would be written to memory turned
+        of_rows = a.T  # outside of the loop, in which XLA would write the transposed array to memory
 
         def add(i: Array, total: Array) -> Array:
             start = jnp.minimum(i * size, n - size)
             part = jax.lax.dynamic_slice_in_dim(of_rows, start, size, axis=1)
-            # The last part may begin within the one before it.
+            # The last part may overlap the one before it: rows that are added already become 0.
             part = jnp.where(start + jnp.arange(size) >= i * size, part, 0).T
             there = jax.lax.dynamic_slice_in_dim(total, start, size)
             return jax.lax.dynamic_update_slice_in_dim(total, there + (part @ b).astype(total.dtype), start, 0)
@@ -244,13 +251,13 @@ class Jax(Backend):
         return jax.lax.fori_loop(0, number, add, total)
 
     def value(self, call: Call, arrays: Arrays, *, summed: bool = False) -> Array:
-        # Traced options get their derivative by the formula itself.
+        # If an option is traced, JAX differentiates the formula itself.
         return _apply(call, arrays) if is_static(call.kernel) else self.forward(call, arrays).value
 
 
 @partial(jax.jit, static_argnums=1)
 def _folded(x: Array, axis: tuple[int, ...] | None) -> Array:
-    """A few numbers that have the sum of all, or of those along some axes."""
+    """`x` folded to a few numbers that have the same sum, over all axes or along some."""
     if axis is None:
         x, axis = jnp.reshape(x, (1, -1)), (1,)
     for one in axis:

@@ -22,24 +22,25 @@ from arrayloss._kernels.ops import Array, Position
 
 # 2.5 times faster than whole arrays at 2048 x 32000 (measured with 1 MiB of L2 a core).
 _BLOCK_BYTES = 1024 * 1024
-# Binary losses, which make some thirty arrays of a block's size.
+# For binary losses, which make some thirty arrays of a block's size.
 _FLAT_BYTES = 512 * 1024
-# Up to here, to start a thread and to pass the interpreter's lock on takes most of what a second core saves.
+# Up to this size, starting a thread and passing the GIL on takes most of the time that a second core saves.
 _THREADED_BYTES = 3 * _BLOCK_BYTES
 # So that the blocks in use at once are no more than some MiB.
 _MOST_THREADS = 8
-# How many numbers are added one by one, in four times four sums: NumPy adds 128 in eight.
+# The longest row that `einsum` adds at once, in 16 running sums. (np.sum adds 128 numbers in eight.)
 _TERMS = 128
+# The most numbers that `_column_sums` adds one after the other.
 _STEPS = 16
-# The classes from which a row is computed with its number as it is. NumPy would write that number out into a buffer
-# first, up to rows of 8192 (numpy issues 13307 and 17471): 2.3 times as long for 1000 classes.
+# From this many classes on, NumPy is kept from filling a buffer with the number that a row is computed with, as it does
+# for rows of up to 8192 (numpy issues 13307 and 17471): 2.3 times as long for 1000 classes.
 _LONG = 256
 
 
 def _row_sums(x: Array) -> Array:
-    """np.sum(x, axis=1) in a half to a quarter of its time: `einsum` has vector code, and little to do for a row.
+    """np.sum(x, axis=1) in a half to a quarter of its time: `einsum` has vector code, and little overhead for a row.
 
-    It adds all of a row in the same few sums, whose errors grow with their number: long rows are cut.
+    It adds a row in a few running sums, whose errors grow with the length of the row: long rows are cut.
     """
     rows, n = x.shape
     pieces = -(-n // _TERMS)
@@ -53,7 +54,7 @@ def _row_sums(x: Array) -> Array:
 
 
 def _column_sums(x: Array) -> Array:
-    """np.sum(x, axis=1) of (outer, n, inner), where NumPy adds all of the n one after the other: no more than 16."""
+    """np.sum(x, axis=1) of (outer, n, inner). NumPy adds all n one after the other; here no more than 16 are."""
     outer, n, inner = x.shape
     if n <= _STEPS:
         return np.add.reduce(x, axis=1)
@@ -65,16 +66,16 @@ def _column_sums(x: Array) -> Array:
 
 
 def _by_rows(ufunc: np.ufunc, x: Array, column: Array, out: Array | None) -> Array:
-    """`ufunc` of rows and one number for each, which from `_LONG` classes on is not written out first."""
+    """`ufunc` of rows and one number for each row, without NumPy's buffer from `_LONG` classes on."""
     if x.ndim != 2 or x.shape[1] < _LONG:
         return ufunc(x, column, out=out)
-    with np.errstate():  # within which the size is kept, on this thread
+    with np.errstate():  # at its end, this thread has its old buffer size again
         np.setbufsize(16)
         return ufunc(x, column, out=out)
 
 
 class _Label:
-    """Rows one after another, indexed as one: a fifth of the time of two indices."""
+    """The label of each row, by one index into the flat array: a fifth of the time of two indices."""
 
     def __init__(self, shape: tuple[int, ...], labels: Array) -> None:
         rows, classes = shape
@@ -90,7 +91,7 @@ class _Label:
 
 class _Ops(InPlace):
     def at_label(self, labels: Array, x: Array) -> Position:
-        # What is computed from `x` is laid out as `x` is; elsewhere take and put make a copy of all.
+        # Arrays computed from `x` are laid out as `x` is. If that is not contiguous, take and put copy all of it.
         return _Label(x.shape, labels) if x.ndim == 2 and x.flags.c_contiguous else super().at_label(labels, x)
 
     def at_max(self, x: Array, top: Array) -> Position:
@@ -120,14 +121,14 @@ class _Ops(InPlace):
         return x
 
     def multiply_zero_wins(self, weight: Array, x: Array) -> Array:
-        # By the bits, as a selection takes 10 times as long where the branch can't be foretold.
+        # With a mask of bits: `where` takes 10 times as long where the branch can't be predicted.
         integer = np.int32 if self.dtype.itemsize == 4 else np.int64
         some = np.negative((weight != 0).view(np.int8), dtype=integer)
         bits = np.asarray(weight * x).view(integer)
         return np.bitwise_and(bits, some, out=bits).view(x.dtype)
 
 
-# 1 us each, and the same for every call.
+# Cached: 1 us each, and the same for every call.
 _range = lru_cache(maxsize=32)(lambda dtype: (int(np.iinfo(dtype).min), int(np.iinfo(dtype).max)))
 _result_type = lru_cache(maxsize=128)(np.result_type)
 
@@ -171,7 +172,7 @@ class NumPy(InPlaceBackend):
     def astype(self, x: Array, dtype: Any) -> Array:
         if x.dtype == dtype:
             return x
-        # A number's own astype takes 1 us.
+        # The astype of a NumPy scalar takes 1 us.
         return np.dtype(dtype).type(x) if isinstance(x, np.generic) else x.astype(dtype)
 
     def span(self, x: Array) -> tuple[float, float]:
@@ -187,7 +188,7 @@ class NumPy(InPlaceBackend):
         return _row_ops(call.dtype)
 
     def block_size(self, x: Array, *, placed: bool) -> int:
-        # Where exponentials are written to their place, fewer are better: threads wait for each other in between.
+        # If exponentials go to the gradient's array, fewer, larger blocks are better: threads wait between blocks.
         size = _FLAT_BYTES if x.ndim == 1 else (2 if placed else 1) * _BLOCK_BYTES
         return size // max(4, int(x.dtype.itemsize))
 
@@ -199,7 +200,7 @@ class NumPy(InPlaceBackend):
 
 
 def _threads() -> int:
-    """As many as NumPy's own BLAS has: the cores that this process may use, or OMP_NUM_THREADS."""
+    """The cores that this process may use, or OMP_NUM_THREADS, as in NumPy's BLAS; but at most `_MOST_THREADS`."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     asked = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0]
     return min(cores, max(1, int(asked)) if asked.isdecimal() else cores, _MOST_THREADS)
@@ -208,8 +209,8 @@ def _threads() -> int:
 def _in_threads(task: Callable[[int, Block], None], parts: list[Block]) -> None:
     """`task` of every block, on threads that last as long as the call: nothing is left for a fork or an exit to break.
 
-    NumPy lets other threads run while it computes. From a thread of the caller's own, one of a pool as a rule (Dask,
-    joblib), there is no other: these are as many as the cores already.
+    NumPy releases the GIL while it computes. A caller that is not on the main thread is usually in a pool (Dask,
+    joblib), which has a thread for each core already: then no thread is started.
     """
     left = deque(enumerate(parts))
 
@@ -222,7 +223,7 @@ def _in_threads(task: Callable[[int, Block], None], parts: list[Block]) -> None:
                     break
                 task(number, block)
         finally:
-            # Nothing is left, or an exception is under way.
+            # Empty already, unless an exception was raised: then the other threads stop too.
             left.clear()
 
     others = min(_threads(), len(parts)) - 1 if threading.current_thread() is threading.main_thread() else 0
@@ -232,10 +233,10 @@ def _in_threads(task: Callable[[int, Block], None], parts: list[Block]) -> None:
     with ThreadPoolExecutor(others) as pool:
         try:
             for _ in range(others):
-                # `np.errstate` is a variable of the context.
+                # `np.errstate` is kept in a context variable.
                 running.append(pool.submit(copy_context().run, some))
         except RuntimeError:
-            pass  # no thread can be started, at the interpreter's end for one
+            pass  # no thread can be started, for example at the interpreter's exit
         some()
     for future in running:
         future.result()

@@ -16,14 +16,14 @@ from arrayloss._kernels.ops import Array, Namespace
 Block = tuple[slice, ...]
 Arrays = tuple[Any, ...]
 
-# The fewest numbers in a row of memory that a block of (outer, k, inner) is made of: 128 bytes take as long as 1000.
+# The fewest numbers along `inner` in a block of (outer, classes, inner): 128 adjacent bytes take as long as 1000.
 _RUN = 64
 
 
 class Rows:
     """How arrays of `shape`, with the classes along `axis` (None: no classes), become rows, and back.
 
-    `order` is that of the axes in memory, the outermost first; None where it is theirs.
+    `order` has the axes as they lie in memory, the outermost first; None if that is their own order.
     """
 
     def __init__(self, xp: Namespace, shape: tuple[int, ...], axis: int | None, order: tuple[int, ...] | None) -> None:
@@ -31,7 +31,7 @@ class Rows:
         self._at = axis if axis is None or order is None else order.index(axis)
 
     def of(self, x: Array) -> Array:
-        """`x`, of `shape`, or with length 1 along the class axis, as rows; one number stays one, to be broadcast."""
+        """`x` as rows: it has `shape`, or length 1 along the class axis. One number stays one, to be broadcast."""
         if x.ndim != len(self._shape):
             return x
         if self._order is not None:
@@ -41,7 +41,7 @@ class Rows:
             return x if x.ndim == 1 else self._xp.reshape(x, (-1,))
         if x.ndim == 2 and at == 1:
             return x
-        # By the place of the axis alone: one row is computed as many are.
+        # This depends on the place of the axis alone, not on lengths: one row is computed as it is among many.
         inner = () if at + 1 == x.ndim else (math.prod(x.shape[at + 1 :]),)
         return self._xp.reshape(x, (math.prod(x.shape[:at]), x.shape[at], *inner))
 

@@ -240,6 +240,8 @@ def _batched(g: torch.Tensor) -> bool:
 
 def _scaled(gradient: torch.Tensor, g: torch.Tensor) -> torch.Tensor:
     """The gradient times a 0-d cotangent, in its place."""
+    if torch.compiler.is_compiling():
+        return torch.where(g == 0, 0, gradient * g)
     # 1 as a rule; to look would wait for an accelerator.
     return gradient if g.is_cpu and g.item() == 1 else gradient.mul_(g).masked_fill_(g == 0, 0)
 
@@ -306,14 +308,14 @@ class _Linear(torch.autograd.Function):
         ctx.blocks, ctx.needed = blocks, ctx.needs_input_grad[2:5]
         ctx.save_for_backward(*arrays)
         one = torch.ones((), dtype=blocks.call.dtype, device=arrays[0].device) if summed else None  # type: ignore[union-attr]
-        losses, ctx.gradients = blocks.run(backend, arrays, one, ctx.needed)
+        losses, ctx.gradients = backend.run_blocks(blocks, arrays, one, ctx.needed)
         return backend.sum(losses) if summed else losses
 
     @staticmethod
     def backward(ctx: Any, g: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         arrays, (gradients, ctx.gradients) = ctx.saved_tensors, (ctx.gradients, None)
         others = (None,) * (len(arrays) - 3)
-        if torch.is_grad_enabled() or _batched(g):
+        if not torch.compiler.is_compiling() and (torch.is_grad_enabled() or _batched(g)):
             # To be differentiated once more, or for several cotangents at once.
             with torch.enable_grad():
                 losses = ctx.blocks.whole(backend, arrays)
@@ -322,7 +324,7 @@ class _Linear(torch.autograd.Function):
                 made = iter(torch.autograd.grad(losses, wanted, g, create_graph=True))
             return None, None, *(next(made) if need else None for need in ctx.needed), *others
         if g.ndim or gradients is None:
-            gradients = ctx.blocks.run(backend, arrays, g.to(ctx.blocks.call.dtype), ctx.needed)[1]
+            gradients = backend.run_blocks(ctx.blocks, arrays, g.to(ctx.blocks.call.dtype), ctx.needed)[1]
         else:
             gradients = tuple(d if d is None else _scaled(d, g) for d in gradients)
         own = (d if d is None else d.to(a.dtype) for d, a in zip(gradients, arrays, strict=False))
@@ -469,6 +471,24 @@ class Torch(InPlaceBackend):
         # Casts of the whole weight, where autocast would cast it for each block.
         cast = dtype != torch.float64 and _autocasts(x.device.type)
         return torch.get_autocast_dtype(x.device.type) if cast else dtype
+
+    def runs_blocks(self, *others: Array | None) -> bool:
+        if torch.compiler.is_compiling():
+            # Not where a program leaves the process.
+            return not taped(*others) and not torch.compiler.is_exporting()
+        return super().runs_blocks(*others)
+
+    def run_blocks(
+        self, blocks: Any, arrays: Arrays, g: Array | None, needed: tuple[bool, ...] = (True, True, True)
+    ) -> tuple[Array, Any]:
+        if torch.compiler.is_compiling() and not taped(*arrays):
+            from arrayloss._backends import torch_op
+
+            return torch_op.run(blocks, arrays, g, needed)
+        return super().run_blocks(blocks, arrays, g, needed)
+
+    def product(self, a: torch.Tensor, b: torch.Tensor, scratch: torch.Tensor | None) -> torch.Tensor:
+        return super().product(a, b, None if taped(a, b) else scratch)  # type: ignore[no-any-return]
 
     def linear(self, blocks: Any, arrays: Arrays, *, summed: bool) -> torch.Tensor:
         if taped(*arrays[:3]):

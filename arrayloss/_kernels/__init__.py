@@ -1,1 +1,1 @@
-"""The formulas, in the array API alone; `ops.py` has the protocols, and what a library may do its own way."""
+"""The formulas, in the array API alone; `ops.py` has the interfaces, and the operations that a library may replace."""

@@ -13,18 +13,18 @@ from arrayloss._kernels.softmax import RowSoftmax, weighted
 def log_ratio(ops: Ops, of_x: RowSoftmax, of_target: RowSoftmax) -> Array:
     """log(q / p) of each class, for the softmaxes p and q of two arrays.
 
-    It is u - log(sum p exp(u)), with u the difference of the logits; any number may be taken off every u of a row, and
-    the logarithm is that of t, where q_c t = p_c exp(u_c). About the mean of u, all terms of close softmaxes are small,
-    and right to the last bits. Where the two are far apart, the difference of their logarithms is.
+    It is u - log(t) with t = sum p exp(u), where u is the difference of the logits, less any constant of the row. The
+    constant is the mean of the difference under q: for close softmaxes, u and t - 1 are then small, and accurate to the
+    last bits. For softmaxes that are far apart, log q - log p is accurate (`apart`).
     """
     xp = ops.xp
     p, q = of_x.p(), of_target.p()
     log_p, log_q = of_x.log_p(), of_target.log_p()
     zero = xp.zeros_like(p)
     finite = xp.isfinite(of_x.x) & xp.isfinite(of_target.x) & xp.isfinite(log_p) & xp.isfinite(log_q)
-    # Differences of the distances from the maxima, not of the logits: these are rounded at the size of the logits.
+    # The maxima are subtracted first: rounding errors are relative to the distances from them, not to the logits.
     u = xp.where(finite, (of_target.x - of_target.top) - (of_x.x - of_x.top), zero)
-    # Not log q - log p, which are rounded at their own size. A class that neither has is no difference.
+    # Where logits are finite, not log q - log p, which are rounded already. 0 for a class where both p and q are 0.
     neither = (log_p == -float("inf")) & (log_q == -float("inf"))
     of_totals = xp.log1p(of_target.rest) - xp.log1p(of_x.rest)
     apart = xp.where(finite, u - of_totals, xp.where(neither, zero, log_q) - xp.where(neither, zero, log_p))
@@ -32,7 +32,7 @@ def log_ratio(ops: Ops, of_x: RowSoftmax, of_target: RowSoftmax) -> Array:
     u = u - mean
     near = finite & (xp.abs(apart) < 1) & (xp.abs(u) < 1)
     log_t = of_totals - mean
-    # Where anything is near, t is; elsewhere nobody asks for it.
+    # If a class is near, |log t| = |u - apart| < 2. A row without such a class does not use t.
     t = xp.exp(xp.where(xp.abs(log_t) < 2, log_t, xp.zeros_like(log_t)))
     shift = ops.sum(xp.where(near, p * expm1(xp, xp.where(near, u, zero)), q * t - p))
     some = shift > -1
@@ -40,7 +40,7 @@ def log_ratio(ops: Ops, of_x: RowSoftmax, of_target: RowSoftmax) -> Array:
 
 
 def given_log_ratio(ops: Ops, log_p: Array, q: Array) -> Array:
-    """log q - log p of each class; 0 of a class that neither has."""
+    """log q - log p of each class; 0 for a class where both p and q are 0."""
     xp = ops.xp
     neither = (q == 0) & (log_p == -float("inf"))
     log_q = xp.log(xp.where(neither, xp.ones_like(q), q))
@@ -48,10 +48,10 @@ def given_log_ratio(ops: Ops, log_p: Array, q: Array) -> Array:
 
 
 def mixture(ops: Ops, ratio: Array) -> tuple[Array, Array, Array]:
-    """From log(q / p), with m = (p + q) / 2: log(p / m) / 2, log(q / m) / 2, and the divergence of a class over m.
+    """From `ratio`, log(q / p): log(p / m) / 2, log(q / m) / 2, and the divergence of each class divided by m.
 
-    With s = |log(q / p)| and t = tanh(s / 2), q - p is (p + q) t or its negative, and the divergence of a class is
-    m (t s / 2 - log cosh(s / 2)). Where t is small, these two cancel; there it is a series in t.
+    Here m = (p + q) / 2. With s = |log(q / p)| and t = tanh(s / 2), |q - p| is (p + q) t, and the divergence of a class
+    is m (t s / 2 - log cosh(s / 2)). Where t is small, the two terms cancel: a series in t^2 takes their place.
     """
     xp = ops.xp
     positive, negative = ops.sides(ratio)
@@ -68,22 +68,23 @@ def mixture(ops: Ops, ratio: Array) -> tuple[Array, Array, Array]:
     return -(positive + common) / 2, -(negative + common) / 2, xp.where(near, v * series, math.log(2) - far)
 
 
-def centred(ops: Ops, rows: RowSoftmax, x: Array, g: Array) -> Array:
-    """g p (x - sum(p x)), the vjp of sum(p x) by the logits of p; about the class with p > 1/2, if there is one.
+def centred(ops: Ops, rows: RowSoftmax, values: Array, g: Array) -> Array:
+    """g p (values - sum(p values)): the vjp of sum(p values) for the logits of p, with constant values.
 
-    A class whose exponential is 0 has 0, even where its x is infinite.
+    If a class has p > 1/2, its value is subtracted from all first, which avoids cancellation. A class whose exponential
+    is 0 gets 0, even if its value is infinite.
     """
     xp, p, e = ops.xp, rows.p(), rows.e
     zero, most = xp.zeros_like(p), p > 0.5
-    x = xp.where((e == 0) & ~xp.isnan(x), zero, x)
-    about = xp.where(most, zero, x - ops.sum(xp.where(most, x, zero)))
-    # Multiplied by x first: divided by the sum of its row, the exponential may be a subnormal number, or 0.
-    return ops.scale(e * (about - ops.sum(p * about)), ops.multiply_zero_wins(g, 1 / rows.total))
+    values = xp.where((e == 0) & ~xp.isnan(values), zero, values)
+    shifted = xp.where(most, zero, values - ops.sum(xp.where(most, values, zero)))
+    # e, not p, is multiplied by the values: divided by the sum of its row, it may be subnormal, or 0.
+    return ops.scale(e * (shifted - ops.sum(p * shifted)), ops.multiply_zero_wins(g, 1 / rows.total))
 
 
 @dataclass(frozen=True)
 class KullbackLeibler(Kernel):
-    """sum q log(q / p), for the softmax p of x and q of the other logits."""
+    """sum q log(q / p), for the softmaxes p of the logits x and q of the target logits."""
 
     def forward(self, ops: Ops, x: Array, weight: Array | None, target: Array) -> Forward:
         xp = ops.xp
@@ -91,14 +92,14 @@ class KullbackLeibler(Kernel):
         p, q = of_x.p(), of_target.p()
         ratio = log_ratio(ops, of_x, of_target)
         zero = xp.zeros_like(ratio)
-        # q log(q / p) + p - q has the same sum, and is nowhere negative.
-        close = ratio > -1
-        terms = xp.where(close, q * excess(xp, xp.where(close, ratio, zero)), q * ratio + (p - q))
+        # The terms are q log(q / p) + p - q: the sum is the same, and none is negative. `excess` takes ratios above -1.
+        in_domain = ratio > -1
+        terms = xp.where(in_domain, q * excess(xp, xp.where(in_domain, ratio, zero)), q * ratio + (p - q))
         terms = xp.where(ratio == float("inf"), ratio, xp.where((q == 0) & ~xp.isnan(ratio), p, terms))
         value = ops.sum(terms)
 
         def vjp_x(g: Array) -> Array:
-            # p - q, of whichever is the larger. (Not of abs, which has no derivative where the rows are alike.)
+            # p - q, as the larger of the two times an expm1. (Not of -abs(ratio), which has no derivative at 0.)
             above = ratio >= 0
             return ops.scale(xp.where(above, q, -p) * expm1(xp, xp.where(above, -ratio, ratio)), g)
 
@@ -116,7 +117,7 @@ class KullbackLeibler(Kernel):
 class GivenKullbackLeibler(Kernel):
     """sum q log(q / p), for the log-probabilities log p and the probabilities q, or, with `log_target`, log q.
 
-    `generalized`, it is sum q log(q / p) + p - q, which is not negative where p and q do not sum to 1 either.
+    With `generalized`, it is sum (q log(q / p) + p - q): never negative, even if p and q do not sum to 1.
     """
 
     log_target: bool = False
@@ -140,7 +141,7 @@ class GivenKullbackLeibler(Kernel):
 
 @dataclass(frozen=True)
 class JensenShannon(Kernel):
-    """Half of sum p log(p / m) + q log(q / m), m = (p + q) / 2, for the softmax p of x and q of the other logits."""
+    """sum (p log(p / m) + q log(q / m)) / 2, m = (p + q) / 2, for the softmaxes p of x and q of the target logits."""
 
     def forward(self, ops: Ops, x: Array, weight: Array | None, target: Array) -> Forward:
         of_x, of_target = RowSoftmax(ops, x), RowSoftmax(ops, target)
@@ -157,7 +158,7 @@ class JensenShannon(Kernel):
 
 @dataclass(frozen=True)
 class GivenJensenShannon(Kernel):
-    """The same for the log-probabilities log p and the probabilities q."""
+    """As `JensenShannon`, for the log-probabilities log p and the probabilities q."""
 
     def forward(self, ops: Ops, x: Array, weight: Array | None, target: Array) -> Forward:
         p = ops.xp.exp(x)

@@ -70,13 +70,13 @@ class Kernel(Complete):
 
 
 class Position(Protocol):
-    """One class of each row: a label, or one maximum (without indices: all equal ones)."""
+    """One class of each row: the label, or a maximum; if it is found by comparison, all equal maxima."""
 
     def take(self, x: Array) -> Array:
-        """`x` there: one number for each row, of length 1 along the class axis; without indices, `x` itself."""
+        """`x` at this position, with length 1 along the class axis; for maxima found by comparison, `x` itself."""
 
     def put(self, x: Array, value: Array | float) -> Array:
-        """`x` with `value` at this position; it may overwrite `x`."""
+        """`x` with `value` at this position; it may overwrite `x`. Where 0.0 is put, `x` must be finite."""
 
 
 class Compared:
@@ -96,7 +96,7 @@ class ComparedLabel(Compared):
     """The label of each row, found by comparison."""
 
     def take(self, x: Array) -> Array:
-        # Not by take_along_axis, which the standard has since 2024. A selection: inf and nan of other classes stay out.
+        # Not take_along_axis, which the standard has only since 2024. `where`, so that inf and nan of others stay out.
         return self.ops.sum(self.ops.xp.where(self.hit, x, self.ops.xp.zeros_like(x)))
 
 
@@ -163,7 +163,7 @@ class Ops:
         return Compared(self, x >= top)
 
     def exp_below(self, x: Array, top: Array) -> Array:
-        """exp(min(x - top, 0)), a new array; results that are no normal numbers may be 0."""
+        """exp(min(x - top, 0)), a new array; subnormal results may be 0."""
         return self.xp.exp(self.not_above(x - top, 0.0))
 
     def sum(self, x: Array) -> Array:
@@ -171,10 +171,10 @@ class Ops:
         return self.xp.sum(x, axis=self.axis, keepdims=True)
 
     def peel(self, e: Array, at: Any) -> Array:
-        """The sum of each row without one maximum, whose element is 1; `at` is from `at_max`. `e` stays as it is."""
+        """The sum of each row of `e` without one maximum, where `e` is 1. `at` is from `at_max`; `e` is not changed."""
         xp = self.xp
         ties = self.sum(xp.astype(at.hit, e.dtype))
-        # The maxima are subtracted, not left out, so that their derivative is there.
+        # e - 1, not 0, is put there: 0 would have no derivative.
         return self.sum(at.put(e, e - 1)) + (ties - 1)
 
     def scale(self, x: Array, factor: Array) -> Array:
@@ -183,7 +183,7 @@ class Ops:
 
     def multiply_zero_wins(self, weight: Array, x: Array) -> Array:
         """weight * x, and 0 where the weight is 0, whatever x is there."""
-        # Before the product, so that inf and nan stay out of its derivative as well.
+        # inf and nan are replaced before the product, so that they stay out of its derivative too.
         return weight * self.nonzero_only(x, weight)
 
     def sides(self, x: Array) -> tuple[Array, Array]:

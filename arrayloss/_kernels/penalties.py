@@ -1,7 +1,7 @@
 """What a loss charges for the probability of the right answer: cross-entropy, focal, poly and others.
 
 A penalty knows one probability and nothing else: no labels, no weights, no array layout. So it works with labels and
-soft targets, in both families, on every library.
+soft targets, with a softmax and a sigmoid, on every library.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from arrayloss._kernels.ops import Array, Complete, Ops
 
 
 class Probability:
-    """A probability p, as three numbers. A link of logits makes none of them from another by a subtraction from 1.
+    """A probability p, as three numbers. A link that takes logits computes none of them as 1 minus another.
 
     Each is given as a function, which is called once, when it is first asked for.
 
@@ -55,10 +55,11 @@ class Penalty(Complete):
 
     `value(ops, at)` is the penalty of the probability `at`. `slope(ops, at)` is its derivative by -log p, which is
     -p d value / dp; None stands for 1. `curvature(ops, at)` is (1 - p) times the derivative of the slope by -log p; it
-    is needed by `objective` alone, and None stands for 0. All three return one number for each that `at` has.
+    is needed by `objective` alone, and None stands for 0. All three return one number for each probability in `at`.
 
-    Where a parameter is an array, it is an input of the kernel, which is hashed without it: `of(array)` returns the
-    penalty with that array, of the shape that `at` has, and its `by_parameter(ops, at)` the derivative by it.
+    A parameter that is an array is no field, as compilers cache a kernel by its hash, but an input of the kernel:
+    `of(array)` returns the penalty with that array, in the shape of `at`, and the `by_parameter(ops, at)` of this
+    penalty is its derivative by the parameter.
     """
 
     @abstractmethod
@@ -68,14 +69,14 @@ class Penalty(Complete):
     def slope(self, ops: Ops, at: Probability) -> Array | None: ...
 
     def curvature(self, ops: Ops, at: Probability) -> Array | None:
-        raise TypeError(f"{type(self).__name__} has no curvature(self, ops, at), which a second derivative takes")
+        raise TypeError(f"{type(self).__name__} has no curvature(self, ops, at), which a second derivative needs")
 
     def with_parameter(self, parameter: tuple[Array, ...]) -> Penalty:
-        """The penalty with its parameter, of a kernel's last inputs: one array, or none."""
+        """The penalty with its array parameter, the last input of a kernel; the penalty itself if there is none."""
         return self.of(*parameter) if parameter else self
 
     def of(self, parameter: Array) -> Penalty:
-        raise TypeError(f"{type(self).__name__} has no of(self, parameter), which a parameter that is an array takes")
+        raise TypeError(f"{type(self).__name__} has no of(self, parameter), which a parameter that is an array needs")
 
     def by_parameter(self, ops: Ops, at: Probability) -> Array:
         raise TypeError(f"{type(self).__name__} has no by_parameter(self, ops, at), the derivative by its parameter")
@@ -99,7 +100,7 @@ class CrossEntropy(Penalty):
 class Focal(Penalty):
     """(1 - p)^gamma (-log p), gamma > 0, of Lin et al., "Focal Loss for Dense Object Detection" (ICCV 2017).
 
-    With None, gamma is an array, which may have zeros.
+    None stands for an array, which is an input of the kernel (`Penalty.of`) and may have zeros.
     """
 
     gamma: Any
@@ -119,7 +120,7 @@ class Focal(Penalty):
         return Focal(parameter)
 
     def by_parameter(self, ops: Ops, at: Probability) -> Array:
-        # log(1 - p) of whichever of p and 1 - p is not next to 1.
+        # log(1 - p), from p where that is small, and from 1 - p elsewhere: never from a number that is close to 1.
         xp, p, rest = ops.xp, at.p, at.one_minus_p
         small = p < 0.25
         of_p = xp.log1p(-xp.where(small, p, xp.zeros_like(p)))
@@ -127,7 +128,7 @@ class Focal(Penalty):
         return ops.multiply_zero_wins(log_rest, self.value(ops, at))
 
     def _ratio(self, ops: Ops, at: Probability) -> Array:
-        """-p log p / (1 - p), which is 0 at p = 0, and 1 at p = 1, where it is multiplied by 0."""
+        """-p log p / (1 - p), and 0 at p = 0. At p = 1 it is 0, not the limit 1; there it is multiplied by 0."""
         xp, rest = ops.xp, at.one_minus_p
         return ops.multiply_zero_wins(at.p, at.neg_log_p) / xp.where(rest > 0, rest, xp.ones_like(rest))
 
@@ -139,11 +140,11 @@ class Poly(Penalty):
     epsilon: float
 
     def value(self, ops: Ops, at: Probability) -> Array:
-        # 1 - p is -expm1(-u) for u = -log p, and u + expm1(-u) is not negative: both terms have one sign.
+        # With u = -log p, 1 - p is -expm1(-u), and u + expm1(-u) is at least 0: no term is negative, nothing cancels.
         return excess(ops.xp, at.neg_log_p) + (1 + ops.scalar(self.epsilon)) * at.one_minus_p
 
     def slope(self, ops: Ops, at: Probability) -> Array:
-        # 1 + epsilon p, in terms of one sign.
+        # 1 + epsilon p, as a sum of terms that are not negative.
         return at.one_minus_p + (1 + ops.scalar(self.epsilon)) * at.p
 
     def curvature(self, ops: Ops, at: Probability) -> Array:
@@ -157,14 +158,14 @@ class Generalized(Penalty):
     q: float
 
     def value(self, ops: Ops, at: Probability) -> Array:
-        # -expm1(-v) / q; where v = -q log p may be no normal number, with -log p itself as the first term.
+        # -expm1(-v) / q, for v = -q log p. Up to v = 1, -log p itself is the first term, as v may be subnormal.
         xp, q = ops.xp, ops.scalar(self.q)
         v = q * at.neg_log_p
         near = v <= 1
         return xp.where(near, at.neg_log_p - excess(xp, xp.where(near, v, xp.zeros_like(v))) / q, (1 - xp.exp(-v)) / q)
 
     def slope(self, ops: Ops, at: Probability) -> Array:
-        # Not p^q, as p may be 0 where that is not.
+        # Not p^q, as p may underflow to 0 where p^q does not.
         return ops.xp.exp(-ops.scalar(self.q) * at.neg_log_p)
 
     def curvature(self, ops: Ops, at: Probability) -> Array:
@@ -173,24 +174,27 @@ class Generalized(Penalty):
 
 @dataclass(frozen=True)
 class Symmetric(Penalty):
-    """alpha (-log p) + beta (1 - p), of Wang et al., "Symmetric Cross Entropy" (ICCV 2019)."""
+    """alpha (-log p) + reverse (1 - p), of Wang et al., "Symmetric Cross Entropy" (ICCV 2019).
+
+    `reverse` is their beta times -A, where A stands for log 0.
+    """
 
     alpha: float
-    beta: float
+    reverse: float
 
     def value(self, ops: Ops, at: Probability) -> Array:
-        # Near p = 1, -log p and 1 - p are one number, and alpha times that alone may be no normal one.
-        alpha, beta = ops.scalar(self.alpha), ops.scalar(self.beta)
-        missed = (alpha + beta) * at.one_minus_p
+        # Near p = 1, -log p is about 1 - p. Their factors are added first, as alpha (1 - p) alone may be subnormal.
+        alpha, reverse = ops.scalar(self.alpha), ops.scalar(self.reverse)
+        missed = (alpha + reverse) * at.one_minus_p
         if isinstance(alpha, (int, float)) and not alpha:
-            return missed  # also where -log p is inf
+            return missed  # not 0 * inf where p is 0
         return alpha * excess(ops.xp, at.neg_log_p) + missed
 
     def slope(self, ops: Ops, at: Probability) -> Array:
-        return ops.scalar(self.alpha) + ops.scalar(self.beta) * at.p
+        return ops.scalar(self.alpha) + ops.scalar(self.reverse) * at.p
 
     def curvature(self, ops: Ops, at: Probability) -> Array:
-        return -ops.scalar(self.beta) * at.p * at.one_minus_p
+        return -ops.scalar(self.reverse) * at.p * at.one_minus_p
 
 
 @dataclass(frozen=True)
@@ -204,7 +208,7 @@ class Shifted(Penalty):
         return self.penalty.value(ops, self._shifted(ops, at))
 
     def slope(self, ops: Ops, at: Probability) -> Array:
-        # d(-log of the shifted p) / d(-log p) is p / (p + margin); what costs nothing is flat, the kink included.
+        # d(-log of the shifted p) / d(-log p) is p / (p + margin); the slope is 0 where p + margin >= 1, kink included.
         shifted = self._shifted(ops, at)
         slope = times(at.p / shifted.p, self.penalty.slope(ops, shifted))
         return ops.xp.where(shifted.one_minus_p == 0, ops.xp.zeros_like(slope), slope)
@@ -224,7 +228,7 @@ class Shifted(Penalty):
         xp = ops.xp
         p = xp.minimum(at.p + ops.scalar(self.margin), xp.ones_like(at.p))
         rest = xp.maximum(at.one_minus_p - ops.scalar(self.margin), xp.zeros_like(p))
-        # The library's log1p down to -1/4 only, as in `log1p`; beyond, p is there itself.
+        # The library's log1p only for small `rest`, as in `log1p` below; elsewhere the log of p.
         small = rest < 0.25
         neg_log_p = xp.where(small, -xp.log1p(-xp.where(small, rest, xp.zeros_like(rest))), -xp.log(p))
         return Probability(neg_log_p=lambda: neg_log_p, p=lambda: p, one_minus_p=lambda: rest)
@@ -236,10 +240,10 @@ def times(x: Array, factor: Array | None) -> Array:
 
 
 def power(ops: Ops, x: Array, exponent: float) -> Array:
-    """x^exponent for x in [0, 1] and an exponent above 0; of 0, 0 for all exponents."""
+    """x^exponent for x in [0, 1] and an exponent of at least 0; 0 at x = 0, for exponent 0 too."""
     if isinstance(exponent, (int, float)) and exponent in (1, 2):
         return x if exponent == 1 else x * x
-    # 0 apart: for exponents below 1 the derivative is infinite there, and 0 * inf would reach second derivatives.
+    # x = 0 is set apart: for exponents below 1 the derivative is infinite there, and autodiff would make 0 * inf of it.
     xp, some = ops.xp, x > 0
     return xp.where(x == 0, xp.zeros_like(x), xp.where(some, x, xp.ones_like(x)) ** ops.scalar(exponent))
 
@@ -262,7 +266,7 @@ def excess(xp: Any, u: Array) -> Array:
 def log1p(xp: Any, x: Array) -> Array:
     """log(1 + x), for x from -1 up.
 
-    Not the library's own below -1/4: XLA's float64 log1p is 128 ULP off about -0.41 (jaxlib 0.10.2).
+    Not the library's own below -1/4: XLA's float64 log1p is 128 ULP off near x = -0.41 (jaxlib 0.10.2).
     """
     near = x > -0.25
     return xp.where(near, xp.log1p(xp.where(near, x, xp.zeros_like(x))), xp.log(1 + x))
@@ -272,7 +276,7 @@ def expm1(xp: Any, x: Array) -> Array:
     """exp(x) - 1, for x up to 1.
 
     Not the library's own: XLA's is 5 units in the last place off in float32 (jaxlib 0.10.2), and that of torch.compile
-    on a CPU is exp(x) - 1 (pytorch issue 189803), without a digit for small x.
+    on a CPU is exp(x) - 1 (pytorch issue 189803), which has no right digit for small x.
     """
     near = x >= -1
     v = xp.where(near, x, xp.zeros_like(x))

@@ -41,7 +41,7 @@ class BinaryLink(Complete):
 
 
 class Logistic:
-    """The sigmoid of x and of -x, and their logarithms, of one exponential."""
+    """The sigmoid of x and of -x, and their logarithms, from one exponential."""
 
     def __init__(self, ops: Ops, x: Array) -> None:
         self._ops, self._x = ops, x
@@ -120,7 +120,7 @@ class _ProbabilityLink(BinaryLink):
 
 
 def _over(ops: Ops, a: Array, b: Array) -> Array:
-    """a / b, and 0 where a is 0 and b is not above it."""
+    """a / b, but 0 where a is 0 and b is not above 0."""
     xp, nothing = ops.xp, (a == 0) & ~(b > 0)
     return xp.where(nothing, xp.zeros_like(a), a / xp.where(nothing, xp.ones_like(b), b))
 
@@ -131,9 +131,9 @@ given_probabilities: BinaryLink = _ProbabilityLink()
 
 @dataclass(frozen=True)
 class BinaryLoss(Kernel):
-    """one * penalty(p) + zero * penalty_of_zero(1 - p), for the weights of the answers 1 and 0.
+    """one * penalty(p) + zero * penalty_of_zero(1 - p): `one` and `zero` are the weights of the answers 1 and 0.
 
-    Inputs: the logits, the weight of each element (None: 1), the two weights of the answers, and a parameter or none.
+    Inputs: the logits, the weight of each element (None: 1), `one`, `zero`, and the penalties' parameter if any.
     """
 
     link: BinaryLink
@@ -149,7 +149,7 @@ class BinaryLoss(Kernel):
         def vjp_x(g: Array) -> Array:
             by_one = times(one, of_one.slope(ops, at_one))
             by_zero = times(zero, of_zero.slope(ops, at_zero))
-            # The slopes are by -log p, and the vjp is by log p.
+            # The slopes are derivatives by -log p; `vjp` takes derivatives by log p.
             return vjp(-g, by_one, by_zero)
 
         def vjp_one(g: Array) -> Array:
@@ -176,16 +176,16 @@ class BinaryLoss(Kernel):
 
 
 def _second(ops: Ops, penalty: Penalty, at: Probability) -> Array:
-    """The second derivative of a penalty by the logit that its probability is the sigmoid of."""
+    """The second derivative of a penalty by x, if its probability is the sigmoid of x or of -x."""
     bent, curvature = times(at.p, penalty.slope(ops, at)), penalty.curvature(ops, at)
     return at.one_minus_p * (bent if curvature is None else curvature + bent)
 
 
 @dataclass(frozen=True)
 class AnswerWeights:
-    """positive ((1 - s) y + s / 2) and negative ((1 - s) (1 - y) + s / 2): what `BinaryLoss` takes.
+    """The weights of the answers: positive ((1 - s) y + s / 2) and negative ((1 - s) (1 - y) + s / 2).
 
-    The two factors are Python numbers here, or arrays among the inputs, or both.
+    y is the target and s `label_smoothing`. Each factor is the number in this class times the array that `of` is given.
     """
 
     label_smoothing: Any

@@ -29,7 +29,7 @@ class Maximum:
     """The maximum of each row, with +inf kept apart.
 
     A single +inf has probability 1. A row with two of them is nan, and so is a row of -inf alone. `top` has the largest
-    finite number in place of +inf, and `infinite` says where that is.
+    finite number in place of +inf, and `infinite` is true for these rows.
     """
 
     def __init__(self, ops: Ops, x: Array) -> None:
@@ -39,13 +39,14 @@ class Maximum:
         self.infinite = highest > self.top
 
     def distance(self, x: Array) -> Array:
-        """min(x - max, 0), of one element of each row; -inf beside +inf."""
+        """min(x - max, 0), for one element x of each row; -inf if another element is +inf."""
         ops = self._ops
         d = ops.not_above(x - self.top, 0.0)
         return ops.xp.where(self.infinite & (d < 0), ops.like(-inf, d), d)
 
     def nan_if_two_infinite(self, rest: Array, one: Array) -> Array:
-        """`rest`, a sum of exponentials besides `one`; nan in a row with more than one +inf, each of which makes a 1.
+        """`rest`, the sum of a row's exponentials without `one`; nan if the row has more than one +inf, each of which
+        has the exponential 1.
 
         Rows of -inf alone and rows with a nan are nan already.
         """
@@ -82,9 +83,9 @@ class RowSoftmax:
         return (self.rest + (1 - self.e)) / self.total
 
     def vjp_log_p(self, g: Array) -> Array:
-        """g - p sum(g). It may overwrite the exponentials: nothing else can be computed of them afterwards.
+        """g - p sum(g). It may overwrite the exponentials: nothing else can be computed from them afterwards.
 
-        At the maximum, where p may be next to 1, that is (g - sum(g)) + (1 - p) sum(g).
+        At the maximum, if p > 1/2 there, it is computed as (g - sum(g)) + (1 - p) sum(g).
         """
         ops, at_max = self.ops, self.at_max
         among = ops.sum_of_weights(g)
@@ -108,7 +109,7 @@ class RowSoftmax:
         return (v - own) - among
 
     def jvp_p(self, v: Array) -> Array:
-        """p (v - sum(p v)); the matrix is symmetric."""
+        """p (v - sum(p v)). The Jacobian is symmetric."""
         xp, ops = self.ops.xp, self.ops
         dominates, elsewhere = self._dominating()
         among = ops.sum(elsewhere * v)
@@ -117,7 +118,7 @@ class RowSoftmax:
         return xp.where(dominates, there, elsewhere * v - elsewhere * (own + among))
 
     def _dominating(self) -> tuple[Array, Array]:
-        """Where p > 1/2, and p elsewhere."""
+        """A mask of p > 1/2, and p with 0 there."""
         p = self.p()
         most = p > 0.5
         return most, self.ops.xp.where(most, self.ops.xp.zeros_like(p), p)
@@ -131,8 +132,8 @@ class Link(Complete):
     """From the rows of an array to probabilities: the base of all links, hashable objects (frozen dataclasses).
 
     `of_labels(ops, x, labels)` returns the `Probability` of the label of each row, and the vjp of its logarithm;
-    `of_classes(ops, x)` the same of all classes. `logits` says that the probabilities are the softmax of the array, so
-    that second derivatives in closed form are there.
+    `of_classes(ops, x)` returns the same for all classes. `logits` is True if the probabilities are the softmax of the
+    array: then there are second derivatives in closed form.
     """
 
     logits: ClassVar[bool] = False
@@ -159,7 +160,7 @@ class _SoftmaxLink(Link):
         total = others + e_label
 
         def vjp(g: Array) -> Array:
-            # g ([the label] - p)
+            # g (one_hot - p)
             share = ops.multiply_zero_wins(g, 1 / total)
             return at_label.put(ops.scale(e, -share), ops.multiply_zero_wins(share, others))
 
@@ -202,7 +203,7 @@ given_log_probabilities: Link = _LogProbabilityLink()
 
 
 def weighted(ops: Ops, weight: Array | None, value: Array, *vjps: Vjp | None) -> Forward:
-    """`weight * value`, for the value of a loss and its vjps by the logits and by the inputs after the weight."""
+    """`weight * value` of a loss. `vjps` are those of `value`, for the logits and for the inputs after the weight."""
     if weight is None:
         return Forward(value, (vjps[0], None, *vjps[1:]))
 
@@ -229,7 +230,7 @@ class LabelLoss(Kernel):
 
         def vjp_x(g: Array) -> Array:
             slope = self.penalty.slope(ops, at)
-            # The slope is by -log p, and the vjp by log p.
+            # The slope is a derivative by -log p; `vjp` takes one by log p.
             return vjp(-g if slope is None else -ops.multiply_zero_wins(g, slope))
 
         return weighted(ops, weight, self.penalty.value(ops, at), vjp_x, None)
@@ -241,7 +242,7 @@ class LabelLoss(Kernel):
 
 @dataclass(frozen=True)
 class TargetLoss(Kernel):
-    """sum of target_c penalty(p_c), for a target with one weight for each class, and a parameter or none."""
+    """The sum of target_c penalty(p_c). Inputs after the weight: the target, and the penalty's parameter if any."""
 
     link: Link
     penalty: Penalty
@@ -282,7 +283,7 @@ def _curved(ops: Ops, at: Probability, curvature: Array) -> Array:
     """The sum over c of curvature_c ([j = c] - p_j)^2 / (1 - p_c), for each class j.
 
     The class with p > 1/2, where there is one, is summed apart, so that the other classes' terms are not lost in a
-    difference. p_j / (1 - p) is computed first: it is at most 1, so it can't overflow.
+    difference. For that class c, p_j / (1 - p_c) is computed first: it is at most 1 and can't overflow.
     """
     xp = ops.xp
     p, rest = at.p, at.one_minus_p
@@ -296,7 +297,7 @@ def _curved(ops: Ops, at: Probability, curvature: Array) -> Array:
 
 @dataclass(frozen=True)
 class TargetWeights:
-    """((1 - s) target + s / classes) class_weight: what `TargetLoss` takes, made of the target as given."""
+    """((1 - s) target + s / classes) class_weight, with s = `label_smoothing`: the weights that `TargetLoss` takes."""
 
     label_smoothing: Any
     is_labels: bool
@@ -313,10 +314,10 @@ class TargetWeights:
 
 @dataclass(frozen=True)
 class FromTarget(Kernel):
-    """Wraps a loss: computes its weights from the target for one block at a time, so that all never exist at once.
+    """Wraps a loss: computes the weights that it takes from the target, one block at a time, to save memory.
 
-    There is no derivative by the target. Where one may be asked for, the weights are made outside, by the library. The
-    last `own` inputs are the loss's own.
+    There is no derivative by the target. If one may be asked for, the weights are computed outside of the kernel, and
+    the library differentiates that. The last `own` inputs are passed on to the loss as they are.
     """
 
     loss: Any
@@ -342,7 +343,7 @@ class FromTarget(Kernel):
 
 @dataclass(frozen=True)
 class Tempered(Kernel):
-    """Wraps a loss: of x / temperature; with `both`, the target is logits, and divided as well.
+    """Wraps a loss: divides its logits by the temperature; with `both`, the target is logits too, and divided as well.
 
     The maximum is subtracted before the division, so that rounding errors are relative to x - max, not to x.
     """
@@ -374,7 +375,7 @@ class Tempered(Kernel):
 class WithZLoss(Kernel):
     """A loss plus z (log sum exp(x))^2, of Chowdhery et al., "PaLM" (2022).
 
-    Inputs: the logits, the weight of each sample, that of the second term alone (None: 1), and what the loss takes.
+    Inputs: the logits, the weight of each sample, the weight of the z term alone (None: 1), and the loss's own inputs.
     """
 
     loss: Any
@@ -397,7 +398,7 @@ class WithZLoss(Kernel):
         return weighted(ops, weight, own + term, vjp_x, None if mass is None else vjp_mass, *others)
 
     def second(self, ops: Ops, x: Array, mass: Array | None, *target: Array | None) -> Array:
-        """That of the loss, and 2 z (p^2 + log sum exp(x) p (1 - p))."""
+        """The second derivatives of the loss, plus 2 z (p^2 + log sum exp(x) p (1 - p))."""
         lse, rows = LogSumExp().forward(ops, x).value, RowSoftmax(ops, x)
         p = rows.p()
         curved = 2 * ops.scalar(self.z) * (p * p + lse * p * rows.one_minus_p())
@@ -406,9 +407,9 @@ class WithZLoss(Kernel):
 
 @dataclass(frozen=True)
 class SecondDerivatives(Kernel):
-    """The second derivatives of a loss by its own logits, times a weight for each sample.
+    """The second derivatives of a loss by its own logits, times one number for each sample, `outer`.
 
-    Before that, those below `least` are replaced by it.
+    Before this product, those below `least` are replaced by it.
     """
 
     loss: Any

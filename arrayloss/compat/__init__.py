@@ -2,7 +2,7 @@
 
 A module for each: `torch`, `torchvision`, `optax`, `keras`, `sklearn`, `onnx`, `kornia`, `monai`. None imports the
 library it is named after. Each function is a preset of `arrayloss`: it says which axis holds the classes, what a mean
-divides by, and what is clipped, and leaves the numbers to the loss. `value_and_grad` takes every loss of them.
+divides by, and what is clipped, and leaves the formula to the loss. `value_and_grad` takes all of these losses.
 docs/porting.md says where libraries differ.
 """
 

@@ -208,7 +208,7 @@ def binary_focal_crossentropy(
     apply_class_balancing : bool
         Whether `alpha` is used.
     alpha : float in [0, 1]
-        The share of the answer 1; that of 0 is 1 - alpha.
+        The factor of the answer 1; that of the answer 0 is 1 - alpha.
 
     Examples
     --------
@@ -274,7 +274,7 @@ def categorical_focal_crossentropy(
 def kl_divergence(y_true: Any, y_pred: A, *, epsilon: float = 1e-7) -> Problem[A]:
     """`keras.losses.kl_divergence`.
 
-    Both are clipped to [epsilon, 1], and not divided by their sums, as in Keras.
+    Both arrays are clipped to [epsilon, 1], and not divided by their sums, as in Keras.
 
     Parameters
     ----------
@@ -296,7 +296,7 @@ def kl_divergence(y_true: Any, y_pred: A, *, epsilon: float = 1e-7) -> Problem[A
     clipped = xp.clip(p, epsilon, 1.0)
     options: Any = {"names": ("y_pred", "y_true"), "probabilities": True, "reduction": "none", "dtype": narrow}
     made = paired(GivenKullbackLeibler(), xp.log(clipped), xp.clip(y, epsilon, 1.0), **options)
-    # Outside of the clip there is no derivative.
+    # Where p was clipped, the derivative is 0.
     return replace(
         made, restore=lambda g: backend.astype(xp.where(clipped == p, g / clipped, xp.zeros_like(g)), narrow)
     )
@@ -332,7 +332,7 @@ def categorical_generalized_cross_entropy(y_true: Any, y_pred: A, q: float) -> P
 
 
 def _rows(y_true: Any, y_pred: Any, epsilon: float) -> Any:
-    """One-hot rows are probabilities, whatever their dtype."""
+    """The target as floating-point numbers: one-hot rows of any dtype are probabilities."""
     backend = _backend(y_true, y_pred, epsilon)
     check_target("y_pred", y_pred, "y_true", y_true)
     if backend.kind(y_true.dtype) == "real floating":

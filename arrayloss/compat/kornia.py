@@ -28,7 +28,7 @@ _LOSS = """
 pred : array of floating-point numbers, (B, C, ...)
     Logits.
 gamma : float >= 0
-    How much less an easy pixel counts.
+    The focusing parameter: the larger it is, the less an easy pixel counts.
 weight : array of shape (C,), optional
     A factor of each class; it does not change the divisor of a mean.
 ignore_index : int, optional

@@ -29,8 +29,8 @@ def FocalLoss(
 ) -> Problem[A]:
     """`monai.losses.FocalLoss(...)(input, target)`.
 
-    Without `include_background`, `to_onehot_y` and `ignore_index`: pass `input[:, 1:]`, one-hot targets, and the
-    classes and pixels that count.
+    There is no `include_background`, `to_onehot_y` or `ignore_index`. Instead, pass `input[:, 1:]`, one-hot targets,
+    and only the classes and pixels that count.
 
     Parameters
     ----------
@@ -39,10 +39,11 @@ def FocalLoss(
     target : array of floating-point numbers, of the shape of `input`
         0 and 1. For numbers between, the sigmoid loss is that of `arrayloss.sigmoid_focal_loss`, which is not MONAI's.
     gamma : float >= 0
-        How much less an easy element counts.
+        The focusing parameter: the larger it is, the less an easy element counts.
     alpha : float in [0, 1], or one for each class, optional
-        With a softmax, a float is the factor of all classes but 0, which has 1 - alpha; without, it is that of the
-        answer 1, and 1 - alpha that of 0. One for each class is a factor of the class, or of its answer 1.
+        With a softmax, a float is the factor of all classes but class 0, whose factor is 1 - alpha. With a sigmoid, it
+        is the factor of the answer 1, and 1 - alpha that of the answer 0. If there is one for each class, it is the
+        factor of this class, or with a sigmoid of its answer 1.
     weight : float, or one for each class, optional
         A factor of each class.
     reduction : {"mean", "sum", "none"}
@@ -69,7 +70,7 @@ def FocalLoss(
     check_target("input", x, "target", target)
 
     def by_class(values: Any) -> Any:
-        """Numbers given as a list too, as an array."""
+        """One number for each class as an array, also from a list or a single number."""
         if values is None or hasattr(values, "ndim"):
             return values
         made = [float(values)] * x.shape[1] if isinstance(values, numbers.Real) else values

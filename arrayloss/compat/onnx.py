@@ -39,7 +39,7 @@ Returns
 
 
 def _problem(loss: Any, names: tuple[str, str, str], x: Any, labels: Any, weights: Any, **options: Any) -> Problem[Any]:
-    """The problem of an operator, its inputs checked by their names."""
+    """The problem of an operator; errors call its inputs by the names of the operator."""
     name, labels_name, weights_name = names
     backend = backend_of(x, name, **{labels_name: check_given(labels_name, labels), weights_name: weights})
     check_integers(labels_name, backend, labels)
@@ -129,5 +129,5 @@ def SoftmaxCrossEntropyLoss(
     return (value, arrayloss.log_softmax(scores, axis=1)) if log_prob else value
 
 
-# For `value_and_grad`, which is of the first output.
+# For `value_and_grad`, which differentiates the first output.
 vars(SoftmaxCrossEntropyLoss)["problem"] = partial(problem, _cross_entropy)  # type: ignore[arg-type]

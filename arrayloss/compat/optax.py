@@ -47,9 +47,9 @@ logits : array of floating-point numbers
 labels : array, of the shape of `logits`
     Probabilities, or one-hot rows of any dtype.
 axis : int, tuple of int or None
-    The class axis, or several that are one together; None for all.
+    The class axis, or several axes that are the class axis together; None for all.
 where : array of bool, broadcastable to `logits` and of as many dimensions, or of the shape of the losses, optional
-    Which classes take part in each sample (one of none costs 0), or which samples.
+    Which classes take part in each sample (the loss is 0 if none does), or which samples.
 Returns
     array
         The loss of each sample.
@@ -78,7 +78,7 @@ def _categorical(
     names: tuple[str, str] = ("logits", "labels"),
     **options: Any,
 ) -> Problem[A]:
-    """The problem of a loss over several axes, and among some of the classes, with the others at -inf."""
+    """The problem of a loss over one or several class axes; the logits of classes that take no part become -inf."""
     x: Any = logits
     name, labels_name = names
     backend = backend_of(x, name, **{labels_name: check_given(labels_name, labels)}, where=where)
@@ -166,9 +166,9 @@ def softmax_cross_entropy_with_integer_labels(
     labels : array of integers, of the shape of `logits` without the class axis
         Class numbers. If there are several class axes, the position in these axes taken together as one.
     axis : int or tuple of int
-        The class axis, or several that are one together.
+        The class axis, or several axes that are the class axis together.
     where : array of bool, broadcastable to `logits` and of as many dimensions, or of the shape of `labels`, optional
-        Which classes take part in each sample (one of none costs 0), or which samples.
+        Which classes take part in each sample (the loss is 0 if none does), or which samples.
 
     Examples
     --------
@@ -237,8 +237,8 @@ def poly_loss_cross_entropy(
     epsilon : float >= -1
         The factor of 1 - p, which is added to -log p.
     where : array of bool, broadcastable to `logits` and of as many dimensions, or of the shape of the losses, optional
-        Which classes take part in each sample (one of none costs 0), or which samples (Optax 0.2.8 broadcasts the
-        latter against the classes).
+        Which classes take part in each sample (the loss is 0 if none does), or which samples. (Optax 0.2.8 broadcasts
+        a mask of samples against the classes.)
 
     Examples
     --------
@@ -345,7 +345,7 @@ def smooth_labels(labels: A, alpha: Any, *, axis: Axis = -1, where: Any = None) 
     alpha : number or array
         The part of each label that is spread over all classes.
     axis : int, tuple of int or None
-        The class axis, or several that are one together; None for all.
+        The class axis, or several axes that are the class axis together; None for all.
     where : array of bool broadcastable to `labels`, optional
         True for the classes that are counted. As in Optax, all classes still get their part of alpha.
 

@@ -34,7 +34,7 @@ Array = Any
 
 
 def check_target(name: str, x: Any, target_name: str, target: Any, axes: tuple[int, ...] = ()) -> None:
-    """A target has the shape of `x`; labels, for which there are class axes, have it without these."""
+    """A target has the shape of `x`; if it is labels, the shape without the class `axes`."""
     shape = tuple(x.shape)
     expected, why = shape, f"each number of {name} has its own"
     if axes:
@@ -52,7 +52,7 @@ def check_weights(name: str, x: Any, weights_name: str, weights: Any, axis: int)
 
 
 def check_integers(name: str, backend: Any, labels: Any) -> None:
-    """Labels, and no probabilities."""
+    """Integer labels, not probabilities."""
     if backend.kind(labels.dtype) != "integral":
         raise TypeError(f"{name} must be integers, not {labels.dtype}")
 
@@ -111,7 +111,7 @@ def averaged(problem: Problem[Any], axis: int, name: str = "y_pred") -> Problem[
 
 
 def _clip(ops: Ops, p: Array, epsilon: float) -> tuple[Array, Array]:
-    """p in [epsilon, 1 - epsilon]; and its derivative, 1 where p was there already and 0 elsewhere."""
+    """p clipped to [epsilon, 1 - epsilon]; and the derivative of that, 1 where p was inside and 0 elsewhere."""
     q = ops.xp.clip(p, epsilon, 1.0 - epsilon) if epsilon else p
     return q, ops.xp.astype(q == p, p.dtype)
 
@@ -175,7 +175,8 @@ class BlendedFocal(Kernel):
     """(1 - p_t)^gamma times the cross-entropy, with p_t = y p + (1 - y) (1 - p); gamma > 0.
 
     `arrayloss.sigmoid_focal_loss` gives each answer a factor of its own, `y (1 - p)^gamma (-log p) + (1 - y) p^gamma
-    (-log(1 - p))`. For 0 and 1 the two are the same. Where the link clips probabilities, the factor is of those given.
+    (-log(1 - p))`. For 0 and 1 the two are the same. If the link clips probabilities, the factor is computed from the
+    unclipped ones.
     """
 
     link: BinaryLink
@@ -207,7 +208,7 @@ class BlendedFocal(Kernel):
 
 
 def focal_penalty(gamma: Any) -> Penalty:
-    """That of an exponent of at least 0, which may be a traced value."""
+    """The penalty for an exponent of at least 0, which may be a traced value."""
     exponent = check_at_least("gamma", 0, gamma)
     return CrossEntropy() if isinstance(exponent, (int, float)) and not exponent else Focal(exponent)
 

@@ -14,7 +14,7 @@ A = TypeVar("A")
 
 
 def _codes(y_true: Any, labels: Any) -> tuple[Any, int]:
-    """The place of each label among the sorted ones, and how many these are."""
+    """The index of each label among the sorted labels, and the number of these."""
     y = np.asarray(y_true)
     known = np.unique(y if labels is None else np.asarray(labels))
     if known.size < 2:
@@ -56,7 +56,7 @@ def log_loss(
     sample_weight : array of shape (N,), optional
         A weight for each sample.
     labels : array or list, optional
-        All labels, in case that `y_true` does not contain each of them.
+        All labels, in case `y_true` does not contain each of them.
     y_pred : array
         What `y_proba` was called before scikit-learn 1.9.
 
@@ -114,7 +114,7 @@ def log_loss(
     if columns > 1:
         return categorical(ClippedRows(eps), CrossEntropy(), p, target, sample_weight=sample_weight, **options)
     if target.ndim == 2:
-        # Rows that say which of two are right, of which that may be both, or neither.
+        # Rows of two numbers, 0 or 1: which classes are right, maybe both or neither.
         right = target[:, 0] + target[:, 1]
         sample_weight = right if sample_weight is None else right * xp.astype(sample_weight, p.dtype)
         target = target[:, 1] / xp.where(right == 0, xp.ones_like(right), right)

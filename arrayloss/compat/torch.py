@@ -48,16 +48,16 @@ dim : int, optional
 _stacklevel : int
     Without effect.
 dtype : dtype, optional
-    To cast `input` to first.
+    The dtype that `input` is cast to first.
 Returns
     array
         The shape of `input`.
 """
 _LOSS = """
 size_average : bool, optional
-    What torch had before `reduction`.
+    Deprecated in torch. Use `reduction`.
 reduce : bool, optional
-    What torch had before `reduction`.
+    Deprecated in torch. Use `reduction`.
 Returns
     array
         0-d, or with `reduction="none"` the shape of the labels, or of the elements.
@@ -240,7 +240,7 @@ def cross_entropy(
     >>> x, w = np.asarray([[0.0, 0.0], [0.0, np.log(3.0)]]), np.asarray([3.0, 1.0])
     >>> round(float(F.cross_entropy(x, np.asarray([0, 1]), w)), 6)
     0.591781
-    >>> round(float(F.cross_entropy(x, np.eye(2), w)), 6)  # one-hot, and so over N = 2, not over 3 + 1
+    >>> round(float(F.cross_entropy(x, np.eye(2), w)), 6)  # one-hot: divided by N = 2, not by 3 + 1
     1.183562
     """
     reduction = _reduction(size_average, reduce, reduction)
@@ -280,7 +280,7 @@ def linear_cross_entropy(
     label_smoothing : float in [0, 1]
         s: the target becomes (1 - s) target + s / C.
     options : None
-        How torch cuts its blocks. Here there are always blocks, and anything but None is a TypeError.
+        How torch cuts the logits into blocks. Here they are always in blocks, and anything but None is a TypeError.
 
     Examples
     --------
@@ -321,7 +321,7 @@ class _Clamped(BinaryLink):
     def of_answers(self, ops: Ops, x: Any) -> tuple[Probability, Probability, Any]:
         xp = ops.xp
         given = given_probabilities.of_answers(ops, x)[:2]
-        hundred, least = xp.full_like(x, 100.0), xp.full_like(x, 9.999999960041972e-13)  # a float32 for every dtype
+        hundred, least = xp.full_like(x, 100.0), xp.full_like(x, 9.999999960041972e-13)  # float32(1e-12), as in torch
 
         def clamped(at: Probability) -> Probability:
             neg_log_p = xp.minimum(at.neg_log_p, hundred)
@@ -500,7 +500,7 @@ def kl_div(
     target : array of floating-point numbers, of the shape of `input`
         Probabilities, or with `log_target` their logarithms.
     reduction : {"mean", "batchmean", "sum", "none"}
-        "mean" divides by the number of elements, "batchmean" by that along the first axis.
+        "mean" divides by the number of elements, "batchmean" by the length of the first axis.
     log_target : bool
         Whether `target` are logarithms.
 

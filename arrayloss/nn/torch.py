@@ -46,7 +46,7 @@ def _options(module: torch.nn.Module, *names: str) -> str:
 
 
 def _keep(module: torch.nn.Module, name: str, value: object) -> None:
-    """An option; a tensor as a buffer, unless it is a parameter."""
+    """Keep an option as an attribute; a tensor that is no parameter becomes a buffer."""
     if isinstance(value, Tensor) and not isinstance(value, torch.nn.Parameter):
         module.register_buffer(name, value)
     else:

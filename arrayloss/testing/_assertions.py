@@ -1,4 +1,4 @@
-"""Assertions for a test of one's own: two functions are the same; a function is what it says it is."""
+"""Assertions for a test of one's own: two functions agree; a function agrees with one of `arrayloss`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from arrayloss.testing._measure import Due, Exact, errors, measure
 from arrayloss.testing._vectors import vectors
 
 MOST = 5
-"""Failing cases that a message tells of."""
+"""How many failing cases a message shows."""
 
 
 def ulp_distance(got: Any, exact: Any, dtype: str | None = None) -> Floats:
@@ -78,14 +78,14 @@ def assert_conforms(
     """Assert that a function gives the numbers, and the gradients, of a function of `arrayloss` to a few ULP.
 
     It is judged by the golden vectors: inputs of every kind that loses digits, with exact results. The gradients are
-    the library's own autodiff.
+    computed by the library's own autodiff.
 
     Parameters
     ----------
     f
         Called as `f(logits, target, **options)`, or `f(logits, **options)` if it is judged as a function that has no
         target; a class, of torch's modules say, as `f(**options)(logits, target)`. The options are those of the
-        function that it is judged as, as far as its signature has them (that of `forward`, of a module); a case that
+        function that it is judged as, as far as its signature has them (for a module: that of `forward`); a case that
         needs another is not covered. An option whose default differs from that function's is always given. A function
         that takes one-hot targets and no labels is given these.
     as_
@@ -98,8 +98,8 @@ def assert_conforms(
     gradient
         If False, only the values are judged.
     budget
-        ULP that every number may be off, in place of the contract's; what conditioning takes is still added (see
-        `Due.allowance`).
+        The error in ULP that each number may have, in place of the contract's budget. The allowance for conditioning
+        is still added to it (see `Due.allowance`).
     dtypes, families
         The dtypes and families of the vectors to use. If empty, all of them.
 
@@ -112,8 +112,8 @@ def assert_conforms(
     ------
     AssertionError
         With the number that is farthest off in each of the worst cases: its input, the exact result, what came back,
-        and the error in ULP. Also if there was no case that it could be asked. The first that it raised, if it did, is
-        the cause.
+        and the error in ULP. Also if there was no case that it could be called with. If the function raised an
+        exception, that is the cause.
     ValueError
         If there's no such function or library, or nothing to differentiate with; if it takes no library's arrays (what
         it raised is the cause), or takes the target first.
@@ -188,7 +188,7 @@ def _failures(judged: Implementation, given: Case, one: Backend, budget: float |
 def _told(given: Case, due: Due, quantity: str, at: int, got: Floats) -> str:
     """The number at a position, with what it came from."""
     seen = witness(given, due, quantity, at, got)
-    # There's no distance to what is no number.
+    # The distance to a NaN is NaN: inf is shown.
     ulp = np.inf if np.isnan(seen.ulp) else seen.ulp
     return f"    {_where(seen)}\n    exact {_number(seen.exact)}, got {_number(seen.got)}: {ulp:.4g} ULP"
 
@@ -305,7 +305,7 @@ def _apart(one: Case, quantity: str, a: Floats, b: Floats, sides: Sequence[_Side
     larger = np.where(np.abs(b) > np.abs(a), b, a)
     distance = ulp_distance(b, Exact(a, np.zeros_like(a), np.abs(larger)), dtype)
     at = int(np.argmax(distance))
-    # One input to one number is all that there is to show, where there are many; few are shown whole.
+    # Of many elements, only the input of the worst one is shown; few are shown whole.
     terms = 1 if a.shape == one.arrays["logits"].shape and a.size > 12 else 2
     seen = witness(one, Due(Exact(a, a, a), dtype, 0.0, np.zeros(()), terms), name, at, b)
     said = [

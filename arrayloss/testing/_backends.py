@@ -1,6 +1,6 @@
 """The array libraries found here: how to bring arrays over, differentiate, and put a case to a function.
 
-A gradient is had in two ways, and both are judged: `closed` is the implementation's own `value_and_grad`, on any
+A gradient is computed in two ways, and both are judged: `closed` is the implementation's own `value_and_grad`, on any
 library; `auto` is the library's autodiff through the plain function.
 """
 
@@ -33,7 +33,7 @@ class Implementation:
     Attributes
     ----------
     functions
-        Name of the function it is judged as, and the callable.
+        The callables, by the name of the function that each is judged as.
     value_and_grad
         Turns such a callable into one that gives value and gradient; None: there's no closed form.
     reduction
@@ -45,13 +45,13 @@ class Implementation:
     strict
         Whether a warning counts as a failure.
     single
-        Whether it reduces all by itself to the mean or the sum, so that single losses are had one sample at a time.
+        Whether it always returns the mean or the sum, so that single losses are computed one sample at a time.
     adapted
         The case as it is put to the functions: with labels as one-hot targets, say.
     fixed
         Options that differ from the contract's default unless a case gives them, and what they are then.
     mode
-        That in which it is soonest judged, of those of its library.
+        The mode of its library in which judging it takes the least time.
     """
 
     name: str
@@ -80,7 +80,7 @@ class Backend:
     dtypes
         The floating-point formats that it has, by name.
     dynamic
-        Whether what torch.compile makes serves arrays of other sizes; it takes longer to make.
+        Whether what torch.compile makes works for arrays of other sizes too; compiling takes longer.
     """
 
     name: str
@@ -113,7 +113,7 @@ class Backend:
         return False
 
     def owns(self, values: Any) -> bool:
-        """Whether that is an array of this library on this device."""
+        """Whether `values` is an array of this library on this device."""
         return type(values).__module__.split(".")[0] == self.module
 
     def dtype(self, name: str) -> Any:
@@ -125,7 +125,7 @@ class Backend:
         return self.xp.asarray(np.asarray(values.astype(dtype)))
 
     def numpy(self, values: Any) -> Floats:
-        """And back, as float64."""
+        """Bring an array back, as float64."""
         return np.asarray(values).astype(np.float64)
 
     def setting(self, *dtypes: str) -> Any:
@@ -159,9 +159,9 @@ class Backend:
         raise TypeError(f"{self.name} has no autodiff")
 
     def evaluate(self, implementation: Implementation, case: Case, mode: str) -> Numbers:
-        """Put a case to an implementation and bring back what it says; of a result of a wrong shape, that alone."""
+        """Put a case to an implementation and bring back the results; of a value of a wrong shape, only the value."""
         adapted = implementation.adapted(case)
-        if adapted.arrays["logits"].ndim > case.arrays["logits"].ndim:  # by an axis of length 1, at the end
+        if adapted.arrays["logits"].ndim > case.arrays["logits"].ndim:  # adapted by an axis of length 1 at the end
             found = self.evaluate(replace(implementation, adapted=lambda one: one), adapted, mode)
             return {name: values[..., 0] if values.ndim == 2 else values for name, values in found.items()}
         case = adapted
@@ -398,7 +398,7 @@ class _Jax(Backend):
         return self.xp.device_put(jnp.asarray(small, dtype=self.dtype(dtype)), self.xp.devices(self.device)[0])
 
     def setting(self, *dtypes: str) -> Any:
-        # Everything but float64 runs as JAX comes, without 64-bit types.
+        # Everything but float64 runs with JAX's default setting, without 64-bit types.
         return self.xp.enable_x64("float64" in dtypes)
 
     def differentiate(self, f: Loss, moving: Mapping[str, Any], cotangent: Any = None) -> tuple[Any, dict[str, Any]]:
@@ -441,7 +441,7 @@ _ALL = ("float16", "bfloat16", "float32", "float64")
 
 
 def backends() -> list[Backend]:
-    """Every library known, here or not (`missing` says)."""
+    """Every library known, installed or not (`missing` says which)."""
     return [
         _Numpy("numpy"),
         _Torch("torch:cpu", ("eager", "torch.compile"), _ALL),

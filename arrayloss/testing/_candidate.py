@@ -1,4 +1,4 @@
-"""Somebody's function as something that can be judged: which options, library and targets it takes is found out."""
+"""From any function to an `Implementation`: find out which options, library and targets it takes."""
 
 from __future__ import annotations
 
@@ -35,16 +35,16 @@ DEFAULTS: Mapping[str, Any] = {
     "reduction": "mean",
     "dtype": None,
 }
-"""What an option is where a case doesn't say: a function that hasn't the option has to do the same."""
+"""The value of an option that a case doesn't give. A function without the option has to behave as with this value."""
 
 DEFAULTS_OF: Mapping[str, Mapping[str, Any]] = {
     "generalized_cross_entropy": {"q": 0.7},
     "symmetric_cross_entropy": {"alpha": 0.1, "beta": 1.0, "log_zero": math.log(1e-4)},
 }
-"""The same of a function's own options, which may have the name of another's."""
+"""The same for single functions, whose options may have the names of other functions' options."""
 
 IGNORED = -100
-"""The label that doesn't count, where a case doesn't say."""
+"""The label that doesn't count, if a case doesn't give another."""
 
 WEIGHTS = ("sample_weight", "class_weight")
 
@@ -62,7 +62,7 @@ class Parameters:
 
 
 def parameters(f: Loss, leading: int) -> Parameters:
-    """What a function takes besides its first `leading` arguments; a class, what its instances are made with."""
+    """What a function takes besides its first `leading` arguments; for a class, what its constructor takes."""
     f, leading = (f, 0) if isinstance(f, type) else (getattr(f, "forward", f), leading)  # torch's modules have forward
     try:
         # A decorated function takes what it wraps takes, and what the wrapper names besides (`cotangent`, say).
@@ -80,7 +80,7 @@ def parameters(f: Loss, leading: int) -> Parameters:
 
 @dataclass(frozen=True)
 class Trial:
-    """What came of calling a function with one case on one library: the value, and in which mode; or what it raised."""
+    """What came of calling a function with a case on a library: the value, and in which mode; or what it raised."""
 
     value: Any = None
     mode: str = "eager"
@@ -116,8 +116,8 @@ def candidate(
     as_
         What it is judged as.
     among
-        The libraries that it takes; empty to find the first that it answers in kind, among those that have been
-        imported (whoever defined the function has imported its library).
+        The libraries that it takes; empty to find the first whose arrays it takes and returns, among those that have
+        been imported (whoever defined the function has imported its library).
     value_and_grad
         Called as `f` is, with `cotangent` too if its signature has that. Returns the value and the gradient with
         respect to the logits.
@@ -127,13 +127,13 @@ def candidate(
     Raises
     ------
     ValueError
-        If no library's arrays are to its liking, with what it said to each (what it raised is the cause); or if it
-        takes the target first.
+        If it takes no library's arrays, with the reason for each (what it raised is the cause); or if it takes the
+        target first.
     """
     cases = vectors(as_)
     leading = 1 if cases[0].target_kind == "none" else 2
     takes = parameters(f, leading)
-    # Labels have an axis fewer than the logits of a row of classes.
+    # If there is a class axis, labels have one axis fewer than the logits.
     rows = any(case.target_kind == "index" and "axis" in case.options for case in cases)
     defaults = {**DEFAULTS, **DEFAULTS_OF.get(as_, {}), "ignore_index": IGNORED if rows else None}
     pulled = parameters(value_and_grad or f, leading)
@@ -146,7 +146,7 @@ def candidate(
     assert probes  # each function has vectors that need no option
 
     gradient = gradient and value_and_grad is None
-    # An alpha of 0.25, say, which can't be switched off where None is refused.
+    # Its own defaults where the contract has None, such as an alpha of 0.25: kept if it refuses None.
     stay = {name: value for name, value in takes.defaults.items() if name in defaults and defaults[name] is None}
     stay = {name: value for name, value in stay.items() if value not in (None, inspect.Parameter.empty)}
     attempts: list[dict[str, Any]] = [{}, stay] if stay else [{}]
@@ -162,7 +162,7 @@ def candidate(
     columns = False
     flat = {kind: _as_column(probes[kind]) for kind, trial in trials.items() if trial.refused and not rows}
     if any(probe is not probes[kind] for kind, probe in flat.items()):
-        # One number for each sample is a row of one class to kornia and MONAI.
+        # kornia and MONAI take one number for each sample as a row of one class.
         more = {kind: _try(call, probe, found, gradient) for kind, probe in flat.items()}
         columns = not all(trial.refused for trial in more.values())
         if columns:
@@ -226,7 +226,7 @@ def _as_column(case: Case) -> Case:
 def _refuse_other_order(
     f: Loss, call: Loss, probes: Mapping[str, Case], among: Sequence[Backend], trials: Mapping[str, Trial]
 ) -> None:
-    """Raise if the function takes the target first: by its name, or as it gives the right numbers that way alone."""
+    """Raise if it takes the target first: its first parameter is y_true, or only that order gives the right numbers."""
     due = {kind: one.due["value"].exact.high for kind, one in probes.items()}
     if "none" in probes or any(_near(trial.value, due[kind]) for kind, trial in trials.items()):
         return
@@ -256,7 +256,7 @@ def _first_parameter(f: Loss) -> str:
 
 
 def _near(value: Any, losses: Floats) -> bool:
-    """Whether these are about the losses, or their mean or sum."""
+    """Whether `value` is about the losses, or their mean or sum."""
     if value is None:
         return False
     due: list[Any] = [losses.ravel()] if value.size == losses.size else []
@@ -284,7 +284,7 @@ def take_library(
 
 
 def _trials(among: Sequence[Backend], gradient: bool) -> list[Backend]:
-    """Where to try: what isn't differentiable there is not meant for a library with autodiff, so these come first."""
+    """The libraries to try. Those with autodiff are first: a function not meant for one isn't differentiable there."""
     imported = [one for one in backends() if one.module in sys.modules]
     found = among or sorted(imported, key=lambda one: gradient and not one.differentiates)
     return [one for one in found if one.missing() is None]
@@ -347,7 +347,7 @@ def _untaken(case: Case, takes: Parameters) -> list[str]:
         needed.append("ignore_index")
     asked = case.options.get("reduction")
     objects = [f"reduction {asked}"] if isinstance(asked, Reduce) else []
-    # Which of the other reductions it has is found out.
+    # Which of the named reductions it has is found out by calling it.
     return [name for name in dict.fromkeys(needed) if name != "reduction" and not takes.take(name)] + objects
 
 
@@ -363,5 +363,5 @@ def _with_defaults(f: Loss, takes: Parameters, defaults: Mapping[str, Any]) -> L
         given = {**own, **{name: value for name, value in options.items() if takes.take(name)}}
         return f(**given)(*arrays) if isinstance(f, type) else f(*arrays, **given)
 
-    # A program that reproduces a failure calls the function itself, where that is the same call.
+    # `wraps`: a program that reproduces a failure calls the function itself, if no default is changed.
     return call if own else wraps(f)(call)

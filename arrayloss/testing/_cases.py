@@ -1,4 +1,4 @@
-"""One call and what is due of it, as plain NumPy arrays that no library owns."""
+"""One call and its exact results, as NumPy arrays, from which each library makes its own."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from arrayloss.testing._measure import Due, Exact, Measurement, errors
 
 @dataclass(frozen=True)
 class Reduce:
-    """A reduction given as an object: `kind` is its name in the public face, `arguments` what it is made with."""
+    """A reduction given as an object: `kind` is its public name, `arguments` what it is made with."""
 
     kind: str
     arguments: Mapping[str, Any] = field(default_factory=dict)
@@ -134,9 +134,9 @@ def case(
 
 @dataclass(frozen=True)
 class Witness:
-    """The number that a record is about: the input it came from, what was due and what came back.
+    """The number that a record is about: the input it came from, the exact number, and the number that came back.
 
-    `ulp` is its error, `after_k` the same less what conditioning takes; NaN where there's no such thing.
+    `ulp` is its error, and `after_k` the error without the allowance for conditioning; NaN where there is no error.
     """
 
     position: tuple[int, ...]
@@ -171,7 +171,7 @@ def _near(case: Case, name: str, values: Floats, position: tuple[int, ...], term
 
 
 def fault(found: Measurement, budget: float) -> str:
-    """What is wrong with the numbers measured, in words; nothing where nothing is."""
+    """What is wrong with the numbers measured, in words; empty if nothing is."""
     said = [
         f"{found.over} over {budget:g} ULP" if found.over else "",
         f"{found.lost} lost" if found.lost else "",

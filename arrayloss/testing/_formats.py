@@ -17,7 +17,7 @@ Floats = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Format:
-    """A binary floating-point format: `precision` bits of significand, `emin` the exponent of the smallest normal."""
+    """A binary floating-point format: `precision` bits of significand, exponents of normal numbers `emin` to `emax`."""
 
     name: str
     precision: int

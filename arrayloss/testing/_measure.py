@@ -15,8 +15,8 @@ class Exact:
     """An array of exact numbers as `high + low`, and the size against which each one's error is measured.
 
     `scale` is the number's own magnitude, except where it is a difference P - Q of positive numbers and the contract
-    forgives the cancellation: there it is max(P, Q). `moved` is by how much each number moves at the most, and to first
-    order, where every logit moves by its distance from the row's maximum; None where the contract asks for no such.
+    forgives the cancellation: there it is max(P, Q). `moved` is the largest change of each number, to first order,
+    if every logit moves by its distance from the row's maximum; None where the contract does not need it.
     """
 
     high: Floats
@@ -42,10 +42,10 @@ class Due:
     terms
         How many exponentials are added up in one number.
     magnified
-        What one of them is multiplied by, at the most.
+        What one of these exponentials is multiplied by, at the most.
     flushable
-        Which part of each number is made of exponentials that are no normal numbers, 0 to 1: it may be missing.
-        Broadcasts to the numbers.
+        The part of each number, 0 to 1, that is made of exponentials below the smallest normal number. It may be
+        missing. Broadcasts to the numbers.
     """
 
     exact: Exact
@@ -71,7 +71,7 @@ class Measurement:
     worst_at
         Position (flat) of the number to look at first: a fault of kind, else the largest error after k.
     lost
-        Zeros where the exact result is a normal number, and not made of exponentials alone that are none.
+        Zeros where the exact result is a normal number, and not made only of exponentials below these.
     spurious
         NaN or inf where the exact result is finite and representable.
     missing
@@ -119,10 +119,10 @@ def measure(
     """Compare with the exact numbers.
 
     `base` is the budget in ULP, `allowance` what conditioning adds to it. A number is the sum of up to `terms`
-    exponentials: where it is itself no normal number, each of these has been rounded to a multiple of the smallest
-    subnormal number, or has become 0, as compilers and processors have it. So may a number that is then `magnified` by
-    the formula itself, and so may the part of a normal number that is `flushable`, and with it the rest, where that
-    alone is no normal number. Half types are computed in float32.
+    exponentials. If it is below the smallest normal number, each of these may have been rounded to a multiple of the
+    smallest subnormal number, or flushed to 0, depending on compiler and processor. The same holds for a number that
+    the formula then multiplies by up to `magnified`, and for the part of a normal number that is `flushable`; also for
+    the rest of it, if that alone is below the smallest normal number. Half types are computed in float32.
     """
     if got.shape != exact.high.shape:
         raise ValueError(f"shape {got.shape} came back, {exact.high.shape} was due")
@@ -132,7 +132,7 @@ def measure(
     error = errors(got, exact, dtype)
     size = np.abs(exact.high)
     defined = np.isfinite(exact.high)
-    # Past the largest number by half a ULP, infinity *is* the rounded result; within the budget of it, it may be.
+    # Half a ULP above the largest number, infinity *is* the rounded result; within the budget of that, it may be.
     near_end = defined & (size + (base + allowance + 0.5) * spacing(exact.high, dtype) >= form.largest)
     overflown = near_end & np.isinf(got) & (np.sign(got) == np.sign(exact.high))
     finite = defined & ~overflown & np.isfinite(got)
@@ -143,7 +143,8 @@ def measure(
     off = error * spacing(_size(exact), dtype)
     small = (size < magnified * form.tiny) & (off <= terms * least.tiny)
     part = np.broadcast_to(flushable, got.shape)
-    # With what may be missing of it, a number is off by no more than that and its budget, or 0 where the rest is none.
+    # Without its flushable part, a number is off by that part and its budget at most; or it is 0, if the rest is not
+    # normal.
     with np.errstate(invalid="ignore"):
         missing_part = off - (base + allowance) * spacing(_size(exact), dtype) <= part * size
         all_of_it = (1 - part) * size < form.tiny
