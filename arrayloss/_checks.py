@@ -86,14 +86,18 @@ def _backend(name: str, x: Any) -> Backend:
     if backend is None:
         raise TypeError(
             f"{name} must be an array (of NumPy, PyTorch, JAX, CuPy, or any other library of the array API "
-            f"standard), not {_said(x)}" + ("; make an array of it, for example by asarray" if _convertible(x) else "")
+            f"standard), not {_said(x)}{_how_to_convert(x)}"
         )
     return backend
 
 
-def _convertible(x: Any) -> bool:
-    """Whether some library's `asarray` can make an array of it: of a list, or a tensor without the array API."""
-    return isinstance(x, (list, tuple)) or hasattr(x, "__array__")
+def _how_to_convert(x: Any) -> str:
+    """How to make an array of it, for a message: of a list, a tensor without the array API, or scikit-learn's words."""
+    if isinstance(x, (list, tuple)) or hasattr(x, "__array__"):
+        return "; make an array of it, for example by asarray"
+    if isinstance(x, dict):
+        return "; make an array of its values, in the order of the classes"
+    return "; balanced_class_weight(labels, classes) makes such an array" if x == "balanced" else ""
 
 
 def _said(x: Any) -> str:

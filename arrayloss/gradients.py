@@ -251,7 +251,8 @@ def objective(loss: Callable[..., Any], /, *, min_hessian: float | None = None, 
     Parameters
     ----------
     loss : function
-        One of the losses of `arrayloss` that take logits.
+        One of the losses of `arrayloss` that take logits, except `linear_cross_entropy` and
+        `js_divergence_with_logits`, which have no second derivatives in closed form.
     min_hessian : float > 0, optional
         The smallest second derivative. Smaller ones are raised to this number, before they are multiplied by the weight
         of the sample. Without it, all second derivatives are exact. Use it for focal losses, which are not convex: with

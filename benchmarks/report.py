@@ -187,10 +187,10 @@ def _table(body: list[dict[str, str]]) -> list[str]:
 
 LEGEND = (
     "Each figure is a median. The calls of a row take turns in one process, which keeps the memory that it frees; "
-    "where NumPy is measured beside torch, each call first waits 10 ms. All is with the mean reduction, in float32 "
-    "unless said otherwise. `std`: the logits are N(0, std); 3+60 is std 3 with one logit of 60. `ratio`: ours / "
-    "theirs; `at most`: its bound. `passes`: our time over the time of one pass over as many logits of std 1 in the "
-    "same library (an exponential of each on a CPU, a copy on a device). `GB/s`: the bytes that must be moved at "
-    "least, over our time; `of a copy`: that over what the copy moves. `kernels`: those that a call of ours starts on "
-    "the device."
+    "where NumPy is measured beside torch, each call first waits 10 ms. The reduction is the mean, and the dtype is "
+    "float32 unless a row says otherwise. `std`: the logits are N(0, std); 3+60 is std 3 with one logit of 60. "
+    "`ratio`: ours / theirs; `at most`: its bound. `passes`: our time over the time of one pass over as many logits "
+    "of std 1 in the same library (an exponential of each on a CPU, a copy on a device). `GB/s`: the bytes that must "
+    "be moved at least, divided by our time; `of a copy`: this, divided by the same number for a copy. `kernels`: how "
+    "many kernels one call of ours starts on the device."
 )

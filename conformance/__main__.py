@@ -86,7 +86,7 @@ def main(arguments: list[str] | None = None) -> int:
     ours = sorted((s for s in spreads.values() if s.implementation == "arrayloss"), key=_order)
     sections = {
         "Where a peer is still better than we are": peers.better(results) if asked.peers else "",
-        "Spread: the farthest apart that any two libraries are, in ULP": ""
+        "Spread: the largest difference between any two libraries, in ULP": ""
         if asked.peers or not ours
         else report.apart(ours),
         "Left out": work.left_out if asked.candidate else "" if families_named else plan.left_out(selection.quick),

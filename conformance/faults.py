@@ -424,10 +424,16 @@ def table() -> str:
     return "\n".join(lines)
 
 
+LEGEND = (
+    "A fault is an error that is made on purpose in a right implementation, to see whether the suite finds it. The "
+    "last column has the families of cases in which it does; the number counts the values and gradients that fail."
+)
+
+
 def main() -> None:
     """Print the table, dated."""
     found = ", ".join(f"{name} {number}" for name, number in versions().items() if name in ("numpy", "torch"))
-    print(f"# Planted faults\n\n{datetime.now(UTC).isoformat(timespec='seconds')}; {found}\n\n{table()}")
+    print(f"# Planted faults\n\n{datetime.now(UTC).isoformat(timespec='seconds')}; {found}\n\n{LEGEND}\n\n{table()}")
 
 
 if __name__ == "__main__":

@@ -121,6 +121,16 @@ MESSAGES = [
         f"logits {ARRAY} a Tensor of other; make an array of it, for example by asarray",
     ),
     ("nll_loss('x', labels)", TypeError, f"log_probs {ARRAY} 'x'"),
+    (
+        "cross_entropy(x, labels, class_weight={0: 1.0, 1: 2.0, 2: 1.0})",
+        TypeError,
+        f"class_weight {ARRAY} a dict; make an array of its values, in the order of the classes",
+    ),
+    (
+        'cross_entropy(x, labels, class_weight="balanced")',
+        TypeError,
+        f"class_weight {ARRAY} 'balanced'; balanced_class_weight(labels, classes) makes such an array",
+    ),
     ("cross_entropy(x, [0, 2])", TypeError, f"target {ARRAY} a list; make an array of it, for example by asarray"),
     ("cross_entropy(x, None)", TypeError, "target must be an array, not None"),
     (

@@ -71,8 +71,9 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
         "",
         f"{datetime.date.today()}; "
         + ", ".join(f"{name} {installed.get(name, '(not installed)')}" for name in names)
-        + ". The largest difference of a value / of a gradient (by autodiff), in terms of the largest number of its "
-        "array or 1, over all cases. In float64, but for ONNX's data and Keras's means, in float32 on JAX.",
+        + ". For each function and library: the largest difference between the preset and the original, of a value / "
+        "of a gradient (by autodiff), over all cases. A difference is divided by the largest number of its array, or "
+        "by 1 if that is larger. The arrays are of float64; ONNX's data and, on JAX, Keras's means are of float32.",
         "",
         f"| function | options | cases | {' | '.join(libraries)} |",
         f"|{' --- |' * (3 + len(libraries))}",
