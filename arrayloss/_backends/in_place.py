@@ -56,7 +56,7 @@ class InPlace(Ops):
         return Indexed(self.xp, labels)
 
     def at_max(self, x: Array, top: Array) -> Position:
-        return Indexed(self.xp, self.xp.argmax(x, axis=1, keepdims=True))
+        return self.at_label(self.xp.argmax(x, axis=1, keepdims=True), x)
 
     def peel(self, e: Array, at: Any) -> Array:
         own = at.take(e)
@@ -94,7 +94,7 @@ class InPlace(Ops):
         return self.xp.maximum(x, zero), self.xp.maximum(-x, zero)
 
     def one_by_sign(self, x: Array, e: Array) -> tuple[Array, Array]:
-        # A maximum does the selection: e is in [0, 1], and 1 at x = 0.
+        # A maximum does the selection: e is in [0, 1], 1 at x = 0, and nan where x is.
         sign = self.xp.sign(x)
         return self.xp.maximum(e, sign), self.xp.maximum(e, -sign)
 

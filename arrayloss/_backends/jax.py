@@ -12,9 +12,6 @@ from jax.custom_derivatives import SymbolicZero
 from arrayloss._backends.generic import Arrays, Backend, Call, Step, folded, is_static, rows_in_blocks
 from arrayloss._kernels.ops import Array, Ops, Position
 
-# XLA's CPU compiler writes the result of `where` to memory before it sums it. Above this size, glibc's malloc takes
-# fresh pages every time (DEFAULT_MMAP_THRESHOLD_MAX): 3 times slower (2048 x 32000, jaxlib 0.10.2).
-_WRITTEN_BYTES = 32 * 1024 * 1024
 # XLA's CPU compiler adds fewer numbers than this one after another, 32 at a time: the sum of 2048 equal numbers is off
 # by 13 ULP. So these are folded first.
 _ONE_BY_ONE = 4096
@@ -43,9 +40,6 @@ class _Label:
         return jnp.take_along_axis(x, self._labels, axis=self._ops.axis)
 
     def put(self, x: Array, value: Array | float) -> Array:
-        if isinstance(value, float) and value == 0.0 and _large(x):
-            # x times 0 or 1, which XLA sums without writing it first.
-            return x * jnp.minimum(jnp.abs(self._distance).astype(x.dtype), 1)
         return jnp.where(self._distance == 0, value, x)
 
 
@@ -75,10 +69,6 @@ def _sharded_axes(x: Array) -> tuple[Any, ...]:
 def _sized(x: Array) -> bool:
     """Whether all lengths are numbers; jax.export has symbols, whose comparisons may be inconclusive."""
     return all(isinstance(n, int) for n in x.shape)
-
-
-def _large(x: Array) -> bool:
-    return _sized(x) and x.size * x.dtype.itemsize > _WRITTEN_BYTES
 
 
 def _largest(dtype: Any) -> float:

@@ -23,11 +23,10 @@ from arrayloss._backends.generic import NO_CONTEXT, Arrays, Call, folded, is_sta
 from arrayloss._backends.in_place import InPlace, InPlaceBackend
 from arrayloss._kernels.ops import Array, Forward, Ops, Position
 
-_BLOCK_BYTES = 4 * 1024 * 1024
-# An operation on two threads takes 10 us before it starts. Where a gradient is made, its array holds the exponentials,
-# so that one block needs no other memory: up to 32 MiB one block is the fastest.
-_WHOLE_BYTES = 32 * 1024 * 1024
-_PLACED_BYTES = 8 * 1024 * 1024
+# An operation on two threads takes 10 to 30 us before it starts, so blocks are as large as memory allows.
+_BLOCK_BYTES = 8 * 1024 * 1024
+# Where a gradient is made, its array holds the exponentials, and a block of labels needs little other memory.
+_PLACED_BYTES = 32 * 1024 * 1024
 # Binary losses, which make some thirty arrays of a block's size.
 _FLAT_BYTES = 512 * 1024
 _DEVICE_BLOCK_BYTES = 256 * 1024 * 1024
@@ -110,21 +109,9 @@ class _GatheredLabel:
         return x.gather(self._axis, self._labels)
 
 
-class _Label:
-    """torch's own gather and scatter, 3 times faster than indexing."""
-
-    def __init__(self, labels: torch.Tensor) -> None:
-        self._labels = labels
-
-    def take(self, x: torch.Tensor) -> torch.Tensor:
-        return x.gather(1, self._labels)
-
-    def put(self, x: torch.Tensor, value: torch.Tensor | float) -> torch.Tensor:
-        return x.scatter_(1, self._labels, value)
-
-
-# Of tensors of one dtype there is nothing to promote, which takes array-api-compat as long as the operation.
-_xp = SimpleNamespace(**{**vars(xp), "where": torch.where})
+# Of tensors of one dtype there is nothing to promote, which takes array-api-compat as long as the operation. Its sign
+# takes 15 times as long as torch's, to make that of nan nan.
+_xp = SimpleNamespace(**{**vars(xp), "where": torch.where, "sign": torch.sign})
 
 
 # x where the weight isn't 0, else 0: the derivative of hardshrink is this selection in one operation. A mask takes 5.
@@ -141,19 +128,6 @@ class _InPlace(InPlace):
         self._lowest, self._least = math.log(tiny) + step, tiny * (1 + 3 * step)
 
         self.zero_d = lru_cache(maxsize=32)(super().zero_d)  # type: ignore[method-assign]
-
-    def not_above(self, x: torch.Tensor, bound: float) -> torch.Tensor:
-        return x.clamp(max=bound)
-
-    def max(self, x: torch.Tensor) -> torch.Tensor:
-        return x.amax(1, True)
-
-    def at_label(self, labels: torch.Tensor, x: torch.Tensor) -> Position:
-        return _Label(labels)
-
-    def at_max(self, x: torch.Tensor, top: torch.Tensor) -> Position:
-        # A third of the time of argmax.
-        return _Label(x.max(1, True).indices)
 
     def exp_below(self, x: torch.Tensor, top: torch.Tensor) -> torch.Tensor:
         d = torch.sub(x, top, out=self.claim_out(x))
@@ -181,14 +155,6 @@ class _InPlace(InPlace):
     def multiply_zero_wins(self, weight: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
         some: torch.Tensor = _where_not_zero(x, weight, 0.0)
         return some.mul_(weight)
-
-    def sides(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        return torch.relu(x), torch.relu(-x)
-
-    def one_by_sign(self, x: torch.Tensor, e: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        # Not array-api-compat's sign, which takes 15 times as long to make that of nan nan; `e` is it already.
-        sign = torch.sign(x)
-        return torch.maximum(e, sign), torch.maximum(e, sign.neg_())
 
 
 class _Apply(torch.autograd.Function):
@@ -419,9 +385,7 @@ class Torch(InPlaceBackend):
             return _DEVICE_BLOCK_BYTES // size
         if x.ndim == 1:
             return _FLAT_BYTES // size
-        if not placed:
-            return _BLOCK_BYTES // size
-        return (_WHOLE_BYTES if x.numel() * size <= _WHOLE_BYTES else _PLACED_BYTES) // size
+        return (_PLACED_BYTES if placed else _BLOCK_BYTES) // size
 
     # ---------------------------------------------------------------------------------------------------------------
     # To run a kernel

@@ -76,7 +76,7 @@ class Position(Protocol):
         """`x` at this position, with length 1 along the class axis; for maxima found by comparison, `x` itself."""
 
     def put(self, x: Array, value: Array | float) -> Array:
-        """`x` with `value` at this position; it may overwrite `x`. Where 0.0 is put, `x` must be finite."""
+        """`x` with `value` at this position; it may overwrite `x`."""
 
 
 class Compared:
