@@ -15,7 +15,7 @@ def backend(first: Array, name: str = "logits", /, **others: Array | None) -> Ba
     ours = _backend(name, first)
     if ours.kind(first.dtype) != "real floating":
         raise TypeError(
-            f"{name} must be an array of real floating-point numbers ({', '.join(SERVED)}), not of "
+            f"{name} must be an array of real floating-point numbers ({SERVED}), not of "
             f"{_name(first.dtype)}; cast it first, for example to float32"
             + ("; if it is the target, pass it second" if "target" in others else "")
         )
@@ -55,8 +55,7 @@ def shared(ours: Backend, name: str, other: str, array: Array) -> None:
         )
     if ours.kind(array.dtype) is None:
         raise TypeError(
-            f"{other} must be an array of real numbers (bool, integers, {', '.join(SERVED)}), not of "
-            f"{_name(array.dtype)}"
+            f"{other} must be an array of real numbers (bool, integers, {SERVED}), not of {_name(array.dtype)}"
         )
     _served(ours, other, array)
 
@@ -69,11 +68,11 @@ def real_dtype(backend: Backend, dtype: Any) -> None:
         real = False
     if not real:
         raise TypeError(
-            f"dtype must be one of {backend.name}'s own real floating-point dtypes ({', '.join(SERVED)}), not {dtype!r}"
+            f"dtype must be one of {backend.name}'s own real floating-point dtypes ({SERVED}), not {dtype!r}"
         )
 
 
-SERVED = ("float16", "bfloat16", "float32", "float64")
+SERVED = "float16, bfloat16, float32, float64, where the library itself has them"
 
 
 def _name(dtype: Any) -> str:
@@ -244,6 +243,14 @@ def mask(xp: Namespace, where: Array, to: tuple[int, ...]) -> None:
     if not xp.isdtype(where.dtype, "bool"):
         raise TypeError(f"where must be an array of bool, not of {where.dtype}; for a mask of 0 and 1, pass mask != 0")
     broadcastable("where", where.shape, to)
+
+
+def part(name: str, x: Any, base: type[Any]) -> None:
+    """A part of a loss: an object of a subclass of `base` that compilers can cache by its hash."""
+    if not isinstance(x, base):
+        raise TypeError(f"the {name} of a loss must be an object of a subclass of {base.__name__}, not {_said(x)}")
+    if type(x).__hash__ is None:
+        raise TypeError(f"{type(x).__name__} has no hash: make it a frozen dataclass")
 
 
 def given(name: str, x: Any) -> Any:

@@ -34,7 +34,9 @@ def _logits(
 ) -> tuple[Array, Any]:
     """The logits in the dtype to compute in, and their derivative by what the softcap is applied to (None: 1)."""
     x = backend.product(hidden, weight.T, scratch)
-    x = backend.astype(x if bias is None else x + bias, dtype)
+    if bias is not None:
+        x = x + backend.xp.reshape(bias, (*(1 for _ in x.shape[1:]), -1))
+    x = backend.astype(x, dtype)
     if softcap is None:
         return x, None
     xp, cap = backend.xp, softcap if isinstance(softcap, (int, float)) else backend.astype(softcap, dtype)

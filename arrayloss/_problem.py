@@ -156,6 +156,8 @@ def categorical(
     a shape that broadcasts to the logits.
     With a `head`, its hidden state takes the place of the logits.
     """
+    _checks.part("link", link, Link)
+    _checks.part("penalty", penalty, Penalty)
     alpha = _checks.scalar(alpha)
     number = isinstance(alpha, (int, float))
     alpha_array = None if number else alpha
@@ -221,6 +223,8 @@ def binary(
 
     The answer 0 has the same penalty unless `penalty_of_zero` is given. `parameter` is for both (`Penalty.of`).
     """
+    _checks.part("link", link, BinaryLink)
+    _checks.part("penalty", penalty, Penalty)
     factors = {"pos_weight": pos_weight, "alpha": alpha}
     # A 0-d array is a number, unless it is traced. Of a list, `_checks.backend` says to make it an array.
     arrays = {option: a for option, a in factors.items() if not _plain_number(_checks.scalar(a))}
@@ -277,6 +281,7 @@ def paired(
     dtype: Any = None,
 ) -> Problem[A]:
     """A loss of one array along an axis against another of its shape: logits too, or `probabilities`."""
+    _checks.part("kernel", kernel, Kernel)
     first, name = names
     backend = _checks.backend(
         logits, first, **{name: _checks.given(name, target)}, sample_weight=sample_weight, where=where
@@ -318,6 +323,8 @@ def linear(
     position = _class_axis(hidden, "hidden", axis, "features")
     _checks.layer(backend, hidden.shape, position, weight, bias)  # type: ignore[attr-defined]
     softcap = None if softcap is None else _checks.above_zero("softcap", softcap)
+    if isinstance(softcap, int):
+        softcap = float(softcap)
     product = backend.product_dtype(hidden, weight)
     result = backend.result_dtype(hidden) if dtype is None else dtype
     h, weight, bias = (None if a is None else backend.astype(a, product) for a in given)
@@ -333,7 +340,7 @@ def linear(
     problem: Problem[Any] = categorical(
         link, penalty, h, target, name="hidden", axis=position, dtype=result, head=head, **options
     )
-    if all(map(is_static, numbers)) and backend.runs_blocks(*others):
+    if all(map(is_static, numbers)) and backend.runs_blocks((h, weight, bias), others):
         problem.restore = restored
     else:
         logits, gradients = head.whole(problem.arrays[0], position, backend.compute_dtype(product, result))
@@ -355,13 +362,15 @@ def function(
     """A function of one array: of each element, or along `axis`."""
     backend = _checks.backend(x, "x", where=where)
     array: Any = x
-    position = None if kernel.elementwise else _checks.class_axis(axis, array.ndim)
+    position = None if kernel.elementwise else _class_axis(array, "x", axis, "elements")
     if where is not None:
         _checks.mask(backend.xp, where, tuple(array.shape))
         array = backend.xp.where(where, array, backend.xp.full_like(array, -float("inf")))
     samples, dtype = Samples(backend, 0, None, None, ()), backend.compute_dtype(array.dtype)
     made: FunctionProblem[A] = FunctionProblem(backend, kernel, (array,), position, dtype, samples, None, array.dtype)
     made.where, made.left_out, made.keepdims = where, left_out, keepdims
+    if where is not None:
+        made.restore = lambda d: backend.xp.where(where, d, backend.xp.zeros_like(d))
     return made
 
 
@@ -454,7 +463,7 @@ class _Task:
         if ignored:
             allowed += f", or {' or '.join(map(str, ignored))} to be ignored"
         self._refuse(~inside, target, allowed)
-        return xp.where(inside, labels, xp.zeros_like(labels))
+        return _where(xp, inside, labels)
 
     def probabilities(self, target: Array, class_weight: Array | None) -> tuple[Array, Array]:
         """A target of one number for each class, none of them negative or nan, and the sum of its weights."""
@@ -469,7 +478,7 @@ class _Task:
             return with_mass(target)
         inside = target >= 0
         worst = xp.min(target, axis=self.axis)
-        target, mass = with_mass(xp.where(inside, target, xp.zeros_like(target)))
+        target, mass = with_mass(_where(xp, inside, target))
         wrong = xp.sum(xp.astype(~inside, self.dtype), axis=self.axis)
         wrong, mass = backend.finished(wrong, mass)
         self._refuse(wrong > 0, worst, "probabilities must not be negative or nan", "probability")
@@ -497,7 +506,7 @@ class _Task:
         allowed, what = ("in [0, 1]", "probability") if soft else ("0 or 1", "label")
         allowed = f"a binary target must be {allowed}; ignore_index= leaves a target out"
         self._refuse(~inside, given, allowed, what)
-        return xp.where(inside, target, xp.zeros_like(target))
+        return _where(xp, inside, target)
 
     def in_unit_interval(self, name: str) -> None:
         """The input holds probabilities."""
@@ -593,6 +602,12 @@ def _along(xp: Any, x: Array | None, axis: int | None) -> Array | None:
 def _per_class(xp: Any, values: Array, task: _Task) -> Array:
     """One number for each class, in a shape that broadcasts with the logits."""
     return xp.reshape(values, tuple(-1 if i == task.axis else 1 for i in range(task.logits.ndim)))
+
+
+def _where(xp: Any, condition: Array, x: Array) -> Array:
+    """`x`, and 0 where the condition is false."""
+    # Not zeros_like: of a sharded array that a jitted function closes over, JAX's is not sharded.
+    return xp.where(condition, x, xp.astype(condition, x.dtype))
 
 
 def _product(a: Array | None, b: Array | None) -> Array | None:
@@ -733,7 +748,8 @@ def _cotangent(problem: Problem[Any], parts: Parts, outer: Array | None = None) 
     else:
         (denominator,) = backend.finished(denominator)
         # Divided before it is rounded to the dtype of the losses.
-        over = denominator if xp.isdtype(denominator.dtype, "real floating") else xp.astype(denominator, dtype)
+        real = xp.isdtype(denominator.dtype, "real floating")
+        over = backend.astype(denominator, backend.compute_dtype(denominator.dtype, dtype) if real else dtype)
         factor = xp.astype(_divided(xp, xp.ones_like(over), over, 0.0), dtype)
     if parts.axis is not None:
         factor = outer * factor

@@ -44,7 +44,7 @@ def loss(stated: Callable[P, Problem[A]]) -> Callable[P, A]:
     @wraps(problem)
     def value(*args: P.args, **kwargs: P.kwargs) -> A:
         with _problem.context(args, kwargs):
-            result: A = _problem.value(problem(*args, **kwargs))
+            result: A = _problem.value(_made(problem, args, kwargs))
         return result
 
     # Tracers that follow `__wrapped__` would call the inner function, which returns a `Problem`.
@@ -55,6 +55,16 @@ def loss(stated: Callable[P, Problem[A]]) -> Callable[P, A]:
     vars(value)["__signature__"] = signature.replace(return_annotation="A")
     options = options_of(stated)
     return value if options is None else documented(options)(value)
+
+
+def _made(stated: Callable[..., Problem[A]], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Problem[A]:
+    made = stated(*args, **kwargs)
+    if not isinstance(made, Problem):
+        kind = type(made).__name__
+        raise TypeError(
+            f"{stated.__name__} must return what categorical, binary, paired or problem returns, not {kind}"
+        )
+    return made
 
 
 def _hints(stated: Callable[..., Any]) -> dict[str, Any]:
@@ -156,7 +166,7 @@ class ValueAndGrad(_Derived, Generic[P]):
     def __call__(self, *args: Any, **kwargs: Any) -> tuple[Any, Any]:  # type: ignore[misc]  # mypy issue with P.args
         cotangent = kwargs.pop("cotangent", None)
         with _problem.context(args, kwargs):
-            return _problem.value_with_gradient(problem_of(self.loss)(*args, **kwargs), cotangent)
+            return _problem.value_with_gradient(_made(problem_of(self.loss), args, kwargs), cotangent)
 
 
 class Grad(_Derived, Generic[P]):
@@ -171,7 +181,7 @@ class Grad(_Derived, Generic[P]):
     def __call__(self, *args: Any, **kwargs: Any) -> Any:  # type: ignore[misc]
         cotangent = kwargs.pop("cotangent", None)
         with _problem.context(args, kwargs):
-            return _problem.value_with_gradient(problem_of(self.loss)(*args, **kwargs), cotangent)[1]
+            return _problem.value_with_gradient(_made(problem_of(self.loss), args, kwargs), cotangent)[1]
 
 
 def value_and_grad(loss: Callable[Concatenate[Any, P], Any], /) -> ValueAndGrad[P]:

@@ -223,17 +223,19 @@ class Hardest(Reduction):
         else:
             # Samples that don't count become -inf, below every loss; a nan sorts above +inf.
             flat = xp.where(xp.reshape(valid, (-1,)), flat, xp.full_like(flat, -float("inf")))
-            number = xp.astype(backend.count(valid), flat.dtype)
+            # In float64 where there is one, as `int(fraction * n)` without a mask.
+            number = backend.sum(xp.astype(valid, flat.dtype))
             if self.k is not None:
                 k = xp.minimum(number, xp.full_like(number, float(self.k)))
             else:
                 k = xp.floor(number * float(self.fraction or 0))
                 k = xp.where(number > 0, xp.maximum(k, xp.ones_like(k)), k) if self.fraction is not None else k
+            k = xp.astype(k, flat.dtype)
         if self.threshold is not None:
             # A nan counts as larger, so that the result is nan.
             larger = backend.count(~(flat <= _checks.scalar(self.threshold)))
             k = xp.maximum(k, xp.astype(larger, flat.dtype))
-        ordered = xp.sort(flat, descending=True)
+        ordered = xp.sort(backend.gathered(flat), descending=True)
         places = backend.arange(n, ordered)
         # The smallest of the k largest losses, without an index that depends on the data.
         last = xp.min(xp.where(places < k, ordered, xp.full_like(ordered, float("inf"))))

@@ -1,5 +1,6 @@
 """JAX: jit, grad, jvp, vmap, hessian and check_grads, with x64 on and off."""
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -397,3 +398,45 @@ def test_checkify_finds_nothing_in_what_is_thrown_away(x64: bool) -> None:
     for shift in (0, -2000, 2000):
         error, _ = checked(x + shift, y)
         assert error.get() is None
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_traced_options_and_a_row_that_does_not_count(bad: float) -> None:
+    x, labels = jnp.asarray([[bad] * 3, [0.0, 1.0, 2.0]]), jnp.asarray([-100, 1])
+    losses = {
+        "temperature": arrayloss.cross_entropy,
+        "z_loss": arrayloss.cross_entropy,
+        "gamma": arrayloss.softmax_focal_loss,
+        "q": arrayloss.generalized_cross_entropy,
+    }
+    for name, loss in losses.items():
+
+        def f(x: Any, option: Any, loss: Any = loss, name: str = name) -> Any:
+            return loss(x, labels, **{name: option})
+
+        by_logits, by_option = jax.jit(jax.grad(f, (0, 1)))(x, 0.5)
+        assert by_logits[0].tolist() == [0.0, 0.0, 0.0]
+        assert bool(jnp.isfinite(by_option))
+
+
+def test_labels_of_an_explicit_mesh_that_a_function_closes_over() -> None:
+    from jax.sharding import NamedSharding
+    from jax.sharding import PartitionSpec as P
+
+    mesh = jax.make_mesh((1,), ("d",))
+    with jax.set_mesh(mesh):
+        x, labels = (jax.device_put(a, NamedSharding(mesh, P("d"))) for a in (jnp.zeros((4, 3)), jnp.arange(4) % 3))
+        for reduction in ("mean", arrayloss.Hardest(k=2)):
+            value = jax.jit(lambda x, r=reduction: arrayloss.cross_entropy(x, labels, reduction=r))(x)
+            assert float(value) == pytest.approx(math.log(3), rel=1e-6)
+        assert jax.grad(arrayloss.cross_entropy)(x, labels).shape == (4, 3)
+
+
+def test_strict_modes_of_jax() -> None:
+    x, labels = jnp.zeros((2, 3), jnp.bfloat16), jnp.asarray([0, 1])
+    with jax.numpy_dtype_promotion("strict"):
+        assert arrayloss.cross_entropy(x, labels).dtype == jnp.bfloat16
+    with jax.numpy_rank_promotion("raise"):
+        arrayloss.linear_cross_entropy(jnp.ones((2, 4)), jnp.ones((3, 4)), labels, bias=jnp.zeros(3))
+    with jax.debug_nans(True):
+        jax.grad(arrayloss.cross_entropy)(x, labels)

@@ -203,6 +203,44 @@ def test_no_tensor_of_a_compiled_program_holds_all_logits(backend: Any, options:
 
 
 @pytest.mark.only(lambda backend: backend.name == "torch:cpu")
+def test_compiled_transforms_of_torch_func(backend: Any) -> None:
+    """Right derivatives, where the operator of a compiled program has none."""
+    torch = backend.xp
+    h, w, t = (backend.asarray(a) for a in (HIDDEN, WEIGHT, LABELS))
+
+    def ours(w: Any) -> Any:
+        return linear_cross_entropy(h, w, t)
+
+    def whole(w: Any) -> Any:
+        return torch.nn.functional.cross_entropy(h @ w.T, t)
+
+    grad, jvp, vmap = torch.func.grad, torch.func.jvp, torch.func.vmap
+    for transform in (
+        grad,
+        lambda f: lambda w: jvp(f, (w,), (w,))[1],
+        lambda f: lambda w: vmap(f)(torch.stack([w, w / 2])),
+        lambda f: grad(lambda w: grad(f)(w).square().sum()),
+    ):
+        torch.compiler.reset()
+        compiled = torch.compile(transform(ours), backend="aot_eager", fullgraph=True)
+        torch.testing.assert_close(compiled(w), transform(whole)(w))
+
+
+@pytest.mark.only(lambda backend: backend.name == "torch:cpu")
+def test_compiled_numbers_may_change(backend: Any) -> None:
+    """Dynamo makes a symbol of an option that has changed."""
+    torch = backend.xp
+    h, w, t = (backend.asarray(a) for a in (HIDDEN, WEIGHT, LABELS))
+    torch.compiler.reset()
+    compiled = torch.compile(linear_cross_entropy, backend="aot_eager", fullgraph=True)
+    for z_loss, softcap in ((1e-4, 3), (0.25, 2), (0.5, 2.5)):
+        found = compiled(h, w.requires_grad_(), t, z_loss=z_loss, softcap=softcap)
+        due = linear_cross_entropy(h, w, t, z_loss=z_loss, softcap=softcap)
+        torch.testing.assert_close(found, due)
+        torch.testing.assert_close(torch.autograd.grad(found, w), torch.autograd.grad(due, w))
+
+
+@pytest.mark.only(lambda backend: backend.name == "torch:cpu")
 def test_value_and_grad_of_parameters(backend: Any) -> None:
     """Of tensors that require a gradient, value and gradients are differentiable, as those of the other losses."""
     torch = backend.xp
@@ -378,3 +416,34 @@ def test_export_with_a_symbolic_number_of_classes(backend: Any) -> None:
     shape = jax.ShapeDtypeStruct((classes, FEATURES), w.dtype)
     made = export.export(jax.jit(lambda w: linear_cross_entropy(h, w, labels)))(shape)
     assert float(made.call(w)) == pytest.approx(float(linear_cross_entropy(h, w, labels)), rel=1e-6)
+
+
+@pytest.mark.only(lambda backend: backend.name == "jax:cpu")
+@pytest.mark.parametrize("explicit", [False, True])
+def test_a_sharded_layer(backend: Any, explicit: bool) -> None:
+    """Inside `shard_map`, with a weight that every device has; and on a mesh with explicit axes."""
+    import jax
+    from jax.sharding import AxisType, NamedSharding
+    from jax.sharding import PartitionSpec as P
+
+    h, w, t = (backend.asarray(a) for a in (HIDDEN, WEIGHT, LABELS))
+    due, (of_hidden, of_weight, _) = value_and_grad(linear_cross_entropy)(HIDDEN, WEIGHT, LABELS)
+    mesh = jax.make_mesh((1,), ("d",), axis_types=(AxisType.Explicit if explicit else AxisType.Auto,))
+
+    def step(h: Any, w: Any, t: Any) -> Any:
+        def loss(h: Any, w: Any) -> Any:
+            value = linear_cross_entropy(h, w, t)
+            return value if explicit else jax.lax.pmean(value, "d")
+
+        return jax.value_and_grad(loss, (0, 1))(h, w)
+
+    if explicit:
+        with jax.set_mesh(mesh):
+            h, t = (jax.device_put(a, NamedSharding(mesh, P("d"))) for a in (h, t))
+            value, gradients = jax.jit(step)(h, jax.device_put(w, NamedSharding(mesh, P())), t)
+    else:
+        specs = {"in_specs": (P("d"), P(), P("d")), "out_specs": (P(), (P("d"), P()))}
+        value, gradients = jax.jit(jax.shard_map(step, mesh=mesh, **specs))(h, w, t)
+    agree(backend, value, due)
+    for found, gradient in zip(gradients, (of_hidden, of_weight), strict=True):
+        agree(backend, found, gradient)

@@ -26,6 +26,10 @@ def halved(logits: Any, target: Any, **options: Any) -> Any:
     return dataclasses.replace(made, restore=lambda g: g / 2)
 
 
+class Unhashable(extending.CrossEntropy):
+    __hash__ = None  # type: ignore[assignment]
+
+
 class Bare:
     """An array of a library that has next to nothing."""
 
@@ -56,10 +60,13 @@ NAMES: dict[str, Any] = {
     "labels": np.asarray([0, 2]),
     "bits": np.asarray([[1, 0, 1], [0, 1, 0]]),
     "bare": Bare(),
+    "unhashable": Unhashable(),
     "p": np.asarray([[0.5, 0.25, 0.25], [0.25, 0.5, 0.25]]),
 }
 
 ARRAY = "must be an array (of NumPy, PyTorch, JAX, CuPy, or any other library of the array API standard), not"
+
+SERVED = "float16, bfloat16, float32, float64, where the library itself has them"
 
 WHERE = "where must be an array of bool, not of"
 
@@ -141,7 +148,7 @@ MESSAGES = [
     (
         "softmax(labels)",
         TypeError,
-        "x must be an array of real floating-point numbers (float16, bfloat16, float32, float64), not of int64; "
+        f"x must be an array of real floating-point numbers ({SERVED}), not of int64; "
         "cast it first, for example to float32",
     ),
     (
@@ -152,8 +159,7 @@ MESSAGES = [
     (
         "sigmoid_focal_loss(x, x + 0j)",
         TypeError,
-        "target must be an array of real numbers (bool, integers, float16, bfloat16, float32, float64), not of "
-        "complex128",
+        f"target must be an array of real numbers (bool, integers, {SERVED}), not of complex128",
     ),
     ("cross_entropy(x, labels, where=labels)", TypeError, f"{WHERE} int64; for a mask of 0 and 1, pass mask != 0"),
     (
@@ -187,6 +193,26 @@ MESSAGES = [
     ("softmax(x=x)", TypeError, "softmax() takes x by position: pass it without its name"),
     ("cross_entropy(x, labels, zzz=1)", TypeError, "cross_entropy() got an unexpected keyword argument 'zzz'"),
     ("type('Mine', (extending.Reduction,), {})", TypeError, "the Reduction Mine lacks parts"),
+    (
+        "extending.categorical(extending.sigmoid, extending.CrossEntropy(), x, labels)",
+        TypeError,
+        "the link of a loss must be an object of a subclass of Link, not a _SigmoidLink of arrayloss",
+    ),
+    (
+        "extending.binary(extending.sigmoid, extending.CrossEntropy, x, bits)",
+        TypeError,
+        "the penalty of a loss must be an object of a subclass of Penalty, not a type",
+    ),
+    (
+        "extending.loss(lambda x, t, /: None)(x, labels)",
+        TypeError,
+        "<lambda> must return what categorical, binary, paired or problem returns, not NoneType",
+    ),
+    (
+        "extending.categorical(extending.softmax, unhashable, x, labels)",
+        TypeError,
+        "Unhashable has no hash: make it a frozen dataclass",
+    ),
     ("__import__('arrayloss').nowhere", AttributeError, "module 'arrayloss' has no attribute 'nowhere'"),
     ("__import__('arrayloss').nn.flax", AttributeError, "module 'arrayloss.nn' has no attribute 'flax'"),
     # Arrays that don't go together.
@@ -229,7 +255,7 @@ MESSAGES = [
     (
         "cross_entropy(labels, x)",
         TypeError,
-        "logits must be an array of real floating-point numbers (float16, bfloat16, float32, float64), not of int64; "
+        f"logits must be an array of real floating-point numbers ({SERVED}), not of int64; "
         "cast it first, for example to float32; if it is the target, pass it second",
     ),
     (
@@ -333,8 +359,7 @@ MESSAGES = [
     (
         "cross_entropy(x, labels, dtype='float32')",
         TypeError,
-        "dtype must be one of numpy's own real floating-point dtypes (float16, bfloat16, float32, float64), not "
-        "'float32'",
+        f"dtype must be one of numpy's own real floating-point dtypes ({SERVED}), not 'float32'",
     ),
     # Reductions.
     (

@@ -639,3 +639,16 @@ def test_a_flipped_binary_sample(backend: Any, x: Any, y: Any) -> None:
         (v, g), (v2, g2) = run(backend, loss, x, y), run(backend, loss, -x, 1 - y)
         np.testing.assert_allclose(v2, v, rtol=2 * backend.rtol())
         np.testing.assert_allclose(g2, -g, rtol=2 * backend.rtol())
+
+
+def test_hardest_fraction_with_a_mask(backend: Any) -> None:
+    """int(0.29 * 100) is 28, with a mask too: in float32 it would be 29."""
+    if backend.library == "jax":
+        pytest.skip("JAX has no float64 unless it is switched on")
+    x = backend.asarray(np.arange(100.0)[:, None] * np.asarray([[-0.0625, 0.0625]]))
+    labels, where = backend.asarray(np.zeros(100, np.int64)), backend.asarray(np.ones(100, bool))
+    found, due = (
+        backend.to_numpy(cross_entropy(x, labels, reduction=Hardest(fraction=0.29), **more))
+        for more in ({"where": where}, {})
+    )
+    assert float(found) == pytest.approx(float(due), rel=1e-6)

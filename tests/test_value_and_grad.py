@@ -2,6 +2,7 @@
 
 import copy
 import inspect
+import math
 import pickle
 from typing import Any
 
@@ -246,3 +247,31 @@ def test_functions(backend: Any, name: str, options: dict[str, Any]) -> None:
     np.testing.assert_allclose(backend.to_numpy(gradient), due, rtol=rtol, atol=rtol)
     with pytest.raises(TypeError, match="cotangent"):
         grad(function)(x)
+
+
+@pytest.mark.parametrize("name", ["softmax", "log_softmax", "logsumexp"])
+def test_rows_that_where_leaves_out_have_no_gradient(backend: Any, name: str) -> None:
+    x, where = backend.asarray(np.asarray([[1.0, 2.0], [0.0, 1.0]])), np.asarray([[False, False], [True, True]])
+    shape = 2 if name == "logsumexp" else (2, 2)
+    gradient = grad(getattr(arrayloss, name))(
+        x, where=backend.asarray(where), cotangent=backend.asarray(np.ones(shape))
+    )
+    assert backend.to_numpy(gradient)[0].tolist() == [0.0, 0.0]
+
+
+@pytest.mark.parametrize("bad", [math.inf, math.nan])
+def test_a_sample_that_does_not_count_stops_any_cotangent(backend: Any, bad: float) -> None:
+    x, labels = backend.asarray(np.asarray([[1.0, 2.0], [0.0, 1.0]])), backend.asarray(np.asarray([-100, 1]))
+    pull = backend.asarray(np.asarray([bad, 1.0]))
+    for loss in (arrayloss.cross_entropy, arrayloss.softmax_focal_loss):
+        gradient = backend.to_numpy(grad(loss)(x, labels, reduction="none", cotangent=pull))
+        assert gradient[0].tolist() == [0.0, 0.0]
+        assert gradient[1, 0] > 0
+
+
+def test_a_divisor_does_not_round_the_gradient() -> None:
+    """Of another dtype than the logits."""
+    x, labels = np.asarray([[1.0, 2.0]]), np.asarray([1])
+    mean = arrayloss.Mean
+    found = grad(arrayloss.cross_entropy)(x, labels, reduction=mean(over=np.asarray(3, np.float32)))
+    np.testing.assert_allclose(found, grad(arrayloss.cross_entropy)(x, labels, reduction=mean(over=3)), rtol=1e-15)

@@ -113,7 +113,7 @@ class Distributed(Torch):
     def on_tape(self, *arrays: Array | None) -> bool:
         return taped(*arrays)
 
-    def runs_blocks(self, *others: Array | None) -> bool:
+    def runs_blocks(self, layer: Arrays, others: Arrays) -> bool:
         return False  # a block of rows would be sent around
 
     def number(self, value: float, like: Array, dtype: Any) -> Array:

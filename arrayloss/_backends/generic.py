@@ -160,6 +160,10 @@ class Backend:
         """How many samples of `shape` there are, of logits `x` with the class axis `axis`."""
         return math.prod(shape)
 
+    def gathered(self, x: Array) -> Array:
+        """`x`, not split over devices."""
+        return x
+
     def gather(self, values: Array, labels: Array) -> Array:
         """values[labels], of (classes,) and integers of any shape."""
         xp = self.xp
@@ -199,7 +203,7 @@ class Backend:
     # -----------------------------------------------------------------------------------------------------------
     # A linear layer before a loss (`arrayloss._head`)
 
-    def runs_blocks(self, *others: Array | None) -> bool:
+    def runs_blocks(self, layer: Arrays, others: Arrays) -> bool:
         """Whether a loss of a linear layer, in blocks, has right derivatives here; `others` are its other arrays."""
         return not self.on_tape(*others)
 
@@ -244,6 +248,17 @@ class Backend:
     def add_product(self, total: Array, a: Array, b: Array) -> Array:
         """total + a @ b; it may overwrite `total`."""
         return total + self.astype(a @ b, total.dtype)
+
+    def differentiable(self, call: Call, arrays: Arrays) -> Arrays:
+        """A kernel's inputs for the library's own derivatives, which make nan of logits that are not finite.
+
+        If their weight is 0, the logits become 0.
+        """
+        x, *others = arrays
+        if not others or others[0] is None:
+            return arrays
+        finite = self.xp.isfinite(x if call.axis is None else self.xp.max(x, axis=call.axis, keepdims=True))
+        return self.xp.where((others[0] == 0) & ~finite, self.xp.zeros_like(x), x), *others
 
     def forward(self, call: Call, arrays: Arrays) -> Forward:
         """The kernel on whole arrays, with every input in the dtype to compute in."""

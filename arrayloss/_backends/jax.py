@@ -44,6 +44,10 @@ class _Label:
 
 
 class _Ops(Ops):
+    def like(self, value: Array | float, x: Array) -> Array:
+        # An array of the same number everywhere would not be sharded as `x` is, and one of nan stops `debug_nans`.
+        return value
+
     def constant(self, x: Array) -> Array:
         return jax.lax.stop_gradient(x)
 
@@ -64,6 +68,27 @@ def _sharded_axes(x: Array) -> tuple[Any, ...]:
     """For each axis of `x`, the mesh axes that it is sharded along, or None. Only for explicit mesh axes."""
     along: tuple[Any, ...] = getattr(getattr(x.aval, "sharding", None), "spec", None) or (None,) * x.ndim
     return along
+
+
+def _varying(aval: Any) -> frozenset[Any]:
+    """The mesh axes that an array varies over, inside `shard_map`. (Before jax 0.10, its type called them `vma`.)"""
+    found: frozenset[Any] = getattr(
+        getattr(aval, "manual_axis_type", None), "varying", getattr(aval, "vma", frozenset())
+    )
+    return found
+
+
+def _varying_alike(arrays: Arrays) -> Arrays:
+    """Inside `shard_map`: arrays that vary over the same mesh axes, as the rules of a custom_vjp ask for.
+
+    JAX sums the derivative with respect to an array that did not vary.
+    """
+    axes = [frozenset() if a is None else _varying(jax.typeof(a)) for a in arrays]
+    every = frozenset().union(*axes)
+    return tuple(
+        a if a is None or own == every else jax.lax.pcast(a, tuple(every - own), to="varying")
+        for a, own in zip(arrays, axes, strict=True)
+    )
 
 
 def _sized(x: Array) -> bool:
@@ -102,7 +127,7 @@ def _times(derivative: Array, v: Array) -> Array:
     """derivative * v, linear in v, and 0 where v is 0 even if the derivative is infinite."""
     infinite, largest = jnp.isinf(derivative), _largest(derivative.dtype)
     # In place of inf, two finite factors: with v = 0 their product is 0, not nan.
-    step = jnp.where(infinite, jnp.full_like(derivative, largest), jnp.ones_like(derivative))
+    step = jnp.where(infinite, jnp.asarray(largest, dtype=derivative.dtype), 1.0)
     return jnp.where(infinite, jnp.sign(derivative) * largest, derivative) * (step * v)
 
 
@@ -165,6 +190,10 @@ class Jax(Backend):
         # Under jit, operations on arrays that it closes over are staged as well.
         return concrete and not isinstance(jnp.zeros(()), jax.core.Tracer)
 
+    def compute_dtype(self, *dtypes: Any) -> Any:
+        # Not result_type, which raises with jax_numpy_dtype_promotion="strict".
+        return jnp.float64 if jnp.float64 in dtypes else jnp.float32
+
     def on_tape(self, *arrays: Array | None) -> bool:
         return True
 
@@ -180,6 +209,12 @@ class Jax(Backend):
             x = _folded(x, axis)
         return super().sum(x, axis)
 
+    def gathered(self, x: Array) -> Array:
+        # By itself, JAX does so only on meshes without explicit axes.
+        if not any(_sharded_axes(x)):
+            return x
+        return jax.sharding.reshard(x, jax.sharding.PartitionSpec())  # type: ignore[no-untyped-call]
+
     def gather(self, values: Array, labels: Array) -> Array:
         if any(_sharded_axes(labels)):
             return values.at[labels].get(out_sharding=labels.aval.sharding)
@@ -188,11 +223,14 @@ class Jax(Backend):
     def ops(self, call: Call) -> Ops:
         return _Ops(jnp, call.dtype, call.axis)
 
-    def runs_blocks(self, *others: Array | None) -> bool:
-        return True  # `_linear_forward` is told which arrays are differentiated
+    def runs_blocks(self, layer: Arrays, others: Arrays) -> bool:
+        # No block of rows can be cut out of an explicitly sharded array.
+        return not any(
+            a is not None and any(_sharded_axes(a)) for a in layer
+        )  # `_linear_forward` is told which arrays are differentiated
 
     def linear(self, blocks: Any, arrays: Arrays, *, summed: bool) -> Array:
-        return _linear(blocks, summed, arrays)
+        return _linear(blocks, summed, _varying_alike(arrays))
 
     def run_blocks(
         self, blocks: Any, arrays: Arrays, g: Array | None, needed: tuple[bool, ...] = (True, True, True)
@@ -242,7 +280,9 @@ class Jax(Backend):
 
     def value(self, call: Call, arrays: Arrays, *, summed: bool = False) -> Array:
         # If an option is traced, JAX differentiates the formula itself.
-        return _apply(call, arrays) if is_static(call.kernel) else self.forward(call, arrays).value
+        if is_static(call.kernel):
+            return _apply(call, arrays)
+        return self.forward(call, self.differentiable(call, arrays)).value
 
 
 @partial(jax.jit, static_argnums=1)

@@ -49,12 +49,19 @@ def _plain() -> bool:
     )
 
 
-def _forward_mode() -> bool:
-    """Whether derivatives go forward: `torch.autograd.forward_ad`, or a jvp of torch.func."""
+def _differentiates_operations() -> bool:
+    """Whether torch differentiates the operations of a kernel, not an autograd function: in forward mode, and if a
+    compiled program has transforms of torch.func.
+
+    In these, an autograd function that takes more than tensors raises under vmap, and any second derivative of one is 0
+    (torch 2.13).
+    """
     if torch.autograd.forward_ad._current_level >= 0:
         return True
-    if torch.compiler.is_compiling() or not torch._C._are_functorch_transforms_active():
+    if not torch._C._are_functorch_transforms_active():
         return False
+    if torch.compiler.is_compiling():
+        return True
     from torch._functorch.pyfunctorch import retrieve_all_functorch_interpreters
 
     return any(i.key() == torch._C._functorch.TransformType.Jvp for i in retrieve_all_functorch_interpreters())
@@ -186,10 +193,8 @@ def _vjps(call: Call, g: torch.Tensor, arrays: Arrays, needed: tuple[bool, ...])
     if _plain() and not _batched(g) and not taped(g, *arrays) and needed[0] and not any(needed[1:]):
         return backend.value_and_gradient(call, arrays, g)[1], *(None for _ in others)
     # A tape (create_graph=True) needs operations that it can differentiate.
-    if others and others[0] is not None and not torch.compiler.is_compiling():
-        # What counts for nothing must not reach the second derivative either: 0 * nan there is out of sight.
-        finite = torch.isfinite(x) if call.axis is None else torch.isfinite(x.amax(call.axis, keepdim=True))
-        x = torch.where((others[0] == 0) & ~finite, torch.zeros_like(x), x)
+    if not torch.compiler.is_compiling():
+        x, *others = backend.differentiable(call, arrays)
     vjps = backend.traced(call, (x, *others)).vjps
     g = backend.astype(g, call.dtype)
     return tuple(
@@ -206,8 +211,6 @@ def _batched(g: torch.Tensor) -> bool:
 
 def _scaled(gradient: torch.Tensor, g: torch.Tensor) -> torch.Tensor:
     """The gradient times a 0-d cotangent, in its place."""
-    if torch.compiler.is_compiling():
-        return torch.where(g == 0, 0, gradient * g)
     # 1 as a rule; to look would wait for an accelerator.
     return gradient if g.is_cpu and g.item() == 1 else gradient.mul_(g).masked_fill_(g == 0, 0)
 
@@ -281,7 +284,7 @@ class _Linear(torch.autograd.Function):
     def backward(ctx: Any, g: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         arrays, (gradients, ctx.gradients) = ctx.saved_tensors, (ctx.gradients, None)
         others = (None,) * (len(arrays) - 3)
-        if not torch.compiler.is_compiling() and (torch.is_grad_enabled() or _batched(g)):
+        if torch.is_grad_enabled() or _batched(g):
             # To be differentiated once more, or for several cotangents at once.
             with torch.enable_grad():
                 losses = ctx.blocks.whole(backend, arrays)
@@ -404,8 +407,8 @@ class Torch(InPlaceBackend):
         return self.traced(call, arrays).value  # type: ignore[no-any-return]
 
     def value(self, call: Call, arrays: Arrays, *, summed: bool = False) -> torch.Tensor:
-        if _forward_mode() or not is_static(call.kernel):
-            return self.traced(call, arrays).value  # type: ignore[no-any-return]
+        if _differentiates_operations() or not is_static(call.kernel):
+            return self.traced(call, self.differentiable(call, arrays)).value  # type: ignore[no-any-return]
         # Nothing to differentiate: no autograd.Function, which torch.compile would call with one argument too many.
         if not taped(*arrays) and not torch._C._are_functorch_transforms_active():
             return self.untaped(call, arrays, summed=summed)
@@ -436,11 +439,12 @@ class Torch(InPlaceBackend):
         cast = dtype != torch.float64 and _autocasts(x.device.type)
         return torch.get_autocast_dtype(x.device.type) if cast else dtype
 
-    def runs_blocks(self, *others: Array | None) -> bool:
+    def runs_blocks(self, layer: Arrays, others: Arrays) -> bool:
         if torch.compiler.is_compiling():
-            # Not where a program leaves the process.
-            return not taped(*others) and not torch.compiler.is_exporting()
-        return super().runs_blocks(*others)
+            # Not if the program leaves the process, or has a transform of torch.func.
+            leaves = torch.compiler.is_exporting() or torch._C._are_functorch_transforms_active()
+            return not taped(*others) and not leaves
+        return super().runs_blocks(layer, others)
 
     def run_blocks(
         self, blocks: Any, arrays: Arrays, g: Array | None, needed: tuple[bool, ...] = (True, True, True)
@@ -456,6 +460,10 @@ class Torch(InPlaceBackend):
 
     def linear(self, blocks: Any, arrays: Arrays, *, summed: bool) -> torch.Tensor:
         if taped(*arrays[:3]):
+            if torch.compiler.is_compiling():
+                from arrayloss._backends import torch_op
+
+                return torch_op.Linear.apply(blocks, summed, *arrays)  # type: ignore[no-any-return, no-untyped-call]
             return _Linear.apply(blocks, summed, *arrays)  # type: ignore[no-any-return, no-untyped-call]
         return super().linear(blocks, arrays, summed=summed)  # type: ignore[no-any-return]
 
@@ -470,7 +478,7 @@ class Torch(InPlaceBackend):
     ) -> Array:
         x, *others = arrays
         alone = taped(x) and not taped(*others) and x.dtype == call.dtype
-        if alone and _plain() and not _forward_mode() and is_static(call.kernel):
+        if alone and _plain() and not _differentiates_operations() and is_static(call.kernel):
             g = cotangent()
             if not g.requires_grad:
                 return _WithGradient.apply(call, reduce, g, *arrays)  # type: ignore[no-untyped-call]

@@ -208,7 +208,7 @@ def weighted(ops: Ops, weight: Array | None, value: Array, *vjps: Vjp | None) ->
         return Forward(value, (vjps[0], None, *vjps[1:]))
 
     def through(vjp: Vjp | None) -> Vjp | None:
-        return vjp and (lambda g: vjp(g * weight))
+        return vjp and (lambda g: vjp(ops.multiply_zero_wins(weight, g)))
 
     def vjp_weight(g: Array) -> Array:
         # Where the weight is 0 and the loss is not finite, the derivative by the weight is 0.

@@ -109,7 +109,7 @@ def log_loss(
     for name, of_samples in (("y_true", target), ("sample_weight", sample_weight)):
         if of_samples is not None and of_samples.shape[0] != p.shape[0]:
             raise ValueError(f"y_proba is of {p.shape[0]} samples and {name} of {of_samples.shape[0]}")
-    weight: Any = "all" if sample_weight is None else xp.sum(sample_weight)
+    weight: Any = "all" if sample_weight is None else backend.sum(sample_weight)
     options: Any = {"name": "y_proba", "ignore_index": None, "reduction": Mean(over=weight) if normalize else "sum"}
     if columns > 1:
         return categorical(ClippedRows(eps), CrossEntropy(), p, target, sample_weight=sample_weight, **options)
