@@ -24,7 +24,7 @@ from arrayloss._backends.in_place import InPlace, InPlaceBackend
 from arrayloss._kernels.ops import Array, Forward, Ops, Position
 
 # An operation on two threads takes 10 to 30 us before it starts, so blocks are as large as memory allows.
-_BLOCK_BYTES = 8 * 1024 * 1024
+_BLOCK_BYTES = 6 * 1024 * 1024
 # Where a gradient is made, its array holds the exponentials, and a block of labels needs little other memory.
 _PLACED_BYTES = 32 * 1024 * 1024
 # Binary losses, which make some thirty arrays of a block's size.
