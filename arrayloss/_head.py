@@ -1,8 +1,8 @@
 """A linear layer before a loss: logits = hidden @ weight.T + bias, computed one block of rows at a time.
 
-Of a vocabulary of 128,256 classes and 2048 rows the logits are 1 GB, and their gradient again. Here each block of them
-becomes its losses and its part of the gradients of hidden, weight and bias, and is forgotten. What is computed of a
-block is the loss itself, by its own kernel.
+With a vocabulary of 128,256 classes and 2048 rows, the logits take 1 GB, and their gradient as much. Here the logits of
+one block of rows are computed at a time. From them come the losses of these rows, by the loss's own kernel, and the
+block's part of the gradients of hidden, weight and bias. Then the next block takes their memory.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def _logits(
     bias: Array | None,
     scratch: Array | None = None,
 ) -> tuple[Array, Any]:
-    """The logits in the dtype to compute in, and their derivative by what the softcap is applied to (None: 1)."""
+    """The logits, in the dtype to compute in, and the derivative of the softcap at each of them (None: no softcap)."""
     x = backend.product(hidden, weight.T, scratch)
     if bias is not None:
         x = x + backend.xp.reshape(bias, (*(1 for _ in x.shape[1:]), -1))
@@ -55,9 +55,10 @@ def _moved(xp: Any, x: Array, axis: Any, place: Any) -> Array:
 
 @dataclass(frozen=True)
 class Blocks:
-    """How rows become losses and gradients. `call` is of the loss, for rows of logits.
+    """How rows of hidden become losses and gradients: `call` is that of the loss of the logits.
 
-    Its arrays are the rows of hidden, the weight (classes, features), the bias or None, and the loss's other inputs.
+    The arrays that the methods take: hidden (rows, features), weight (classes, features), bias (classes,) or None, and
+    the inputs of the loss after the logits.
     """
 
     call: Call
@@ -76,11 +77,11 @@ class Blocks:
         xp, dtype = backend.xp, self.call.dtype
 
         def step(sums: Arrays, rows: Arrays) -> tuple[Arrays, Arrays]:
-            h, of_loss, *inputs = rows
+            h, cotangent, *inputs = rows
             x, slope = _logits(backend, dtype, self.softcap, h, weight, bias, scratch)
             if g is None:
                 return sums, (backend.value(self.call, (x, *inputs)),)
-            loss, d = backend.value_and_gradient(self.call, (x, *inputs), of_loss, overwrite=True)
+            loss, d = backend.value_and_gradient(self.call, (x, *inputs), cotangent, overwrite=True)
             if slope is not None:
                 d = d * slope
             of_weight, of_bias = sums

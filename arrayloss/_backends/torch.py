@@ -26,7 +26,7 @@ from arrayloss._kernels.ops import Array, Forward, Ops, Position
 # An operation on two threads takes 10 to 30 us before it starts, so blocks are as large as memory allows.
 _BLOCK_BYTES = 6 * 1024 * 1024
 # Where a gradient is made, its array holds the exponentials, and a block of labels needs little other memory.
-_PLACED_BYTES = 32 * 1024 * 1024
+_GRADIENT_BLOCK_BYTES = 32 * 1024 * 1024
 # Binary losses, which make some thirty arrays of a block's size.
 _FLAT_BYTES = 512 * 1024
 _DEVICE_BLOCK_BYTES = 256 * 1024 * 1024
@@ -67,15 +67,16 @@ def _differentiates_operations() -> bool:
     return any(i.key() == torch._C._functorch.TransformType.Jvp for i in retrieve_all_functorch_interpreters())
 
 
-# for loops in both, because a generator takes 1 us longer.
-
-
 def _autocasts(device: str) -> bool:
     """Whether torch.autocast is on, which not all devices have."""
     return torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
 
 
+# The next two have for loops, because a generator takes 1 us longer.
+
+
 def taped(*arrays: Array | None) -> bool:
+    """Whether autograd records operations on any of the tensors."""
     if torch.is_grad_enabled():
         for a in arrays:
             if a is not None and a.requires_grad:
@@ -121,7 +122,7 @@ class _GatheredLabel:
 _xp = SimpleNamespace(**{**vars(xp), "where": torch.where, "sign": torch.sign})
 
 
-# x where the weight isn't 0, else 0: the derivative of hardshrink is this selection in one operation. A mask takes 5.
+# x where the weight is not 0, and 0 elsewhere: the derivative of hardshrink does this in one operation, a mask in 5.
 _where_not_zero = torch.ops.aten.hardshrink_backward.default
 
 
@@ -388,7 +389,7 @@ class Torch(InPlaceBackend):
             return _DEVICE_BLOCK_BYTES // size
         if x.ndim == 1:
             return _FLAT_BYTES // size
-        return (_PLACED_BYTES if placed else _BLOCK_BYTES) // size
+        return (_GRADIENT_BLOCK_BYTES if placed else _BLOCK_BYTES) // size
 
     # ---------------------------------------------------------------------------------------------------------------
     # To run a kernel
