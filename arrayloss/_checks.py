@@ -96,9 +96,9 @@ def _how_to_convert(x: Any) -> str:
         return "; make an array of it, for example by asarray"
     if isinstance(x, dict):
         return "; make an array of its values, in the order of the classes"
-    return (
-        "; balanced_class_weight(labels, classes) makes such an array" if isinstance(x, str) and x == "balanced" else ""
-    )
+    if isinstance(x, str) and x == "balanced":
+        return "; balanced_class_weight(labels, classes) makes such an array"
+    return ""
 
 
 def _said(x: Any) -> str:

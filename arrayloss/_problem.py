@@ -324,6 +324,7 @@ def linear(
     _checks.layer(backend, hidden.shape, position, weight, bias)  # type: ignore[attr-defined]
     softcap = None if softcap is None else _checks.above_zero("softcap", softcap)
     if isinstance(softcap, int):
+        # A compiled program can hold a float that has changed, no int (`_backends.torch_op._as_tuples`).
         softcap = float(softcap)
     product = backend.product_dtype(hidden, weight)
     result = backend.result_dtype(hidden) if dtype is None else dtype

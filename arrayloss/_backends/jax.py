@@ -224,10 +224,9 @@ class Jax(Backend):
         return _Ops(jnp, call.dtype, call.axis)
 
     def runs_blocks(self, layer: Arrays, others: Arrays) -> bool:
-        # No block of rows can be cut out of an explicitly sharded array.
-        return not any(
-            a is not None and any(_sharded_axes(a)) for a in layer
-        )  # `_linear_forward` is told which arrays are differentiated
+        # Whatever the others are: `_linear_forward` is told which arrays are differentiated. But no block of rows can
+        # be cut out of an explicitly sharded array.
+        return not any(a is not None and any(_sharded_axes(a)) for a in layer)
 
     def linear(self, blocks: Any, arrays: Arrays, *, summed: bool) -> Array:
         return _linear(blocks, summed, _varying_alike(arrays))

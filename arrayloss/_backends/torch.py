@@ -190,13 +190,11 @@ class _Apply(torch.autograd.Function):
 
 def _vjps(call: Call, g: torch.Tensor, arrays: Arrays, needed: tuple[bool, ...]) -> tuple[torch.Tensor | None, ...]:
     """The cotangents of the inputs that it is `needed` for."""
-    x, *others = arrays
     if _plain() and not _batched(g) and not taped(g, *arrays) and needed[0] and not any(needed[1:]):
-        return backend.value_and_gradient(call, arrays, g)[1], *(None for _ in others)
+        return backend.value_and_gradient(call, arrays, g)[1], *(None for _ in needed[1:])
     # A tape (create_graph=True) needs operations that it can differentiate.
-    if not torch.compiler.is_compiling():
-        x, *others = backend.differentiable(call, arrays)
-    vjps = backend.traced(call, (x, *others)).vjps
+    inputs = arrays if torch.compiler.is_compiling() else backend.differentiable(call, arrays)
+    vjps = backend.traced(call, inputs).vjps
     g = backend.astype(g, call.dtype)
     return tuple(
         backend.astype(vjp(g), a.dtype) if need and vjp is not None else None
