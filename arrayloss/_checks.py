@@ -264,19 +264,13 @@ def given(name: str, x: Any) -> Any:
 
 def within(name: str, backend: Backend, x: Array) -> None:
     """Every element in [0, 1]; `x` may be inspected."""
-    xp = backend.xp
-    wrong = (x < 0) | (x > 1)
-    if bool(xp.any(wrong)):
-        worst = float(_first(xp, wrong, x)[1])
-        raise ValueError(f"{name} must be between 0 and 1, not {worst:g}")
+    refuse(backend, (x < 0) | (x > 1), x, name, f"{name} must be between 0 and 1")
 
 
 def not_negative(name: str, backend: Backend, x: Array) -> None:
     """Every element a finite number of at least 0; `x` may be inspected."""
-    xp = backend.xp
     wrong = ~(x >= 0) | (x == float("inf"))
-    if bool(xp.any(wrong)):
-        raise ValueError(f"{name} must hold finite numbers of at least 0, not {float(_first(xp, wrong, x)[1]):g}")
+    refuse(backend, wrong, x, name, f"{name} must hold finite numbers of at least 0")
 
 
 def per_class(shape: tuple[int, ...], axis: int | None, **options: Array | None) -> None:
@@ -357,7 +351,9 @@ def refuse(backend: Backend, wrong: Array, values: Array, what: str, allowed: st
     xp = backend.xp
     if not bool(xp.any(wrong)):
         return
-    first, value = _first(xp, wrong, values)
+    # Not nonzero: a namespace may have no shapes that depend on data.
+    first = int(xp.argmax(xp.astype(xp.reshape(wrong, (-1,)), xp.int8)))
+    value = xp.reshape(values, (-1,))[first]
     number = f"{float(value):g}" if backend.kind(value.dtype) == "real floating" else f"{backend.integer(value)}"
     position: list[int] = []
     for n in reversed(wrong.shape):
@@ -365,10 +361,3 @@ def refuse(backend: Backend, wrong: Array, values: Array, what: str, allowed: st
         position.insert(0, i)
     at = f" at position {tuple(position)}" if position else ""
     raise ValueError(f"{what} {number}{at} is out of range: {allowed}")
-
-
-def _first(xp: Namespace, wrong: Array, values: Array) -> tuple[int, Array]:
-    """The flat index of the first element that is wrong, and its value."""
-    # Not nonzero: a namespace may have no shapes that depend on data.
-    first = int(xp.argmax(xp.astype(xp.reshape(wrong, (-1,)), xp.int8)))
-    return first, xp.reshape(values, (-1,))[first]

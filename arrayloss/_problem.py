@@ -451,11 +451,8 @@ class _Task:
         """Labels that are safe to index with."""
         backend, classes = self.backend, self.logits_shape[self.axis or 0]
         xp, labels = backend.xp, backend.astype(target, backend.index_dtype(self.logits))
-        if 0 not in labels.shape and backend.can_inspect(labels):
-            lowest, highest = backend.span(labels)
-            ignores_no_class = not any(0 <= one < classes for one in ignored)
-            if ignores_no_class and lowest >= 0 and highest < classes:
-                return labels
+        if not any(0 <= one < classes for one in ignored) and self._all_within(labels, classes - 1):
+            return labels
         for one in ignored:
             if _checks.holds(backend, target.dtype, labels.dtype, one):
                 self._leave_out(labels == one)
@@ -475,7 +472,7 @@ class _Task:
             mass = target if class_weight is None else target * _per_class(xp, class_weight, self)
             return target, xp.sum(mass, axis=self.axis)
 
-        if 0 not in target.shape and backend.can_inspect(target) and backend.span(target)[0] >= 0:
+        if self._all_within(target, float("inf")):
             return with_mass(target)
         inside = target >= 0
         worst = xp.min(target, axis=self.axis)
@@ -499,10 +496,8 @@ class _Task:
         if kind == "bool":
             return target
         given, target = target, backend.comparable(target)
-        if self.valid is None and 0 not in target.shape and backend.can_inspect(target):
-            lowest, highest = backend.span(target)
-            if lowest >= 0 and highest <= 1:
-                return target
+        if self.valid is None and self._all_within(target, 1):
+            return target
         inside = (target >= 0) & (target <= 1)
         allowed, what = ("in [0, 1]", "probability") if soft else ("0 or 1", "label")
         allowed = f"a binary target must be {allowed}; ignore_index= leaves a target out"
@@ -511,13 +506,10 @@ class _Task:
 
     def in_unit_interval(self, name: str) -> None:
         """The input holds probabilities."""
-        backend, x = self.backend, self.logits
-        if 0 not in x.shape and backend.can_inspect(x):
-            lowest, highest = backend.span(x)
-            if lowest >= 0 and highest <= 1:
-                return
-        allowed = f"{name} must hold probabilities, in [0, 1]; for logits there is binary_cross_entropy_with_logits"
-        self._refuse((x < 0) | (x > 1), x, allowed, "probability")
+        x = self.logits
+        if not self._all_within(x, 1):
+            allowed = f"{name} must hold probabilities, in [0, 1]; for logits there is binary_cross_entropy_with_logits"
+            self._refuse((x < 0) | (x > 1), x, allowed, "probability")
 
     def weights(self) -> tuple[Array | None, Array | None]:
         """The weight of each sample's loss, nan where its target is wrong, and its part of the divisor of a mean.
@@ -574,6 +566,13 @@ class _Task:
         return Problem(
             self.backend, kernel, arrays, self.axis, self.dtype, samples, self.reduction, self.result_dtype, head=head
         )
+
+    def _all_within(self, x: Array, most: float) -> bool:
+        """Whether all of `x` is known to be in [0, most]: two numbers are read, where they may be, and nothing made."""
+        if 0 in x.shape or not self.backend.can_inspect(x):
+            return False
+        lowest, highest = self.backend.span(x)
+        return lowest >= 0 and highest <= most
 
     def _leave_out(self, ignored: Array) -> None:
         self.valid = ~ignored if self.valid is None else self.valid & ~ignored

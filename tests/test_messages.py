@@ -119,7 +119,7 @@ MESSAGES = [
     (
         "sigmoid(bare)",
         TypeError,
-        "bare lacks result_type, a function of the array API standard that is needed here",
+        "bare lacks float64, a part of the array API standard that is needed here",
     ),
     # A tensor of a library that is none of the standard, such as TensorFlow.
     (
@@ -339,7 +339,7 @@ MESSAGES = [
     (
         "softmax_focal_loss(x, labels, gamma=np.asarray([1.0, np.inf, 0.0]))",
         ValueError,
-        "gamma must hold finite numbers of at least 0, not inf",
+        "gamma inf at position (1,) is out of range: gamma must hold finite numbers of at least 0",
     ),
     (
         "softmax_focal_loss(x, labels, gamma=-0.5)",
@@ -349,7 +349,7 @@ MESSAGES = [
     (
         "softmax_focal_loss(x, labels, alpha=np.asarray([0.5, 2.0, -1.0]))",
         ValueError,
-        "alpha must be between 0 and 1, not 2",
+        "alpha 2 at position (1,) is out of range: alpha must be between 0 and 1",
     ),
     (
         "cross_entropy(x, labels, ignore_index='none')",
@@ -438,7 +438,11 @@ MESSAGES = [
     ),
     ("log_loss(['ham', 'spam'], p[0])", ValueError, "y_proba is of 3 samples and y_true of 2"),
     ("log_loss(labels, abs(x[0, 0]))", ValueError, "y_proba must have shape (N, C), (N, 1) or (N,), not ()"),
-    ("log_loss(labels, x)", ValueError, "y_proba must be between 0 and 1, not -1"),
+    (
+        "log_loss(labels, x)",
+        ValueError,
+        "y_proba -1 at position (0, 2) is out of range: y_proba must be between 0 and 1",
+    ),
     ("log_loss(labels, x, y_pred=x)", TypeError, "y_pred is the old name of y_proba; pass one of the two"),
     (
         "like_torch.cross_entropy(x, bits)",

@@ -83,8 +83,9 @@ class Backend:
             return None
 
     def compute_dtype(self, *dtypes: Any) -> Any:
-        """The dtype to compute in: the largest of these, and float32 at least."""
-        return self.xp.result_type(self.xp.float32, *dtypes)
+        """The dtype to compute in: float64 if one of these is, else float32."""
+        # Not result_type: torch.compile traces none of dtypes, and JAX's raises where promotion is "strict".
+        return self.xp.float64 if self.xp.float64 in dtypes else self.xp.float32
 
     def integer_range(self, dtype: Any) -> tuple[int, int]:
         """The smallest and the largest integer of a dtype."""
@@ -301,7 +302,7 @@ class _Standard:
         try:
             return getattr(self._xp, name)
         except AttributeError:
-            lacks = f"{self.__name__} lacks {name}, a function of the array API standard that is needed here"
+            lacks = f"{self.__name__} lacks {name}, a part of the array API standard that is needed here"
             raise TypeError(lacks) from None
 
 

@@ -190,10 +190,6 @@ class Jax(Backend):
         # Under jit, operations on arrays that it closes over are staged as well.
         return concrete and not isinstance(jnp.zeros(()), jax.core.Tracer)
 
-    def compute_dtype(self, *dtypes: Any) -> Any:
-        # Not result_type, which raises with jax_numpy_dtype_promotion="strict".
-        return jnp.float64 if jnp.float64 in dtypes else jnp.float32
-
     def on_tape(self, *arrays: Array | None) -> bool:
         return True
 
