@@ -209,7 +209,9 @@ def _batched(g: torch.Tensor) -> bool:
 
 
 def _scaled(gradient: torch.Tensor, g: torch.Tensor) -> torch.Tensor:
-    """The gradient times a 0-d cotangent, in its place."""
+    """The gradient times a 0-d cotangent, in its place, unless a compiler records."""
+    if torch.compiler.is_compiling():
+        return torch.where(g == 0, 0, gradient * g)
     # 1 as a rule; to look would wait for an accelerator.
     return gradient if g.is_cpu and g.item() == 1 else gradient.mul_(g).masked_fill_(g == 0, 0)
 
@@ -283,7 +285,7 @@ class _Linear(torch.autograd.Function):
     def backward(ctx: Any, g: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         arrays, (gradients, ctx.gradients) = ctx.saved_tensors, (ctx.gradients, None)
         others = (None,) * (len(arrays) - 3)
-        if torch.is_grad_enabled() or _batched(g):
+        if not torch.compiler.is_compiling() and (torch.is_grad_enabled() or _batched(g)):
             # To be differentiated once more, or for several cotangents at once.
             with torch.enable_grad():
                 losses = ctx.blocks.whole(backend, arrays)
@@ -321,10 +323,6 @@ class Torch(InPlaceBackend):
         if x.dtype.itemsize == 1 and x.dtype.is_floating_point:
             return TypeError(f"of {x.dtype}, of which torch has few operations: cast it first, for example to float32")
         return TypeError("a quantized tensor: pass its dequantize()") if x.is_quantized else None
-
-    def compute_dtype(self, *dtypes: Any) -> Any:
-        # torch.compile doesn't trace result_type of dtypes.
-        return torch.float64 if torch.float64 in dtypes else torch.float32
 
     def result_dtype(self, x: torch.Tensor) -> Any:
         half = x.dtype in (torch.float16, torch.bfloat16)
@@ -459,10 +457,6 @@ class Torch(InPlaceBackend):
 
     def linear(self, blocks: Any, arrays: Arrays, *, summed: bool) -> torch.Tensor:
         if taped(*arrays[:3]):
-            if torch.compiler.is_compiling():
-                from arrayloss._backends import torch_op
-
-                return torch_op.Linear.apply(blocks, summed, *arrays)  # type: ignore[no-any-return, no-untyped-call]
             return _Linear.apply(blocks, summed, *arrays)  # type: ignore[no-any-return, no-untyped-call]
         return super().linear(blocks, arrays, summed=summed)  # type: ignore[no-any-return]
 

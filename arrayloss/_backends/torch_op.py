@@ -17,28 +17,6 @@ from arrayloss._backends.generic import Arrays
 _REGISTERED: dict[str, Any] = {}
 
 
-class Linear(torch.autograd.Function):
-    """A loss of a linear layer. The gradient of its sum is made with the value, that of single losses afterwards."""
-
-    @staticmethod
-    def forward(ctx: Any, blocks: Any, summed: bool, *arrays: torch.Tensor | None) -> torch.Tensor:
-        ctx.blocks, ctx.needed, ctx.number = blocks, ctx.needs_input_grad[2:5], len(arrays)
-        one = torch.ones((), dtype=blocks.call.dtype, device=arrays[0].device) if summed else None  # type: ignore[union-attr]
-        losses, gradients = run(blocks, arrays, one, ctx.needed)
-        ctx.save_for_backward(*arrays, *(gradients or ()))
-        return losses.sum(dtype=torch.float64) if summed else losses
-
-    @staticmethod
-    def backward(ctx: Any, g: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        arrays, gradients = ctx.saved_tensors[: ctx.number], ctx.saved_tensors[ctx.number :]
-        if g.ndim:
-            gradients = run(ctx.blocks, arrays, g.to(ctx.blocks.call.dtype), ctx.needed)[1]
-        else:
-            gradients = tuple(d if d is None else torch.where(g == 0, 0, d * g) for d in gradients)
-        own = (d if d is None else d.to(a.dtype) for d, a in zip(gradients, arrays, strict=False))
-        return None, None, *own, *(None for _ in arrays[3:])
-
-
 def run(blocks: Any, arrays: Arrays, g: torch.Tensor | None, needed: tuple[bool, ...]) -> tuple[torch.Tensor, Any]:
     """`blocks.run`, as one operator."""
     losses, *made = _run(_registered(_as_tuples(blocks)), g, needed, arrays)
