@@ -111,7 +111,7 @@ def _subnormal(case: Case, quantity: str) -> NDArray[np.bool_]:
         below |= (values < math.log(values.shape[case.axis]) - end) & (values > -np.inf)
     if quantity in ("d logits", "d target"):
         return np.asarray(np.any(below, axis=case.axis, keepdims=True))
-    alone = quantity != "value" or case.options.get("reduction", "mean") == "none"
+    alone = quantity != "value" or case.reduction == "none"
     return np.asarray(np.any(below, axis=case.axis if alone else None))
 
 
@@ -244,7 +244,7 @@ def _k_power(case: Case, far: Floats) -> Floats:
 
 def _k_margin(case: Case, quantity: str) -> Floats:
     margin = float(case.options.get("margin", 0.05))
-    alone = case.options.get("reduction", "mean") == "none" and quantity in ("value", "d sample_weight")
+    alone = case.reduction == "none" and quantity in ("value", "d sample_weight")
     if not alone and quantity not in ("value", "d logits", "d target"):
         return np.zeros(())
     over = np.asarray([chance(x) for x in case.arrays["logits"].ravel().tolist()]).reshape(case.arrays["logits"].shape)
@@ -290,7 +290,7 @@ def _of_quantity(case: Case, quantity: str, far: Floats, near: Floats) -> Floats
     if quantity == "d target" or case.function == "log_softmax":
         return np.moveaxis(near, -1, case.axis)
     of_loss = _of_loss(case, near)
-    if quantity == "d sample_weight" or (quantity == "value" and case.options.get("reduction", "mean") == "none"):
+    if quantity == "d sample_weight" or (quantity == "value" and case.reduction == "none"):
         return of_loss
     # What is summed over samples is mostly the largest losses, and these have the least of it.
     return np.asarray(np.min(of_loss, where=_counting(case, of_loss.shape), initial=np.inf))

@@ -498,7 +498,7 @@ def _complaints(
 
 def _open(case: Case, value: Floats) -> bool:
     """Whether the contract leaves the gradient open: a mean of nothing, losses that tie for a place."""
-    reduction = case.options.get("reduction", "mean")
+    reduction = case.reduction
     hardest = isinstance(reduction, Reduce) and reduction.kind == "Hardest"
     mean_of_nothing = case.function not in TRANSFORMS and reduction != "none" and bool(np.isnan(value).any())
     return hardest or mean_of_nothing

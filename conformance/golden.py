@@ -76,7 +76,7 @@ def picked(function: str) -> Iterator[Case]:
             elif (
                 case.family not in WHOLE
                 or dtype != "float32"
-                or (function in ALIKE and case.family == "options" and case.options.get("reduction", "mean") != "mean")
+                or (function in ALIKE and case.family == "options" and case.reduction != "mean")
             ):
                 continue
             elif case.options.get("reduction") == "none" and case.arrays["logits"].size:

@@ -50,7 +50,7 @@ def exact(case: Case) -> dict[str, Exact]:
 def _distinct(case: Case) -> Case:
     """The mean over many repeated samples, as the weighted mean over the distinct ones."""
     logits, target = case.arrays["logits"], case.arrays.get("target")
-    reduction = case.options.get("reduction", "mean")
+    reduction = case.reduction
     if case.wrt or target is None or target.ndim != 1 or len(case.arrays) > 2 or reduction != "mean":
         return case
     if case.function not in BINARY and (logits.ndim != 2 or case.axis not in (-1, 1)):  # no column of samples
@@ -410,7 +410,7 @@ class _Reduced:
 
 def _reduce(case: Case, samples: list[_Sample], sample_weight: Balls, shape: tuple[int, ...]) -> _Reduced:
     """Weigh and reduce; the derivatives carry the cotangent."""
-    how = case.options.get("reduction", "mean")
+    how = case.reduction
     reduce = how if isinstance(how, Reduce) else Reduce({"mean": "Mean", "sum": "Sum"}.get(str(how), "none"))
     count = len(samples)
     weighted = [

@@ -53,7 +53,7 @@ def _covering(options: Mapping[str, tuple[str, ...]], no_half: bool = False) -> 
         unknown = [n for n in extras if n not in options.get(case.function, ())]
         if unknown:
             return f"takes no {', '.join(unknown)}"
-        if case.options.get("reduction", "mean") not in ("none", "mean", "sum"):
+        if case.reduction not in ("none", "mean", "sum"):
             return "takes no such reduction"
         if no_half and case.dtype in HALF:
             return "takes no half types"

@@ -97,7 +97,7 @@ def _value(case: Case, arrays: dict[str, list[Any]]) -> Any:
                     loss += share * _of_class(case, p_row[c], power, epsilon)
         losses.append(sample_weight[i] * loss)
         weights.append(weight)
-    how = case.options.get("reduction", "mean")
+    how = case.reduction
     if how == "none":
         assert case.cotangent is not None
         return sum(mpmath.mpf(float(g)) * loss for g, loss in zip(case.cotangent, losses, strict=True))

@@ -166,7 +166,7 @@ class Backend:
             return {name: values[..., 0] if values.ndim == 2 else values for name, values in found.items()}
         case = adapted
         with self.setting(case.dtype, case.result_dtype), no_warnings(implementation.strict):
-            if not implementation.single or case.options.get("reduction", "mean") != "none":
+            if not implementation.single or case.reduction != "none":
                 return self.call(implementation, case, mode)
             said = [self.call(implementation, one, mode) for one in case.samples()]
             return {

@@ -325,7 +325,7 @@ def _reduces(probes: Mapping[str, Case], trials: Mapping[str, Trial]) -> str:
 
 def _reduced_otherwise(case: Case, reduces: str) -> str | None:
     """Why a function that has no such option can't be asked for the reduction of a case."""
-    asked = case.options.get("reduction", "mean")
+    asked = case.reduction
     if asked == reduces:
         return None
     if reduces == "none":

@@ -73,6 +73,11 @@ class Case:
         return int(self.options.get("axis", -1))
 
     @property
+    def reduction(self) -> Any:
+        """The reduction: the one asked for, or the default of the losses."""
+        return self.options.get("reduction", "mean")
+
+    @property
     def label(self) -> str:
         """Family, name and options in one line."""
         options = ", ".join(f"{k}={v}" for k, v in self.options.items())
