@@ -332,11 +332,6 @@ def class_target(
     return False
 
 
-def answer_target(backend: Backend, target: Array, shape: tuple[int, ...]) -> None:
-    """A binary target."""
-    same_shape("target", target.shape, shape, shape, "the loss is elementwise")
-
-
 def holds(backend: Backend, given: Any, dtype: Any, value: int) -> bool:
     """Whether an integer can be in an array of dtype `given`, and be compared with one of `dtype`."""
     for one in (given, dtype):

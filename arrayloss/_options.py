@@ -72,8 +72,8 @@ class RowOptions(LossOptions, total=False):
         The logarithm of the probability of each class, along `axis`; for example from `log_softmax`.
     probs : array of floating-point numbers
         The probabilities q of the target, in the shape of `log_probs`. They get a gradient too, which is -inf where q
-        is 0 and p is not. A negative or NaN one is a ValueError on a CPU, outside of traced or compiled functions;
-        elsewhere that loss is NaN.
+        is 0 and p is not. A negative, infinite or NaN one is a ValueError on a CPU, outside of traced or compiled
+        functions; elsewhere that loss is NaN.
     axis : int
         The class axis.
     """

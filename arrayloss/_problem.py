@@ -8,6 +8,7 @@ over its arguments.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -227,15 +228,14 @@ def binary(
     _checks.part("penalty", penalty, Penalty)
     factors = {"pos_weight": pos_weight, "alpha": alpha}
     # A 0-d array is a number, unless it is traced. Of a list, `_checks.backend` says to make it an array.
-    arrays = {option: a for option, a in factors.items() if not _plain_number(_checks.scalar(a))}
-    given = arrays | {option: a for option, a in factors.items() if isinstance(a, (list, tuple))}
-    given |= parameter or {}
+    arrays = {k: a for k, a in factors.items() if isinstance(a, (list, tuple)) or not _plain_number(_checks.scalar(a))}
+    given = arrays | dict(parameter or {})
     backend = _checks.backend(
         logits, name, target=_checks.given("target", target), sample_weight=sample_weight, where=where, **given
     )
     task = _task(backend, logits, None, sample_weight, where, reduction, dtype)
     smoothing = _checks.fraction("label_smoothing", label_smoothing)
-    _checks.answer_target(backend, target, task.samples_shape)
+    _checks.same_shape("target", target.shape, task.samples_shape, task.samples_shape, "the loss is elementwise")
     ignored = _checks.ignored(ignore_index)
     penalty_inputs = task.parameters(parameter)
     positive = negative = 1.0
@@ -368,11 +368,21 @@ def function(
         _checks.mask(backend.xp, where, tuple(array.shape))
         array = backend.xp.where(where, array, backend.xp.full_like(array, -float("inf")))
     samples, dtype = Samples(backend, 0, None, None, ()), backend.compute_dtype(array.dtype)
-    made: FunctionProblem[A] = FunctionProblem(backend, kernel, (array,), position, dtype, samples, None, array.dtype)
-    made.where, made.left_out, made.keepdims = where, left_out, keepdims
-    if where is not None:
-        made.restore = lambda d: backend.xp.where(where, d, backend.xp.zeros_like(d))
-    return made
+    restore = None if where is None else lambda d: backend.xp.where(where, d, backend.xp.zeros_like(d))
+    return FunctionProblem(
+        backend,
+        kernel,
+        (array,),
+        position,
+        dtype,
+        samples,
+        None,
+        array.dtype,
+        restore,
+        where=where,
+        left_out=left_out,
+        keepdims=keepdims,
+    )
 
 
 def _class_axis(logits: Any, name: str, axis: Any, what: str = "classes") -> int:
@@ -451,7 +461,7 @@ class _Task:
         """Labels that are safe to index with."""
         backend, classes = self.backend, self.logits_shape[self.axis or 0]
         xp, labels = backend.xp, backend.astype(target, backend.index_dtype(self.logits))
-        if not any(0 <= one < classes for one in ignored) and self._all_within(labels, classes - 1):
+        if self._all_within(labels, classes - 1) and not any(0 <= one < classes for one in ignored):
             return labels
         for one in ignored:
             if _checks.holds(backend, target.dtype, labels.dtype, one):
@@ -464,7 +474,7 @@ class _Task:
         return _where(xp, inside, labels)
 
     def probabilities(self, target: Array, class_weight: Array | None) -> tuple[Array, Array]:
-        """A target of one number for each class, none of them negative or nan, and the sum of its weights."""
+        """A target of one number for each class, all finite and none negative, and the sum of its weights."""
         backend, xp = self.backend, self.backend.xp
 
         def with_mass(target: Array) -> tuple[Array, Array]:
@@ -472,14 +482,14 @@ class _Task:
             mass = target if class_weight is None else target * _per_class(xp, class_weight, self)
             return target, xp.sum(mass, axis=self.axis)
 
-        if self._all_within(target, float("inf")):
+        if self._all_within(target, sys.float_info.max):
             return with_mass(target)
-        inside = target >= 0
-        worst = xp.min(target, axis=self.axis)
+        inside = (target >= 0) & (target < float("inf"))
+        worst = xp.min(xp.where(inside, xp.full_like(target, float("inf")), target), axis=self.axis)
         target, mass = with_mass(_where(xp, inside, target))
         wrong = xp.sum(xp.astype(~inside, self.dtype), axis=self.axis)
         wrong, mass = backend.finished(wrong, mass)
-        self._refuse(wrong > 0, worst, "probabilities must not be negative or nan", "probability")
+        self._refuse(wrong > 0, worst, "probabilities must be finite and not negative", "probability")
         return target, mass
 
     def answers(self, target: Array, ignored: tuple[int, ...]) -> Array:
@@ -496,7 +506,7 @@ class _Task:
         if kind == "bool":
             return target
         given, target = target, backend.comparable(target)
-        if self.valid is None and self._all_within(target, 1):
+        if self._all_within(target, 1):
             return target
         inside = (target >= 0) & (target <= 1)
         allowed, what = ("in [0, 1]", "probability") if soft else ("0 or 1", "label")
@@ -618,7 +628,7 @@ def reduction_of(reduction: Any) -> Reduction | None:
     """The reduction that is asked for; None for "none"."""
     if isinstance(reduction, str) and reduction in NAMED:
         return NAMED[reduction]
-    if isinstance(reduction, str) or not isinstance(reduction, Reduction):
+    if not isinstance(reduction, Reduction):
         raise ValueError(
             'reduction must be "none", "mean" or "sum", or one such as Mean(), Sum() or Hardest(k=3), not '
             f"{reduction!r}"

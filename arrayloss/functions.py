@@ -186,7 +186,8 @@ def balanced_class_weight(labels: A, /, classes: int, *, dtype: Any = None) -> A
         _checks.real_dtype(backend, dtype)
     xp, x = backend.xp, cast(Any, labels)
     with backend.context(x):
-        result = backend.float_dtype(x) if dtype is None else dtype
+        defaults = xp.__array_namespace_info__().default_dtypes(device=backend.device(x))
+        result = defaults["real floating"] if dtype is None else dtype
         ordered = xp.sort(xp.reshape(backend.astype(x, backend.index_dtype(x)), (-1,)))
         # How many labels are below 0, 1, ..., C, by binary search: each label is not compared with each class.
         below = xp.searchsorted(ordered, backend.arange(count + 1, ordered))

@@ -153,6 +153,12 @@ class _Derived:
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.loss,)
 
+    def _computed(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any]:
+        """The value and the gradient."""
+        cotangent = kwargs.pop("cotangent", None)
+        with _problem.context(args, kwargs):
+            return _problem.value_with_gradient(_made(problem_of(self.loss), args, kwargs), cotangent)
+
 
 class ValueAndGrad(_Derived, Generic[P]):
     """What `value_and_grad` returns. The value and the gradient have the type of the logits."""
@@ -164,9 +170,7 @@ class ValueAndGrad(_Derived, Generic[P]):
     @overload
     def __call__(self, **kwargs: Any) -> tuple[Any, Any]: ...
     def __call__(self, *args: Any, **kwargs: Any) -> tuple[Any, Any]:  # type: ignore[misc]  # mypy issue with P.args
-        cotangent = kwargs.pop("cotangent", None)
-        with _problem.context(args, kwargs):
-            return _problem.value_with_gradient(_made(problem_of(self.loss), args, kwargs), cotangent)
+        return self._computed(args, kwargs)
 
 
 class Grad(_Derived, Generic[P]):
@@ -179,9 +183,7 @@ class Grad(_Derived, Generic[P]):
     @overload
     def __call__(self, **kwargs: Any) -> Any: ...
     def __call__(self, *args: Any, **kwargs: Any) -> Any:  # type: ignore[misc]
-        cotangent = kwargs.pop("cotangent", None)
-        with _problem.context(args, kwargs):
-            return _problem.value_with_gradient(_made(problem_of(self.loss), args, kwargs), cotangent)[1]
+        return self._computed(args, kwargs)[1]
 
 
 def value_and_grad(loss: Callable[Concatenate[Any, P], Any], /) -> ValueAndGrad[P]:

@@ -127,8 +127,8 @@ def linear_cross_entropy(
     `cross_entropy` of the logits; the logits have the rounding of the library's own matrix product.
 
     All logits are computed at once in `torch.export` and in transforms of `torch.func`, in forward mode, for a second
-    derivative, with traced options, and for a derivative with respect to the target or to a weight of classes or
-    samples. `jax.jvp` raises a TypeError.
+    derivative, with traced options, for DTensors and arrays on a JAX mesh with explicit axes, and for a derivative with
+    respect to the target or to a weight of classes or samples. `jax.jvp` raises a TypeError.
 
     Parameters
     ----------

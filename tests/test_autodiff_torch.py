@@ -367,6 +367,28 @@ def test_dual_numbers_keep_their_tangents(rows: int, reduction: str) -> None:
     torch.testing.assert_close(tangent, (value_and_grad(cross_entropy)(x, y, **options)[1] * v).sum())
 
 
+@pytest.mark.parametrize(
+    ("loss", "option", "number"),
+    [
+        (cross_entropy, "temperature", 1.5),
+        (cross_entropy, "label_smoothing", 0.25),
+        (cross_entropy, "z_loss", 0.5),
+        (softmax_focal_loss, "gamma", 1.5),
+        (softmax_focal_loss, "alpha", 0.75),
+        (binary_cross_entropy_with_logits, "pos_weight", 2.0),
+    ],
+)
+def test_scalar_options_keep_their_tangents(loss: Any, option: str, number: float) -> None:
+    x = torch.tensor([[1.0, 2.0, 0.0], [0.5, 0.0, -1.0]], dtype=torch.float64)
+    y = torch.tensor([0, 2]) if loss is not binary_cross_entropy_with_logits else torch.tensor([[0, 1, 0], [1, 1, 0]])
+    step, at = 1e-6, torch.tensor(number, dtype=torch.float64)
+    with torch.autograd.forward_ad.dual_level():
+        dual = torch.autograd.forward_ad.make_dual(at, torch.tensor(1.0, dtype=torch.float64))
+        tangent = torch.autograd.forward_ad.unpack_dual(loss(x, y, **{option: dual})).tangent
+    above, below = (loss(x, y, **{option: number + d}) for d in (step, -step))
+    torch.testing.assert_close(tangent, (above - below) / (2 * step), rtol=1e-6, atol=1e-8)
+
+
 # --- torch.compile ------------------------------------------------------------------------------------------
 
 

@@ -318,6 +318,23 @@ def test_the_number_of_numpys_threads_changes_nothing() -> None:
     assert said[0] == said[1]
 
 
+@pytest.mark.parametrize(("classes", "axis"), [(7, 0), (7, -1), (40_000, -1)])
+def test_torchs_gradient_on_a_tape_keeps_rows_apart(classes: int, axis: int) -> None:
+    """Where a weight needs a gradient too, the gradient is made by other operations."""
+    torch = pytest.importorskip("torch")
+    generator = torch.Generator().manual_seed(0)
+    x, t = (torch.rand((33, classes), generator=generator) * size for size in (9, 1))
+
+    def gradient(rows: int) -> Any:
+        logits, target = ((a[:rows] if axis else a[:rows].T.contiguous()) for a in (x, t))
+        weight = torch.ones(rows, requires_grad=True)
+        loss = al.cross_entropy(logits.requires_grad_(), target, axis=axis, sample_weight=weight, reduction="sum")
+        return torch.autograd.grad(loss, logits)[0].movedim(axis, -1)
+
+    for rows in (1, 5, 32):
+        assert torch.equal(gradient(rows), gradient(33)[:rows])
+
+
 @contextlib.contextmanager
 def torch_threads(number: int) -> Iterator[None]:
     torch = pytest.importorskip("torch")

@@ -149,6 +149,21 @@ def test_special_logits(backend: Any, loss: Any, infinities: str) -> None:
 
 
 @pytest.mark.compiled
+def test_z_loss_of_an_infinite_logit(backend: Any) -> None:
+    """The other classes have probability 0, and so the gradient 0."""
+    logits, labels = np.array([[INF, 0.0, 1.0], [0.0, 0.5, 1.0]]), np.array([0, 1])
+    for way, (value, gradient) in backend.evaluate(
+        cross_entropy, logits, labels, reduction="none", z_loss=0.25
+    ).items():
+        assert value[0] == INF, way
+        assert np.isfinite(value[1]), way
+        if gradient is not None:
+            assert gradient[0, 1:].tolist() == [0, 0], way
+            assert gradient[0, 0] > 1e30, way
+            assert np.isfinite(gradient[1]).all(), way
+
+
+@pytest.mark.compiled
 def test_nll_of_special_log_probs(backend: Any) -> None:
     log_probs = np.array([[-1.0, -2.0, -0.5], [-INF, -0.5, -1.0], [-INF, -0.5, -1.0], [NAN, -1.0, -1.0], [NAN] * 3])
     labels = np.array([1, 0, 1, 0, IGNORED])

@@ -33,9 +33,6 @@ class CuPy(InPlaceBackend):
     def can_inspect(self, *arrays: Array | None) -> bool:
         return False
 
-    def number(self, value: float, like: Array, dtype: Any) -> Array:
-        return self.xp.full((), value, dtype=dtype)
-
     def row_ops(self, call: Call) -> InPlace:
         return _Ops(xp, call.dtype, 1)
 

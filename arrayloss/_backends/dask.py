@@ -25,19 +25,15 @@ def _of_chunk(x: Array) -> Backend:
     return backend
 
 
-def _value(*chunks: Array, call: Call, present: tuple[bool, ...]) -> Array:
+def _computed(*chunks: Array, call: Call, present: tuple[bool, ...]) -> Array:
+    """The value; with one chunk more, a cotangent, the gradient."""
     backend = _of_chunk(chunks[0])
     given = iter(chunks)
+    arrays = tuple(next(given) if p else None for p in present)
     with backend.context(chunks[0]):
-        return backend.value(call, tuple(next(given) if p else None for p in present))
-
-
-def _gradient(*chunks: Array, call: Call, present: tuple[bool, ...]) -> Array:
-    *arrays, cotangent = chunks
-    backend = _of_chunk(arrays[0])
-    given = iter(arrays)
-    with backend.context(arrays[0]):
-        return backend.value_and_gradient(call, tuple(next(given) if p else None for p in present), cotangent)[1]
+        for cotangent in given:
+            return backend.value_and_gradient(call, arrays, cotangent)[1]
+        return backend.value(call, arrays)
 
 
 def _take(labels: Array, values: Array) -> Array:
@@ -77,29 +73,24 @@ class Dask(Backend):
         )
 
     def value(self, call: Call, arrays: Arrays, *, summed: bool = False) -> Array:
-        keeps = call.kernel.keeps_classes
-        return self._mapped(_value, call, _aligned(call, arrays), arrays, call.dtype, keeps)
+        return self._mapped(call, arrays, None, call.dtype, call.kernel.keeps_classes)
 
     def value_and_gradient(
         self, call: Call, arrays: Arrays, cotangent: Array, *, summed: bool = False, overwrite: bool = False
     ) -> tuple[Array, Array]:
-        aligned = _aligned(call, (*arrays, cotangent))
-        gradient = self._mapped(_gradient, call, aligned, arrays, arrays[0].dtype, True)
-        return self.value(call, arrays), gradient
+        return self.value(call, arrays), self._mapped(call, arrays, cotangent, arrays[0].dtype, True)
 
     def scan(self, step: Step, sums: Arrays, rows: Arrays, size: int, number: int) -> tuple[Arrays, Arrays]:
         # One step for all rows: Dask computes their logits one chunk at a time.
         return step(sums, rows)
 
-    def _mapped(
-        self, f: Any, call: Call, aligned: tuple[Array, ...], arrays: Arrays, dtype: Any, keeps_classes: bool
-    ) -> Array:
-        x = aligned[0]
+    def _mapped(self, call: Call, arrays: Arrays, cotangent: Array | None, dtype: Any, keeps_classes: bool) -> Array:
+        x, *others = _aligned(call, (*arrays, cotangent))
         chunks = tuple((1,) if d == call.axis and not keeps_classes else c for d, c in enumerate(x.chunks))
         present = tuple(a is not None for a in arrays)
         meta = np.empty((0,) * x.ndim, dtype=dtype)
         return da.map_blocks(  # type: ignore[no-untyped-call]
-            f, *aligned, chunks=chunks, dtype=dtype, meta=meta, call=call, present=present
+            _computed, x, *others, chunks=chunks, dtype=dtype, meta=meta, call=call, present=present
         )
 
 

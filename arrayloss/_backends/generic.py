@@ -100,10 +100,6 @@ class Backend:
         """The dtype of indices on the device of `x`: int64, or int32 where there is no int64."""
         return self.xp.__array_namespace_info__().default_dtypes(device=self.device(x))["indexing"]
 
-    def float_dtype(self, x: Array) -> Any:
-        """The library's default floating-point dtype on the device of `x`."""
-        return self.xp.__array_namespace_info__().default_dtypes(device=self.device(x))["real floating"]
-
     def astype(self, x: Array, dtype: Any) -> Array:
         """`x` as it is, or in another dtype."""
         return x if x.dtype == dtype else self.xp.astype(x, dtype)
@@ -202,7 +198,7 @@ class Backend:
         return reduce(self.value(call, arrays, summed=True))
 
     # -----------------------------------------------------------------------------------------------------------
-    # A linear layer before a loss (`arrayloss._head`)
+    # What runs a kernel, and a linear layer before a loss (`arrayloss._head`)
 
     def runs_blocks(self, layer: Arrays, others: Arrays) -> bool:
         """Whether a loss of a linear layer, in blocks, has right derivatives here; `others` are its other arrays."""

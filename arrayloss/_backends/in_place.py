@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from arrayloss._backends.generic import Arrays, Backend, Call, rows_in_blocks
-from arrayloss._backends.rows import Block, Rows, blocks, cut, one_by_one
+from arrayloss._backends.rows import Block, Rows, blocks, cut
 from arrayloss._kernels.ops import Array, Namespace, Ops, Position
 
 _PRODUCT_BYTES = 4 * 1024 * 1024
@@ -192,7 +192,8 @@ class InPlaceBackend(Backend):
 
     def each(self, task: Callable[[int, Block], None], parts: list[Block], x: Array) -> None:
         """`task` of the number and the slices of every block of `x`."""
-        one_by_one(task, parts)
+        for i, block in enumerate(parts):
+            task(i, block)
 
     def block_size(self, x: Array, *, placed: bool) -> int:
         """How many numbers a block has, of rows such as `x`; with `placed`, the gradient's array holds exponentials."""

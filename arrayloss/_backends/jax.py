@@ -91,15 +91,6 @@ def _varying_alike(arrays: Arrays) -> Arrays:
     )
 
 
-def _sized(x: Array) -> bool:
-    """Whether all lengths are numbers; jax.export has symbols, whose comparisons may be inconclusive."""
-    return all(isinstance(n, int) for n in x.shape)
-
-
-def _largest(dtype: Any) -> float:
-    return float(jnp.finfo(dtype).max)  # type: ignore[no-untyped-call]
-
-
 @partial(jax.custom_jvp, nondiff_argnums=(0,))
 def _apply(call: Call, arrays: Arrays) -> Array:
     return backend.forward(call, arrays).value
@@ -125,7 +116,7 @@ def _jvp(call: Call, primals: Any, tangents: Any) -> tuple[Array, Array]:
 
 def _times(derivative: Array, v: Array) -> Array:
     """derivative * v, linear in v, and 0 where v is 0 even if the derivative is infinite."""
-    infinite, largest = jnp.isinf(derivative), _largest(derivative.dtype)
+    infinite, largest = jnp.isinf(derivative), float(jnp.finfo(derivative.dtype).max)  # type: ignore[no-untyped-call]
     # In place of inf, two finite factors: with v = 0 their product is 0, not nan.
     step = jnp.where(infinite, jnp.asarray(largest, dtype=derivative.dtype), 1.0)
     return jnp.where(infinite, jnp.sign(derivative) * largest, derivative) * (step * v)
@@ -201,7 +192,9 @@ class Jax(Backend):
         # Narrower dtypes are summed in the widest, which needs no folding. Nor is anything folded with several devices:
         # halves of a sharded array would be sent between them, and a tracer does not say whether it is sharded.
         widest, alone = x.dtype == jnp.result_type(float), jax.device_count() == 1
-        if widest and alone and _sized(x) and (axis is not None or x.size < _ONE_BY_ONE):
+        # jax.export has symbols for lengths, whose comparisons may be inconclusive.
+        sized = all(isinstance(n, int) for n in x.shape)
+        if widest and alone and sized and (axis is not None or x.size < _ONE_BY_ONE):
             x = _folded(x, axis)
         return super().sum(x, axis)
 

@@ -1,4 +1,4 @@
-"""NumPy: blocks that stay in the L2 cache, on as many threads as there are cores."""
+"""NumPy: blocks that stay in the L2 cache, on a few threads."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import AbstractContextManager
 from contextvars import copy_context
 from functools import lru_cache
 from typing import Any
@@ -17,7 +16,7 @@ from array_api_compat import numpy as xp
 
 from arrayloss._backends.generic import Call, folded
 from arrayloss._backends.in_place import InPlace, InPlaceBackend
-from arrayloss._backends.rows import Block, one_by_one
+from arrayloss._backends.rows import Block
 from arrayloss._kernels.ops import Array
 
 # Up to this size, starting a thread and passing the GIL on takes most of the time that a second core saves.
@@ -68,12 +67,6 @@ class NumPy(InPlaceBackend):
             return TypeError("a masked array: pass its data, and where=~mask for the samples that count")
         return TypeError("a np.matrix: pass np.asarray(...) of it") if isinstance(x, np.matrix) else None
 
-    def context(self, x: Array) -> AbstractContextManager[Any]:
-        return np.errstate(all="ignore")
-
-    def device(self, x: Array) -> Any:
-        return "cpu"
-
     def can_inspect(self, *arrays: Array | None) -> bool:
         return True
 
@@ -106,7 +99,7 @@ class NumPy(InPlaceBackend):
         return _row_ops(call.dtype)
 
     def each(self, task: Callable[[int, Block], None], parts: list[Block], x: Array) -> None:
-        _in_threads(task, parts) if x.nbytes > _THREADED_BYTES else one_by_one(task, parts)
+        _in_threads(task, parts) if x.nbytes > _THREADED_BYTES else super().each(task, parts, x)
 
     def empty(self, shape: tuple[int, ...], like: Array, dtype: Any) -> Array:
         return np.empty(shape, dtype)

@@ -8,13 +8,10 @@ the rows block by block, so that its temporary arrays stay in a cache.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
-from typing import Any
 
 from arrayloss._kernels.ops import Array, Namespace
 
 Block = tuple[slice, ...]
-Arrays = tuple[Any, ...]
 
 # The fewest numbers along `inner` in a block of (outer, classes, inner): 128 adjacent bytes take as long as 1000.
 _RUN = 64
@@ -66,27 +63,13 @@ def blocks(shape: tuple[int, ...], most: int) -> list[Block]:
     """Slices that cover rows of `shape`, with at most about `most` numbers each; they depend on the shape alone."""
     if math.prod(shape) <= most:
         return [()]
-    return list(_blocks(shape, most))
-
-
-def _blocks(shape: tuple[int, ...], most: int) -> Iterator[Block]:
     if len(shape) < 3:
         rows = max(1, most // math.prod(shape[1:]))
         # All of about the same size.
         rows = -(-shape[0] // -(-shape[0] // rows))
-        yield from ((slice(i, i + rows),) for i in range(0, shape[0], rows))
-        return
+        return [(slice(i, i + rows),) for i in range(0, shape[0], rows)]
     outer, classes, inner = shape
     runs = max(most // classes, min(inner, _RUN), 1)
     if inner <= runs:
-        yield from ((slice(i, i + runs // inner),) for i in range(0, outer, runs // inner))
-    else:
-        yield from (
-            (slice(i, i + 1), slice(None), slice(j, j + runs)) for i in range(outer) for j in range(0, inner, runs)
-        )
-
-
-def one_by_one(task: Callable[[int, Block], None], parts: list[Block]) -> None:
-    """`task` of the number and the slices of every block."""
-    for i, block in enumerate(parts):
-        task(i, block)
+        return [(slice(i, i + runs // inner),) for i in range(0, outer, runs // inner)]
+    return [(slice(i, i + 1), slice(None), slice(j, j + runs)) for i in range(outer) for j in range(0, inner, runs)]

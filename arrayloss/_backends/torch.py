@@ -21,7 +21,7 @@ from array_api_compat import torch as xp
 
 from arrayloss._backends.generic import NO_CONTEXT, Arrays, Call, folded, is_static
 from arrayloss._backends.in_place import InPlace, InPlaceBackend
-from arrayloss._kernels.ops import Array, Forward, Ops, Position
+from arrayloss._kernels.ops import Array, Ops, Position
 
 # An operation on two threads takes 10 to 30 us before it starts, so blocks are as large as memory allows.
 _BLOCK_BYTES = 6 * 1024 * 1024
@@ -103,7 +103,24 @@ class _Traced(Ops):
         # place, 32000 180.
         if torch.compiler.is_compiling() and x.device.type == "cpu" and x.dtype == torch.float32:
             return torch.sum(x, self.axis, keepdim=True, dtype=torch.float64).to(x.dtype)
-        return torch.sum(x, self.axis, keepdim=True)
+        if not _plain():
+            return torch.sum(x, self.axis, keepdim=True)
+        return _sum(x, self.axis, adjacent=self.axis == x.ndim - 1 and x.is_contiguous())
+
+
+def _sum(x: torch.Tensor, axis: int, *, adjacent: bool) -> torch.Tensor:
+    """The sum of each row, added in an order that does not depend on the other rows; not `x` itself.
+
+    `adjacent` says whether the numbers of a row are adjacent in memory. If not, torch adds some columns of memory in
+    another order than others.
+    """
+    if not adjacent:
+        columns: torch.Tensor = folded(xp, x, axis, 1)
+        return columns.clone() if columns is x else columns
+    if x.shape[axis] < _LONG:
+        return x.sum(axis, True)
+    parts = [part.sum(axis, True) for part in torch.split(x, _LONG // 2, axis)]
+    return torch.cat(parts, axis).sum(axis, True)
 
 
 class _GatheredLabel:
@@ -143,14 +160,7 @@ class _InPlace(InPlace):
         return torch.threshold_(d, self._least, 0.0)
 
     def sum(self, x: torch.Tensor) -> torch.Tensor:
-        if x.ndim == 3:
-            # torch adds some columns of memory in another order than others.
-            columns: torch.Tensor = folded(xp, x, 1, 1)
-            return columns.clone() if columns is x else columns
-        if x.shape[1] < _LONG:
-            return x.sum(1, True)
-        parts = [part.sum(1, True) for part in torch.split(x, _LONG // 2, 1)]
-        return torch.cat(parts, 1).sum(1, True)
+        return _sum(x, 1, adjacent=x.ndim == 2)
 
     def scale(self, x: torch.Tensor, factor: torch.Tensor) -> torch.Tensor:
         x *= factor
@@ -194,7 +204,7 @@ def _vjps(call: Call, g: torch.Tensor, arrays: Arrays, needed: tuple[bool, ...])
         return backend.value_and_gradient(call, arrays, g)[1], *(None for _ in needed[1:])
     # A tape (create_graph=True) needs operations that it can differentiate.
     inputs = arrays if torch.compiler.is_compiling() else backend.differentiable(call, arrays)
-    vjps = backend.traced(call, inputs).vjps
+    vjps = backend.forward(call, inputs).vjps
     g = backend.astype(g, call.dtype)
     return tuple(
         backend.astype(vjp(g), a.dtype) if need and vjp is not None else None
@@ -285,8 +295,12 @@ class _Function(torch.autograd.Function):
     def forward(ctx: Any, call: Call, x: torch.Tensor) -> torch.Tensor:
         ctx.call = call
         ctx.save_for_backward(x)
-        value, ctx.vjp = backend.value_and_vjp(call, x)
-        return value
+        layout = backend.rows(call, x)
+        rows = layout.of(x)
+        forward = call.kernel.forward(_row_ops(call.dtype).writing_to(torch.empty_like(rows)), rows)
+        vjp: Any = forward.vjps[0]
+        ctx.vjp = lambda g: layout.back(vjp(layout.of(g)), True)  # called once
+        return layout.back(forward.value, True)  # type: ignore[no-any-return]
 
     @staticmethod
     def backward(ctx: Any, g: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
@@ -340,7 +354,7 @@ class Torch(InPlaceBackend):
         return _plain() and _on_cpu(*arrays)
 
     def is_constant(self, x: torch.Tensor) -> bool:
-        return self.can_inspect(x) and not x.requires_grad
+        return self.can_inspect(x) and not self.on_tape(x)
 
     def on_tape(self, *arrays: Array | None) -> bool:
         return not _plain() or taped(*arrays) or torch.autograd.forward_ad._current_level >= 0
@@ -355,9 +369,6 @@ class Torch(InPlaceBackend):
 
     def integer(self, x: torch.Tensor) -> int:
         return int(x.numpy())  # torch converts no uint64 that is large
-
-    def number(self, value: float, like: torch.Tensor, dtype: Any) -> torch.Tensor:
-        return torch.full((), value, dtype=dtype, device=like.device)
 
     def sum(self, x: torch.Tensor, axis: tuple[int, ...] | None = None) -> torch.Tensor:
         return x.sum(axis, dtype=torch.float64 if x.device.type != "mps" else x.dtype)
@@ -388,19 +399,16 @@ class Torch(InPlaceBackend):
     def ops(self, call: Call) -> Ops:
         return _Traced(xp, call.dtype, call.axis)
 
-    def traced(self, call: Call, arrays: Arrays) -> Forward:
-        return self.forward(call, arrays)
-
     def untaped(self, call: Call, arrays: Arrays, *, summed: bool = False) -> torch.Tensor:
         """The kernel's value, without its own derivatives."""
-        if _plain() and not taped(*arrays):
+        if _plain():
             value: torch.Tensor = super().value(call, arrays, summed=summed)
             return value
-        return self.traced(call, arrays).value  # type: ignore[no-any-return]
+        return self.forward(call, arrays).value  # type: ignore[no-any-return]
 
     def value(self, call: Call, arrays: Arrays, *, summed: bool = False) -> torch.Tensor:
         if _differentiates_operations() or not is_static(call.kernel):
-            return self.traced(call, self.differentiable(call, arrays)).value  # type: ignore[no-any-return]
+            return self.forward(call, self.differentiable(call, arrays)).value  # type: ignore[no-any-return]
         # Nothing to differentiate: no autograd.Function, which torch.compile would call with one argument too many.
         if not taped(*arrays) and not torch._C._are_functorch_transforms_active():
             return self.untaped(call, arrays, summed=summed)
@@ -414,16 +422,6 @@ class Torch(InPlaceBackend):
         if not _plain() or taped(cotangent, *arrays) or not is_static(call.kernel):
             return super(InPlaceBackend, self).value_and_gradient(call, arrays, cotangent)
         return super().value_and_gradient(call, arrays, cotangent, summed=summed, overwrite=overwrite)
-
-    def value_and_vjp(self, call: Call, x: torch.Tensor) -> tuple[torch.Tensor, Callable[[Array], Array]]:
-        """The value of a function of one plain tensor, and its vjp, which is called once."""
-        layout = self.rows(call, x)
-        rows = layout.of(x)
-        out = torch.empty_like(rows)
-        forward = call.kernel.forward(_row_ops(call.dtype).writing_to(out), rows)
-        vjp = forward.vjps[0]
-        assert vjp is not None  # every function has one
-        return layout.back(forward.value, True), lambda g: layout.back(vjp(layout.of(g)), True)
 
     def product_dtype(self, x: torch.Tensor, weight: torch.Tensor) -> Any:
         dtype = torch.promote_types(x.dtype, weight.dtype)

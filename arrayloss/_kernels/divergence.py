@@ -15,7 +15,7 @@ def log_ratio(ops: Ops, of_x: RowSoftmax, of_target: RowSoftmax) -> Array:
 
     It is u - log(t) with t = sum p exp(u), where u is the difference of the logits, less any constant of the row. The
     constant is the mean of the difference under q: for close softmaxes, u and t - 1 are then small, and accurate to the
-    last bits. For softmaxes that are far apart, log q - log p is accurate (`apart`).
+    last bits. For softmaxes that are far apart, `apart` is accurate: u less the difference of the log-sums.
     """
     xp = ops.xp
     p, q = of_x.p(), of_target.p()

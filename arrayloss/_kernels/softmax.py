@@ -28,15 +28,15 @@ from arrayloss._kernels.penalties import Penalty, Probability, expm1, times
 class Maximum:
     """The maximum of each row, with +inf kept apart.
 
-    A single +inf has probability 1. A row with two of them is nan, and so is a row of -inf alone. `top` has the largest
-    finite number in place of +inf, and `infinite` is true for these rows.
+    A single +inf has probability 1. A row with two of them is nan, and so is a row of -inf alone. `highest` is the
+    maximum, `top` has the largest finite number in place of +inf, and `infinite` is true for these rows.
     """
 
     def __init__(self, ops: Ops, x: Array) -> None:
-        highest = ops.max(x)
         self._ops = ops
-        self.top = ops.not_above(highest, ops.largest)
-        self.infinite = highest > self.top
+        self.highest = ops.max(x)
+        self.top = ops.not_above(self.highest, ops.largest)
+        self.infinite = self.highest > self.top
 
     def distance(self, x: Array) -> Array:
         """min(x - max, 0), for one element x of each row; -inf if another element is +inf."""
@@ -60,7 +60,7 @@ class RowSoftmax:
     def __init__(self, ops: Ops, x: Array) -> None:
         maximum = Maximum(ops, x)
         self.ops, self.x = ops, x
-        self.top = maximum.top
+        self.highest, self.top = maximum.highest, maximum.top
         self._infinite = maximum.infinite
         self.at_max = ops.at_max(x, maximum.top)
         self.e = ops.exp_below(x, maximum.top)
@@ -182,7 +182,7 @@ class _LogProbabilityLink(Link):
         log_p = at_label.take(x)
 
         def vjp(g: Array) -> Array:
-            return at_label.put(ops.xp.zeros_like(x), g * ops.xp.ones_like(log_p))
+            return at_label.put(ops.xp.zeros_like(x), g)
 
         return _of_log_p(ops, log_p), vjp
 
@@ -373,7 +373,7 @@ class Tempered(Kernel):
 
 @dataclass(frozen=True)
 class WithZLoss(Kernel):
-    """A loss plus z (log sum exp(x))^2, of Chowdhery et al., "PaLM" (2022).
+    """A loss plus z (log sum exp(x))^2, of Chowdhery et al., "PaLM" (JMLR 2023).
 
     Inputs: the logits, the weight of each sample, the weight of the z term alone (None: 1), and the loss's own inputs.
     """
@@ -388,7 +388,9 @@ class WithZLoss(Kernel):
 
         def vjp_x(g: Array) -> Array:
             moved = vjp(g)
-            moved += vjp_lse(ops.multiply_zero_wins(times(g, mass), 2 * z_lse))  # type: ignore[misc]
+            # A finite factor beside +inf too: the classes of probability 0 get 0.
+            slope = ops.not_above(2 * z_lse, ops.largest)
+            moved += vjp_lse(ops.multiply_zero_wins(times(g, mass), slope))  # type: ignore[misc]
             return moved
 
         def vjp_mass(g: Array) -> Array:
@@ -464,8 +466,6 @@ class LogSumExp(Kernel):
     """log sum exp(x), one number for each row."""
 
     def forward(self, ops: Ops, x: Array) -> Forward:
-        xp = ops.xp
-        rows = RowSoftmax(ops, x)
-        highest = ops.max(x)
-        value = xp.where(xp.isinf(highest), highest, rows.top + xp.log1p(rows.rest))
+        xp, rows = ops.xp, RowSoftmax(ops, x)
+        value = xp.where(xp.isinf(rows.highest), rows.highest, rows.top + xp.log1p(rows.rest))
         return Forward(value, (lambda g: ops.scale(rows.p(), g),))

@@ -1,4 +1,4 @@
-"""What is no probability: out of [0, 1] where one is due, negative or NaN as a share. Weights are free."""
+"""What is no probability: out of [0, 1] where one is due, negative, infinite or NaN as a share. Weights are free."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ LOGITS = np.array([[0.5, -1.0, 2.0], [1.0, 0.0, -0.5], [0.25, 0.75, 3.0], [0.0, 
 def test_a_negative_share(backend: Any, loss: Any) -> None:
     x = -np.abs(LOGITS) if loss is al.nll_loss else LOGITS
     expected = losses_of(loss, x, SHARES)
-    for bad in (-0.25, -1.0, NAN, -INF) if backend.reports_labels is not False else (-0.25,):
+    for bad in (-0.25, -1.0, NAN, -INF, INF) if backend.reports_labels is not False else (-0.25,):
         t = SHARES.copy()
         t[2, 0] = bad
         out_of_range(backend, loss, x, t, np.arange(4) == 2, "2", expected=expected)
@@ -91,10 +91,14 @@ def test_a_binary_target_of_nan(backend: Any, loss: Any) -> None:
 
 def test_a_share_that_does_not_count_may_be_anything(backend: Any) -> None:
     t, kept = SHARES.copy(), np.array([True, False, False, True])
-    t[1, 1], t[2, 0] = -0.5, NAN
-    got = al.cross_entropy(backend.asarray(LOGITS), backend.asarray(t), where=backend.asarray(kept), reduction="none")
     expected = np.where(kept, losses_of(al.cross_entropy, LOGITS, SHARES), 0)
-    close(backend.to_numpy(got), expected, 10 * backend.rtol())
+    for bad in (-0.5, INF):
+        t[1, 1], t[2, 0] = bad, NAN
+        x, y, where = (backend.asarray(a) for a in (LOGITS, t, kept))
+        one = backend.asarray(np.ones(4))
+        value, gradient = al.value_and_grad(al.cross_entropy)(x, y, where=where, reduction="none", cotangent=one)
+        close(backend.to_numpy(value), expected, 10 * backend.rtol())
+        assert backend.to_numpy(gradient)[~kept].tolist() == [[0, 0, 0]] * 2
 
 
 @pytest.mark.parametrize("loss", [*CATEGORICAL, *BINARY], ids=lambda loss: loss.__name__)
