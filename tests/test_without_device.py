@@ -175,7 +175,7 @@ def test_jax_lowers_for_accelerators(function: Any, lengths: str) -> None:
     export = pytest.importorskip("jax.export")
     chosen = [c for c in combinations(few=True) if c.function is function]
     if lengths == "fixed":
-        chosen = [c for c in chosen if c.reduction == "mean" and (c.options or not c.is_loss)]
+        chosen = [c for c in chosen if c.options.get("reduction", "mean") == "mean" and (c.options or not c.is_loss)]
     wrong = []
     try:
         lowered(jax, export, chosen, lengths)

@@ -33,8 +33,8 @@ class CuPy(InPlaceBackend):
     def can_inspect(self, *arrays: Array | None) -> bool:
         return False
 
-    def row_ops(self, call: Call) -> InPlace:
-        return _Ops(xp, call.dtype, 1)
+    def row_ops(self, call: Call, out: Array | None) -> InPlace:
+        return _Ops(xp, call.dtype, out)
 
 
 backend = CuPy(xp)

@@ -34,23 +34,14 @@ class Indexed:
 
 
 class InPlace(Ops):
-    """The operations on arrays that nobody else sees: written to, and indexed.
+    """The operations on arrays that nobody else sees: written to, and indexed. Their class axis is 1.
 
     `out`, if there is one, is where the exponentials of a block go, as they will become its gradient.
     """
 
-    def __init__(self, xp: Namespace, dtype: Any, axis: int | None) -> None:
-        super().__init__(xp, dtype, axis)
-        self.out: Array | None = None
-
-    def writing_to(self, out: Array | None) -> InPlace:
-        """These operations, with the array for a block's gradient."""
-        if out is None:
-            return self
-        ops = object.__new__(type(self))
-        ops.__dict__.update(self.__dict__)
-        ops.out = out
-        return ops
+    def __init__(self, xp: Namespace, dtype: Any, out: Array | None) -> None:
+        super().__init__(xp, dtype, 1)
+        self.out = out
 
     def at_label(self, labels: Array, x: Array) -> Position:
         return Indexed(self.xp, labels)
@@ -122,8 +113,8 @@ class InPlaceBackend(Backend):
             order = tuple(sorted(range(x.ndim), key=lambda d: -abs(strides[d]) if strides[d] else -math.inf))
         return Rows(self.xp, tuple(x.shape), call.axis, order)
 
-    def row_ops(self, call: Call) -> InPlace:
-        """The operations for rows of a call. Their class axis is 1, whatever `call.axis` is."""
+    def row_ops(self, call: Call, out: Array | None) -> InPlace:
+        """The operations for a block of rows; exponentials may be written to `out`."""
         raise NotImplementedError
 
     def value(self, call: Call, arrays: Arrays, *, summed: bool = False) -> Array:
@@ -166,7 +157,7 @@ class InPlaceBackend(Backend):
 
     def _block(self, call: Call, rows: Arrays, g: Array | None, out: Array | None, placed: bool) -> Array:
         """The value; the gradient is written to `out`. If `placed`, the exponentials are written there first."""
-        ops = self.row_ops(call).writing_to(out if placed else None)
+        ops = self.row_ops(call, out if placed else None)
         forward = call.kernel.forward(ops, *(self.prepared(call, a) for a in rows))
         if out is not None:
             vjp = forward.vjps[0]

@@ -143,16 +143,22 @@ _xp = SimpleNamespace(**{**vars(xp), "where": torch.where, "sign": torch.sign})
 _where_not_zero = torch.ops.aten.hardshrink_backward.default
 
 
+@lru_cache(maxsize=64)
+def _zero_d(value: float, dtype: Any, device: Any) -> torch.Tensor:
+    return torch.tensor(value, dtype=dtype, device=device)
+
+
 class _InPlace(InPlace):
-    def __init__(self, dtype: Any) -> None:
-        super().__init__(_xp, dtype, 1)
+    def __init__(self, dtype: Any, out: torch.Tensor | None) -> None:
+        super().__init__(_xp, dtype, out)
         # `_lowest` is the smallest x whose exp(x) is a normal number. x is raised to it, because torch takes 30 to 100
         # times as long for subnormal results; results up to `_least` come from that, and are set to 0.
         tiny = torch.finfo(dtype).smallest_normal
         step = -math.log(tiny) * torch.finfo(dtype).eps
         self._lowest, self._least = math.log(tiny) + step, tiny * (1 + 3 * step)
 
-        self.zero_d = lru_cache(maxsize=32)(super().zero_d)  # type: ignore[method-assign]
+    def zero_d(self, value: float, device: Any) -> torch.Tensor:
+        return _zero_d(value, self.dtype, device)
 
     def exp_below(self, x: torch.Tensor, top: torch.Tensor) -> torch.Tensor:
         d = torch.sub(x, top, out=self.claim_out(x))
@@ -297,7 +303,7 @@ class _Function(torch.autograd.Function):
         ctx.save_for_backward(x)
         layout = backend.rows(call, x)
         rows = layout.of(x)
-        forward = call.kernel.forward(_row_ops(call.dtype).writing_to(torch.empty_like(rows)), rows)
+        forward = call.kernel.forward(_InPlace(call.dtype, torch.empty_like(rows)), rows)
         vjp: Any = forward.vjps[0]
         ctx.vjp = lambda g: layout.back(vjp(layout.of(g)), True)  # called once
         return layout.back(forward.value, True)  # type: ignore[no-any-return]
@@ -308,11 +314,6 @@ class _Function(torch.autograd.Function):
         if vjp is None or torch.is_grad_enabled() or _batched(g) or not _plain():
             return None, *_vjps(ctx.call, g, ctx.saved_tensors, (True,))
         return None, vjp(g)
-
-
-@lru_cache(maxsize=16)
-def _row_ops(dtype: Any) -> _InPlace:
-    return _InPlace(dtype)
 
 
 class Torch(InPlaceBackend):
@@ -376,8 +377,8 @@ class Torch(InPlaceBackend):
     # ---------------------------------------------------------------------------------------------------------------
     # Rows of plain tensors
 
-    def row_ops(self, call: Call) -> InPlace:
-        return _row_ops(call.dtype)
+    def row_ops(self, call: Call, out: Array | None) -> InPlace:
+        return _InPlace(call.dtype, out)
 
     def strides(self, x: torch.Tensor) -> tuple[int, ...]:
         return x.stride()
