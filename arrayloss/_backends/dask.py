@@ -61,6 +61,9 @@ class Dask(Backend):
     def device(self, x: Array) -> Any:
         return None  # that of the chunks, which are not there yet
 
+    def compute_dtype(self, *dtypes: Any) -> Any:
+        return np.result_type(np.float32, *dtypes)  # as on NumPy
+
     def number(self, value: float, like: Array, dtype: Any) -> Array:
         return da.full((), value, dtype=dtype)  # type: ignore[no-untyped-call]
 

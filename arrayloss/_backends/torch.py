@@ -275,12 +275,13 @@ class _WithGradient(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, g: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         (cotangent, *arrays), (gradients, ctx.gradients) = ctx.saved_tensors, (ctx.gradients, None)
-        if not torch.compiler.is_compiling() and (torch.is_grad_enabled() or _batched(g) or not _plain()):
+        taping = torch.is_grad_enabled()
+        if not torch.compiler.is_compiling() and (taping or _batched(g) or not _plain()):
             # To be differentiated once more, or for several cotangents at once.
             with torch.enable_grad():
                 value = ctx.reduce(ctx.work.whole(backend, arrays))
                 wanted = [a for a, need in zip(arrays, ctx.needed, strict=True) if need]
-                again = iter(torch.autograd.grad(value, wanted, g, create_graph=True))
+                again = iter(torch.autograd.grad(value, wanted, g, create_graph=taping))
             return None, None, None, *(next(again) if need else None for need in ctx.needed)
         if gradients is None:
             one = g.to(ctx.work.call.dtype) if cotangent is None else cotangent
