@@ -104,7 +104,7 @@ class Blocks:
         g = xp.broadcast_to(g, (hidden.shape[0], 1))
         sums = tuple(
             xp.zeros_like(a, dtype=dtype) if a is not None and need else None
-            for a, need in zip((weight, bias), needed[1:], strict=False)
+            for a, need in zip((weight, bias), needed[1:3], strict=True)
         )
         (of_weight, of_bias), (losses, of_hidden) = backend.scan(step, sums, (hidden, g, *others), size, number)
         return losses, Gradients(of_hidden if needed[0] else None, of_weight, of_bias)

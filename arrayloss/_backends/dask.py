@@ -30,10 +30,11 @@ def _computed(*chunks: Array, call: Call, present: tuple[bool, ...]) -> Array:
     backend = _of_chunk(chunks[0])
     given = iter(chunks)
     arrays = tuple(next(given) if p else None for p in present)
+    cotangent = next(given, None)
     with backend.context(chunks[0]):
-        for cotangent in given:
-            return backend.value_and_gradient(call, arrays, cotangent)[1]
-        return backend.value(call, arrays)
+        if cotangent is None:
+            return backend.value(call, arrays)
+        return backend.value_and_gradient(call, arrays, cotangent)[1]
 
 
 def _take(labels: Array, values: Array) -> Array:
@@ -62,7 +63,8 @@ class Dask(Backend):
         return None  # that of the chunks, which are not there yet
 
     def compute_dtype(self, *dtypes: Any) -> Any:
-        return np.result_type(np.float32, *dtypes)  # as on NumPy
+        # In the byte order of the machine, as on NumPy.
+        return np.result_type(np.float32, *dtypes)
 
     def number(self, value: float, like: Array, dtype: Any) -> Array:
         return da.full((), value, dtype=dtype)  # type: ignore[no-untyped-call]

@@ -269,7 +269,7 @@ class _WithGradient(torch.autograd.Function):
     ) -> torch.Tensor:
         ctx.work, ctx.reduce, ctx.needed = work, reduce, ctx.needs_input_grad[3:]
         ctx.save_for_backward(cotangent, *arrays)
-        losses, ctx.gradients = work.run(backend, arrays, cotangent, ctx.needed)
+        losses, ctx.gradients = backend.run_blocks(work, arrays, cotangent, ctx.needed)
         return reduce(losses)
 
     @staticmethod
@@ -285,7 +285,7 @@ class _WithGradient(torch.autograd.Function):
             return None, None, None, *(next(again) if need else None for need in ctx.needed)
         if gradients is None:
             one = g.to(ctx.work.call.dtype) if cotangent is None else cotangent
-            gradients = ctx.work.run(backend, arrays, one, ctx.needed)[1]
+            gradients = backend.run_blocks(ctx.work, arrays, one, ctx.needed)[1]
         if cotangent is not None:
             gradients = tuple(d if d is None else _scaled(d, g) for d in gradients)
         own = (d if d is None else d.to(a.dtype) for d, a in zip(gradients, arrays, strict=False))
